@@ -5,11 +5,11 @@
 >>> report = runner.run("experiments/windows.yaml", jobs=2)               # doctest: +SKIP
 >>> report.page, len(report.failed)                                       # doctest: +SKIP
 
-runner      `plan`, `run`: run what is not done yet, keep the results; this machine as backend
+runner      `plan`, `run`: run what is missing, keep the results; this machine as backend
 schema      read and check the YAML file; errors name the line
 expand      an experiment's runs, each a `Job` with its id
-job         one run: the notebook in a process of its own, and its folder
-notebook    start papermill; find why a notebook failed
+job         one run: the notebook in a separate process, and its folder
+notebook    start papermill; find the reason why a notebook failed
 plan        an experiment, its runs, and their folder
 dask        the backend of a Dask cluster
 snakemake   the experiment as a Snakefile

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs on a Dask cluster: a worker runs the notebook as `local` does, and sends the folder back.
+"""Runs on a Dask cluster: a worker runs the notebook like `local`, and returns the folder.
 
-A worker needs pmlkit, and nothing else of this machine. It takes a trace from its path if the file
-there has the right digest (a shared disk), else from its cache. Else it answers `Missing`, and is
-sent the trace once. Only this process writes results: a run that two workers did, because one was
-believed lost, is stored once.
+A worker needs pmlkit, and no files of this machine. It uses a trace from its path if the file there
+has the right digest (a shared disk), otherwise from its cache. If both fail, it answers `Missing`,
+and receives the trace once. Only this process writes results. If two workers did a run because one
+was believed lost, it is stored once.
 """
 
 from __future__ import annotations
@@ -57,19 +57,19 @@ class Cluster:
     """A backend (see `pmlkit.batch.runner.Backend`), and a context manager.
 
     Dask repeats a run whose worker is lost on another worker. After four lost workers the run has
-    failed: it may be what kills them.
+    failed, because it may be the cause.
 
     Parameters
     ----------
     address : str
-        The scheduler's, such as ``tcp://head:8786``.
+        Address of the scheduler, such as ``tcp://head:8786``.
 
     Raises
     ------
     UsageError
         If `address` has no port.
     PmlkitError
-        If nothing answers there.
+        If there is no answer.
     """
 
     def __init__(self, address: str) -> None:
@@ -91,7 +91,7 @@ class Cluster:
     def run(
         self, jobs: Sequence[Job], folder: Path, started: Callable[[Job], object] = lambda job: None
     ) -> Generator[tuple[Job, Json], None, None]:
-        """Do runs, and yield each when it ends; as `pmlkit.batch.runner.Backend.run`."""
+        """Perform runs, and yield each when it ends; as `pmlkit.batch.runner.Backend.run`."""
         waiting, sent = {self._submit(job): job for job in jobs}, set()
         pending = as_completed(list(waiting), loop=self.client.loop)  # type: ignore[no-untyped-call]
         try:
@@ -166,7 +166,7 @@ def _keep(job: Job, record: Json, archive: bytes, final: Path) -> Json:
 
 
 def on_worker(job: Job, packed: dict[str, bytes], session: str, version: str) -> Answer:
-    """Do a run on this worker, in a temporary folder.
+    """Perform a run on this worker, in a temporary folder.
 
     Parameters
     ----------
@@ -230,7 +230,7 @@ def _is(path: Path, digest: str) -> bool:
 
 
 def cache_folder() -> Path:
-    """Return a worker's folder for traces it was sent: ``$PMLKIT_CACHE/traces``."""
+    """Return a worker's folder for received traces: ``$PMLKIT_CACHE/traces``."""
     return files.cache_folder() / "traces"
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Expand an experiment to its runs: each is a `Job` that any process on any machine can do.
+"""Expand an experiment to its runs: each is a `Job` for any process on any machine.
 
-A job contains the notebook itself: edits during the experiment do not change what its id names.
+A job contains the notebook itself, so edits during the experiment do not change the content behind
+its id.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class Job:
 
     @property
     def words(self) -> list[str]:
-        """What distinguishes this run: notebook, traces, ``name=value``."""
+        """The words that distinguish this run: notebook, traces, ``name=value``."""
         values = [f"{name}={_text(value)}" for name, value in self.parameters.items()]
         return [self.notebook, *(trace.name for trace in self.traces), *values]
 
@@ -99,7 +100,7 @@ class Job:
         return " ".join(self.words)
 
     def given(self, out: PathLike) -> Json:
-        """Return all parameters of the notebook, as papermill takes them."""
+        """Return all parameters of the notebook, in papermill's form."""
         paths = [trace.path for trace in self.traces]
         traces = {"traces": paths} if self.together else dict(zip(["trace"], paths, strict=False))
         results = {"results": self.results} if self.results else {}
@@ -143,7 +144,7 @@ def read_job(path: PathLike) -> Job:
 
 
 def expand(experiment: Experiment, results: PathLike = "") -> tuple[list[Job], list[Job]]:
-    """Make the jobs of an experiment.
+    """Create the jobs of an experiment.
 
     Parameters
     ----------
@@ -166,7 +167,7 @@ def expand(experiment: Experiment, results: PathLike = "") -> tuple[list[Job], l
 
 
 def jobs_of(experiment: Experiment, entry: Entry) -> list[Job]:
-    """Make the jobs of one entry of an experiment's `runs`, as `expand` does."""
+    """Create the jobs of one entry of an experiment's `runs`, as `expand` does."""
     return _jobs(experiment, [entry])
 
 

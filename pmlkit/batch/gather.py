@@ -2,7 +2,7 @@
 """Gather an article's figures and tables from the runs of an experiment.
 
 Files that a run's ``gather`` names are copied to the experiment's folder under the article's names:
-``fig-NAME.pdf`` with a ``fig-NAME.tex`` that includes it, and ``tab-NAME.tex``; captions are the
+``fig-NAME.pdf``, a ``fig-NAME.tex`` that includes it, and ``tab-NAME.tex``. Captions are the
 experiment's. ``README.md`` lists them with their captions and the numbers behind them.
 """
 
@@ -45,7 +45,7 @@ class Piece:
     name : str
         ``fig-...`` or ``tab-...``.
     job : pmlkit.batch.expand.Job
-        The run that makes it.
+        The run that creates it.
     file : str
         Its name in the run's folder, without suffix.
     caption : str
@@ -86,7 +86,7 @@ def pieces(experiment: Experiment) -> list[Piece]:
     Raises
     ------
     pmlkit.batch.schema.ExperimentError
-        If a name is invalid or a duplicate, or an entry that gathers makes several runs.
+        If a name is invalid or a duplicate, or an entry that gathers creates several runs.
     """
     by_name: dict[str, Piece] = {}
     for entry in experiment.runs:
@@ -122,14 +122,14 @@ def _only_job(experiment: Experiment, entry: Entry) -> expand.Job:
 
 
 def write(experiment: Experiment, folder: Path, wanted: list[Piece]) -> list[Path]:
-    """Gather the pieces of runs that are done.
+    """Gather the pieces of finished runs.
 
     Parameters
     ----------
     folder : Path
         Folder of the experiment's results.
     wanted : list of Piece
-        Pieces of runs that are done.
+        Pieces of finished runs.
 
     Returns
     -------
@@ -139,9 +139,9 @@ def write(experiment: Experiment, folder: Path, wanted: list[Piece]) -> list[Pat
     Raises
     ------
     pmlkit.batch.schema.ExperimentError
-        If a run has not made a piece, or the document does not exist; names the line.
+        If a run has not created a piece, or the document does not exist; names the line.
     pmlkit.errors.OutputError
-        If something cannot be written.
+        If a file cannot be written.
     """
     files: dict[str, bytes] = {}
     for piece in wanted:

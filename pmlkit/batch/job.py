@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run: the notebook in a process of its own, and the run's folder.
+"""One run: the notebook in a separate process, and the run's folder.
 
 A Snakefile calls ``python -m pmlkit.batch.job JOB.json RUN-FOLDER``, which is a complete run. Local
 threads and the workers of a cluster call `execute`.
 
-A run writes to a temporary folder, which is renamed to ``RUN-ID`` when the run is over. A folder of
-that name is never half a run, however the process or the machine dies.
+A run writes to a temporary folder, which is renamed to ``RUN-ID`` at its end. A folder of that name
+is never half a run, even if the process or the machine dies.
 """
 
 from __future__ import annotations
@@ -63,22 +63,22 @@ _GRACE_S = 10  # for papermill to stop its kernel
 
 
 class Stopped(Exception):
-    """The run was stopped: nothing is kept."""
+    """The run was stopped: no results are kept."""
 
 
 def execute(job: Job, folder: Path, processes: Processes | None = None) -> Json:
-    """Do a run in an empty folder.
+    """Perform a run in an empty folder.
 
     Parameters
     ----------
     processes : Processes, optional
-        Through which others can stop the run.
+        Handle with which other threads can stop the run.
 
     Returns
     -------
     dict
-        The record, as in the folder's ``run.json``. A failed run has ``"status": "failed"`` and
-        its ``error``; its notebook is kept as far as it came.
+        The record, as in the folder's ``run.json``. A failed run has ``"status": "failed"`` and its
+        ``error``; its notebook is kept up to the failure.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def failed_record(job: Job, message: str) -> Json:
 
 
 def execute_into(job: Job, final: PathLike, processes: Processes | None = None) -> Json:
-    """Do a run in a temporary folder, which becomes `final` once the run is over.
+    """Perform a run in a temporary folder, which becomes `final` at its end.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def execute_into(job: Job, final: PathLike, processes: Processes | None = None) 
 
 @contextlib.contextmanager
 def attempt(final: Path) -> Iterator[Path]:
-    """Make the temporary folder of a run, named after this process; remove it in the end."""
+    """Create the temporary folder of a run, named after this process; remove it at the end."""
     parent = final.parent / ATTEMPTS
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ def attempt(final: Path) -> Iterator[Path]:
 
 
 def adopt(folder: Path, final: Path, notebook: str) -> None:
-    """Rename the folder of an attempt to `final`, and replace what was there."""
+    """Rename the folder of an attempt to `final`, replacing an existing one."""
     # The notebook contains the folder's temporary name.
     executed = folder / f"{notebook}.ipynb"
     if executed.exists():
@@ -162,7 +162,7 @@ def adopt(folder: Path, final: Path, notebook: str) -> None:
 
 
 def read_record(final: PathLike) -> Json | None:
-    """Read the record of a run; None if there is none of this run."""
+    """Read the record of a run; None if there is none."""
     try:
         record = json.loads(read_regular(Path(final) / RECORD, _RECORD_BYTES))
     except (FileRefused, OSError, ValueError, RecursionError):
@@ -180,7 +180,7 @@ class Processes:
 
     @contextlib.contextmanager
     def watched(self, process: Popen[bytes]) -> Iterator[None]:
-        """Let `stop` end a process while the block waits for it."""
+        """Allow `stop` to end a process while the block waits for it."""
         self.active.add(process)
         try:
             if self.stopped:  # between the caller's start and here
@@ -248,7 +248,7 @@ def host() -> Json:
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the versions of pmlkit, Python, and the packages that results depend on."""
+    """Return the versions of pmlkit, Python, and the packages that affect results."""
     numbers = {"pmlkit": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -258,7 +258,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def source_digest() -> str:
-    """Return the hash of the package's source files, which tells states of one version apart."""
+    """Return the hash of the package's source files, which distinguishes states of one version."""
     total, folder = hashlib.blake2b(digest_size=16), Path(__file__).parents[1]
     for path in sorted(folder.rglob("*.py")):
         total.update(f"{path.relative_to(folder)}\0".encode())
@@ -267,7 +267,7 @@ def source_digest() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do the run of a job file, unless it is done; return the exit code."""
+    """Perform the run of a job file, unless it is finished; return the exit code."""
     path, final = sys.argv[1:] if argv is None else argv
     record = read_record(final)
     if record is None or record["status"] != "done":

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run one notebook by papermill, in an operating system process of its own.
+"""Run one notebook with papermill, in a separate process of the operating system.
 
-Papermill changes the working directory of its process (papermill #473), so two cannot share one. A
-kernel that dies must not end its caller. If the caller dies, papermill and its kernel end too.
+Papermill changes the working directory of its process (papermill #473), so two runs cannot share
+one. A kernel that dies must not end its caller. If the caller dies, papermill and its kernel end
+too.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ papermill()
 class NotebookError(PmlkitError):
     """A notebook failed. Attributes: `notebook`, `cell` (from 1, or None), `message`, `executed`.
 
-    `executed` is the notebook as far as it came or, if papermill itself failed, its log.
+    `executed` is the notebook up to the failure or, if papermill itself failed, its log.
     """
 
     def __init__(
@@ -69,17 +70,17 @@ def start_notebook(
 ) -> Popen[bytes]:
     """Start papermill on a notebook; return the process.
 
-    Its output goes to ``executed`` with the suffix ``.log``. It has a session of its own: Ctrl-C
-    on the terminal reaches the caller only, which stops it by `Popen.terminate`.
+    Its output goes to ``executed`` with the suffix ``.log``. It has a separate session: Ctrl-C on
+    the terminal reaches only the caller, which stops it with `Popen.terminate`.
 
     Parameters
     ----------
     notebook, executed : Path
         The notebook, and the executed one to write.
     parameters : dict
-        Values that YAML can hold.
+        Values that YAML can represent.
     folder : path-like, optional
-        Where the kernel starts; by default where the notebook is.
+        Working directory of the kernel; default: the notebook's folder.
 
     Returns
     -------
@@ -110,7 +111,7 @@ def _environment() -> dict[str, str]:
 
 
 def failure(executed: Path, name: str, returncode: int) -> NotebookError:
-    """Return why a notebook failed, from the executed notebook or the log."""
+    """Return the reason why a notebook failed, from the executed notebook or the log."""
     cell, message = _failed_cell(executed)
     log = executed.with_suffix(".log")
     if message is None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of an experiment, ``index.html``: its runs, their figures and tables, what failed.
+"""The page of an experiment, ``index.html``: its runs, their figures and tables, and failures.
 
-It is made from the files alone, and shows the present state of every run. A figure is a PNG (which
-contains its caption) and the files of the same stem. A table is a CSV file with a LaTeX file.
+It is created from the files alone, and shows the present state of every run. A figure is a PNG
+(which contains its caption) and the files of the same stem. A table is a CSV file with a LaTeX
+file.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ def _render(template: str, **values: object) -> bytes:
 
 
 def _notebook_page(ipynb: Path, title: str, back: str) -> None:
-    """Write an executed notebook as HTML beside it; `back` names the page in the folder above."""
+    """Write an executed notebook as HTML next to it; `back` names the page in the parent folder."""
     from nbconvert import HTMLExporter
     from pygments.formatters import HtmlFormatter
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The plan of an experiment: its runs, in order, and where their results go.
+"""The plan of an experiment: its runs in order, and the folder of their results.
 
-Apart from `runner`, as what `runner` calls, the page, takes a plan too.
+It is separate from `runner`, because the page, which `runner` calls, also needs a plan.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RESULTS = "results.parquet"  # the table of all runs
 
 @dataclass(frozen=True)
 class Plan:
-    """An experiment, its runs, and where they go.
+    """An experiment, its runs, and the folder of their results.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class Plan:
         ``results/NAME``.
     runs, summaries : list of pmlkit.batch.expand.Job
     pieces : list of pmlkit.batch.gather.Piece
-        What is gathered from the runs.
+        The pieces to be gathered from the runs.
     """
 
     experiment: schema.Experiment
@@ -50,11 +50,11 @@ class Plan:
         return self.runs + self.summaries
 
     def record(self, job: Job) -> Json | None:
-        """Read a run's ``run.json``; None if it has not been run."""
+        """Read a run's ``run.json``; None before the run."""
         return read_record(self.folder / job.id)
 
     def is_done(self, job: Job) -> bool:
-        """Return whether a run is done."""
+        """Return whether a run is finished."""
         record = self.record(job)
         return record is not None and record["status"] == "done"
 
@@ -65,11 +65,11 @@ def plan(experiment: PathLike, out: PathLike = "results", traces: Sequence[str] 
     Parameters
     ----------
     experiment : path-like
-        The YAML file, or the name of one that comes with pmlkit.
+        The YAML file, or the name of a bundled one.
     out : path-like
         Folder of the results of all experiments.
     traces : sequence of str
-        Bundled traces, paths or globs, in place of the experiment's own; none: its own.
+        Bundled traces, paths or globs that replace the experiment's own; None: its own.
 
     Returns
     -------

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tables of all runs of an experiment as one tidy Parquet file: ``results.parquet``.
 
-A row is a row of a table that a run saved: by `figures.table` (``NAME.csv`` beside ``NAME.tex``),
-or as ``results.parquet`` in its folder. Further columns name the run.
+Each row is a row of a table that a run saved: with `figures.table` (``NAME.csv`` next to
+``NAME.tex``), or as ``results.parquet`` in its folder. Further columns name the run.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def load(path: PathLike, table: str | None = None) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns `run` (its id), `notebook`, `trace` (names, with commas between), `table`,
-        ``parameter:NAME`` for each parameter, and those of the tables; values are missing where a
-        table has no such column. A table's own `run` (etc.) is called ``table:run``.
+        Columns `run` (its id), `notebook`, `trace` (names, separated by commas), `table`,
+        ``parameter:NAME`` for each parameter, and those of the tables. Values are missing if a
+        table lacks the column. A table's own column `run` (etc.) is named ``table:run``.
 
     Raises
     ------
     PmlkitError
-        If there is no such file or table.
+        If the file or table does not exist.
     """
     try:
         rows = pd.read_parquet(path)
@@ -79,7 +79,7 @@ def write(
         The experiment's.
     jobs : list of pmlkit.batch.expand.Job
     records : dict of str to dict
-        By id; only runs that are done have results.
+        Records by id; only finished runs have results.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def write(
 
 
 def tables(folder: Path) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield name and rows of each table in a run's folder."""
+    """Yield the name and rows of each table in a run's folder."""
     for tex in sorted(Path(folder).glob("*.tex")):
         if (csv := tex.with_suffix(".csv")).exists():
             # "None" or "NA" may name a phase; only empty cells are missing.

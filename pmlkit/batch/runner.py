@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run an experiment: do what is not done yet, and keep the results.
+"""Run an experiment: run what is missing, and keep the results.
 
-``results/NAME/RUN-ID/`` holds a run's executed notebook, its figures and tables, and ``run.json``;
-``results/NAME/`` the page ``index.html`` and ``results.parquet``, the tables of all runs in one,
-and what the experiment gathers for an article.
+``results/NAME/RUN-ID/`` contains a run's executed notebook, its figures and tables, and
+``run.json``. ``results/NAME/`` contains the page ``index.html``, ``results.parquet`` with the
+tables of all runs, and the pieces that the experiment gathers for an article.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class Report:
     page, results : Path
         ``index.html`` and ``results.parquet``.
     done, kept : list of Job
-        Done now; done before, and kept.
+        Runs of this call; runs that were finished before, and kept.
     failed : list of (Job, dict)
         With their records, whose ``error`` has the cell and the message.
     left : list of Job
-        Not run: interrupted, or a summary whose runs are not all done.
+        Not run: interrupted, or a summary whose runs are not all finished.
     outdated : list of Job
-        Those of `kept` made by other source code of the same version of pmlkit.
+        Kept runs that were made by other source code of the same version of pmlkit.
     interrupted : bool
     gathered : list of Path
         Figures and tables for an article, in the experiment's folder.
@@ -75,7 +75,7 @@ class Watcher:
     """Receives the progress of the runs; this one ignores it."""
 
     def begin(self, total: int) -> None:
-        """`total` runs are to be done."""
+        """Start with `total` runs."""
 
     def started(self, job: Job) -> None:
         """A run has started (not every backend reports it)."""
@@ -85,37 +85,37 @@ class Watcher:
 
 
 class Backend(Protocol):
-    """What does the runs: `Local`, or `pmlkit.batch.dask.Cluster`."""
+    """Performs the runs: `Local`, or `pmlkit.batch.dask.Cluster`."""
 
     def run(
         self, jobs: Sequence[Job], folder: Path, started: Callable[[Job], object] = ..., /
     ) -> Generator[tuple[Job, Json], None, None]:
-        """Do runs, and yield each when it ends.
+        """Perform runs, and yield each when it ends.
 
         Parameters
         ----------
         jobs : list of pmlkit.batch.expand.Job
         folder : Path
-            The experiment's: a run's folder in it is named after the run's id.
+            The experiment's folder: a run's folder in it has the name of the run's id.
         started : callable, optional
-            Called with each job when it starts.
+            Function that is called with each job when it starts.
 
         Yields
         ------
         (Job, dict)
             The job and its record, in the order in which they end. Closing the generator (or an
-            exception in the caller) stops all runs, and leaves no folder half written.
+            exception in the caller) stops all runs, and leaves no incomplete folder.
         """
         ...
 
 
 class Local:
-    """The backend of this machine: runs are processes of its own.
+    """The backend of this machine: runs are its child processes.
 
     Parameters
     ----------
     jobs : int
-        Runs at the same time.
+        Number of parallel runs.
     """
 
     def __init__(self, jobs: int = 2) -> None:
@@ -124,7 +124,7 @@ class Local:
     def run(
         self, jobs: Sequence[Job], folder: Path, started: Callable[[Job], object] = lambda job: None
     ) -> Generator[tuple[Job, Json], None, None]:
-        """Do runs, and yield each when it ends."""
+        """Perform runs, and yield each when it ends."""
         processes = Processes()
 
         def do(job: Job) -> Json:
@@ -154,7 +154,7 @@ def run(
     again: bool = False,
     watcher: Watcher | None = None,
 ) -> Report:
-    """Run what is not done yet.
+    """Run what is missing.
 
     Parameters
     ----------
@@ -162,20 +162,20 @@ def run(
     out : path-like
         Folder of the results of all experiments.
     backend : Backend, optional
-        Does the runs; default: this machine.
+        Performs the runs; default: this machine.
     jobs : int
-        Runs at the same time, on this machine.
+        Number of parallel runs on this machine.
     only : sequence of str
-        Do only runs with all of these words (`pmlkit.batch.expand.only`).
+        Select only runs with all of these words (`pmlkit.batch.expand.only`).
     again : bool
-        Also repeat runs that are done.
+        Also repeat finished runs.
     watcher : Watcher, optional
         Receives the progress.
 
     Returns
     -------
     Report
-        Failed runs are in it, and keep their notebook. After Ctrl-C it is `interrupted`, and the
+        It includes failed runs, whose notebooks are kept. After Ctrl-C it is `interrupted`, and the
         same call continues.
 
     Raises

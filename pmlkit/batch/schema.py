@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read an experiment, ``experiments/NAME.yaml``: notebooks x parameters x traces.
 
-The rules are in ``experiment.schema.json`` (JSON Schema 2020-12, which editors can use too). Errors
-name the line of the file.
+The rules are in ``experiment.schema.json`` (JSON Schema 2020-12, which editors also support).
+Errors name the line of the file.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _KINDS = {"object": "a mapping", "array": "a list", "string": "a text", "boolean
 
 
 class ExperimentError(PmlkitError):
-    """An experiment cannot be used. Attributes: `path`, `line` (from 1, or None), `why`."""
+    """An experiment is not usable. Attributes: `path`, `line` (from 1, or None), `why`."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class ExperimentError(PmlkitError):
 
 
 class NamedTrace(NamedTuple):
-    """A trace's name, the command that makes it (or ``""``), and its place in the file."""
+    """A trace's name, the command that creates it (or ``""``), and its place in the file."""
 
     name: str
     made_by: str = ""
@@ -78,7 +78,7 @@ class Entry:
         A name in ``notebooks/``, or a path.
     traces : list of NamedTrace
     together : bool
-        One run has all traces.
+        One run gets all traces.
     points : list of dict
         The parameters of each run on a trace.
     where : tuple
@@ -126,7 +126,7 @@ class Experiment:
     document: str = ""
 
     def on(self, traces: Sequence[str]) -> Experiment:
-        """Return the experiment with these traces in every run that has traces."""
+        """Return the experiment with these traces in every run that takes traces."""
         return replace(self, runs=[run.on(traces) if run.traces else run for run in self.runs])
 
     def error(self, where: Place, why: str, hint: str) -> ExperimentError:
@@ -140,7 +140,7 @@ def load(path: PathLike) -> Experiment:
     Raises
     ------
     ExperimentError
-        If the file cannot be read, is no YAML, or breaks a rule; names rule and line.
+        If the file cannot be read, is not YAML, or breaks a rule; names the rule and the line.
     """
     path = Path(path)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", path.stem):

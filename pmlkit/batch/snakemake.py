@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An experiment as a Snakefile, for sites whose jobs go through Snakemake (Slurm, LSF, ...).
 
-Every run that is not done is a job of a rule, with the same process as `pmlkit run` starts. The
-last rule does the summaries, and makes the page and the table of all results.
+Every run that is missing is a job of a rule, with the same process that `pmlkit run` starts. The
+last rule performs the summaries, and creates the page and the table of all results.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def write(plan: Plan, experiment: PathLike, path: PathLike) -> Path:
     Raises
     ------
     pmlkit.errors.OutputError
-        If something cannot be written.
+        If a file cannot be written.
     """
     path = Path(path)
     refuse_inside_trace(plan.folder, is_folder=True)

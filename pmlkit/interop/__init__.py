@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Traces to and from other tools: libCacheSim, damo, KVM and QEMU, lackey, Pin, vscsiStats, CSV.
 
-A format has a module of its own, however small.
+Each format has its own module, even if it is small.
 
 Modules
 -------
 formats          the table of formats; `load` and `export`
-reading          foreign files: lines, records, errors that say where
+reading          foreign files: lines, records, errors with positions
 requests         requests of any size split into pages
 rounds           rows of a foreign file grouped into rounds and batches
 columns, csv     text and Parquet with named columns

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables with arbitrary columns: the role of each column, and rows as requests.
 
-Roles are assigned as ``time=ts,obj=lbn,size=len,op=rw``: `obj` (required) is a number or a name,
-`time` a number of `time_unit` (or a timestamp, in Parquet), `size` in bytes, `op` reads or writes,
-`vcpu` a number. Columns may be given by number, from 1 on, as in libCacheSim. Without `time` only
-the order is known.
+Roles are assigned as ``time=ts,obj=lbn,size=len,op=rw``. `obj` (required) is a number or a name.
+`time` is a number of `time_unit` (or a timestamp, in Parquet). `size` is in bytes, `op` is a read
+or a write, and `vcpu` is a number. Columns may also be given by number, from 1 on, as in
+libCacheSim. Without `time`, only the order is known.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def chosen(path: PathLike, columns: Mapping[str, str], names: Sequence[str]) -> 
     Raises
     ------
     ForeignFileError
-        If one is not there, naming what is.
+        If one does not exist; the message lists the existing ones.
     """
     return {role: _named(path, name, names) for role, name in columns.items()}
 
@@ -100,12 +100,12 @@ class Converter:
     unit_ns, tick_ns : int
         Unit of the times, and length of an interval.
     where : callable
-        Names the row of a number, for messages.
+        Names the row with a number, for messages.
 
     Attributes
     ----------
     base_ns : int or None
-        Of the file's clock at the time 0.
+        Time of the file's clock at the time 0.
     named : bool
         Whether objects are names.
     """
@@ -232,7 +232,7 @@ def of_rows(
     page_size: int | None = None,
     unit: int | None = None,
 ) -> Imported:
-    """Convert rows, which are requests; `rows` returns an iterator over all, with each call."""
+    """Convert rows, which are requests; each call of `rows` returns an iterator over all."""
     if (time_unit or "s") not in UNITS_NS:
         raise UsageError(f"a time unit {time_unit!r} is none: give s, ms, us or ns")
     unit_ns = UNITS_NS[time_unit or "s"]

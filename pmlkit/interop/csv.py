@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CSV: pmlkit's own with a row per entry, and others with a row per request.
+"""CSV: pmlkit's own with one row per entry, and others with one row per request.
 
-pmlkit's has the columns t_start_ns, t_end_ns, vcpu, gfn, kind: the time that an entry is known to
-lie in. The kind is r, w or x; of a PML log w, ? (a write to data or a page table), or p1 to p5 (a
-page table of that level). Without `kind` all are reads, without `vcpu` it is 0.
+pmlkit's has the columns t_start_ns, t_end_ns, vcpu, gfn, kind. The first two are the interval that
+contains the entry. The kind is r, w or x; in a PML log it is w, ? (a write to data or a page
+table), or p1 to p5 (a page table of that level). Without `kind`, all are reads; without `vcpu`, it
+is 0.
 
 Others are read if their columns are named (`pmlkit.interop.columns`).
 """
@@ -62,7 +63,7 @@ def export(
     end_ns: int | None = None,
     kinds: str | int | None = None,
 ) -> int:
-    """Write a trace's entries, with the times of the clock that it was imported with."""
+    """Write a trace's entries, with the clock of the file that it was imported from."""
     rounds, count, base = trace.rounds, 0, trace.meta.clock.get("base_ns") or 0
     if base + trace.duration_ns >= 1 << 63:
         raise UsageError(f"times after {base} ns have more than 64 bits: this trace is no CSV")
@@ -91,7 +92,7 @@ def load(
     page_size: int | None = None,
     unit: int | None = None,
 ) -> Imported:
-    """Read entries in order of time, or requests if `columns` says which column is what."""
+    """Read entries in order of time, or requests if `columns` gives the roles of columns."""
     if columns is None:
         options = {"window": window, "page-size": page_size, "unit": unit, "time-unit": time_unit}
         for option, value in options.items():
@@ -183,7 +184,7 @@ class _Table:
         self.path, self.head = path, head
 
     def where(self, row: int) -> str:
-        """Name the line of a row; blank lines are no rows."""
+        """Return the line of a row; blank lines are not rows."""
         with _lines(self.path) as lines:
             for number, line in enumerate(lines, start=1):
                 if number > self.head.lines and line.strip():
@@ -198,7 +199,7 @@ class _Table:
         Raises
         ------
         ForeignFileError
-            Naming the line of the first value of another type.
+            The message names the line of the first value of another type.
         """
         try:
             yield from self._batches(types)

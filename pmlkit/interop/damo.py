@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """damo's records, which ``damo record`` writes and ``damo report`` reads.
 
-A snapshot has, for regions of memory, in how many samples of an aggregation interval each was
-accessed. On export a snapshot is a window, a sample a round, and a region a run of pages that were
-used in equally many rounds: ``damo report wss`` then gives the same working sets as pmlkit.
+A snapshot contains, for regions of memory, the number of samples of an aggregation interval in
+which each was accessed. On export, a snapshot is a window, a sample is a round, and a region is a
+run of pages that were used in equally many rounds. ``damo report wss`` then gives the same working
+sets as pmlkit.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def export(
     end_ns: int | None = None,
     kinds: str | int | None = None,
 ) -> int:
-    """Write a snapshot per `window` ns (by default a round): the windows of `workingset`.
+    """Write one snapshot per `window` ns (default: a round): the windows of `workingset`.
 
     A file NAME.json is plain JSON, for people; any other is compressed, which is damo's own
     default.
@@ -100,7 +101,7 @@ class _Used:
                 yield int(number[at]), sorted_distinct(gfn)
 
     def until(self, last: int) -> Iterator[Gfns]:
-        """Iterate over the rounds that are left, up to number `last`."""
+        """Iterate over the remaining rounds, up to number `last`."""
         while self._next is not None and self._next[0] <= last:
             yield self._round(self._next[0])
 

@@ -55,7 +55,7 @@ def read(path: PathLike) -> Snapshots:
 
 
 class _Text:
-    """The text of a file, of which a piece is in memory: `buffer` from the character `at` on."""
+    """The text of a file, of which one piece is in memory: `buffer`, from the character `at` on."""
 
     def __init__(self, path: PathLike, file: BinaryIO) -> None:
         self.path = path
@@ -104,7 +104,7 @@ class _Text:
                 return b""
 
     def next(self) -> str:
-        """Return the next character that is no blank, without consuming it; "" at the end."""
+        """Return the next character that is not blank, without consuming it; "" at the end."""
         while True:
             if blank := _BLANK.match(self.buffer, self.at):
                 self.at = blank.end()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """DAMON's snapshots, from any kind of file, as rounds of pages.
 
-A snapshot has how often each region was seen accessed. Each page of an accessed region counts as
-read once, as ``damo report wss`` counts its bytes. A region may claim more memory than a machine
-has, so pages are counted before they are made.
+A snapshot contains how often each region was seen accessed. Each page of an accessed region counts
+as read once, as ``damo report wss`` counts its bytes. A region may claim more memory than a machine
+has, so pages are counted before they are created.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ NOTES = (
 
 
 class Snapshots:
-    """Snapshots in the order of a file, which may be any."""
+    """Snapshots in the order of a file, which may be arbitrary."""
 
     def __init__(self, path: PathLike) -> None:
         self.path = path
@@ -82,7 +82,7 @@ class Snapshots:
         Raises
         ------
         ForeignFileError
-            If there is none, two overlap, or they claim more pages than are made.
+            If there are none, two overlap, or they claim more pages than allowed.
         """
         if not len(self):
             self._refuse("", "holds no snapshot")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """DAMON's tracepoint ``damon_aggregated`` as text of perf script or trace-cmd report.
 
-A line is a region. Only the end of a snapshot has a time. It begins at the end of the one before;
-the first one is taken to last as long as the others on average, as damo does.
+Each line is a region. Only the end of a snapshot has a time. It begins at the end of the previous
+one. The first one is assumed to have the average length of the others, as in damo.
 """
 
 from __future__ import annotations

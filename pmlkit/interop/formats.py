@@ -5,10 +5,11 @@
 >>> interop.export(trace, "oracle-general", "x.oracleGeneral")            # doctest: +SKIP
 >>> interop.load("damo", "damon.data", "x.trace")                         # doctest: +SKIP
 
-A new format is a module beside this one and an entry in `FORMATS`. The module has ``load(path,
-**options)``, which returns `Imported`, or ``export(trace, path, **options)``, which returns the
-number of entries written, or both. What a format cannot hold is lost, and its line in `FORMATS`
-says what. The notes of an imported trace say where it is from, and what is not known of it.
+A new format is a module in this folder and an entry in `FORMATS`. The module has
+``load(path, **options)``, which returns `Imported`, or ``export(trace, path, **options)``, which
+returns the number of entries written, or both. Information that a format cannot store is lost, and
+its line in `FORMATS` describes the loss. The notes of an imported trace describe its origin, and
+the facts that are unknown.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ __all__ = ["FORMATS", "Format", "export", "load", "selected"]
 
 @dataclass(frozen=True)
 class Format:
-    """A format: its module, which of `load` and `export` that has, and a line on it.
+    """A format: its module, whether it has `load` and `export`, and one line about it.
 
-    `unit` is what an export counts.
+    `unit` is the unit that an export counts.
     """
 
     module: str
@@ -115,10 +116,10 @@ def export(
     name : str
         Of `FORMATS`.
     overwrite : bool
-        Replace a file that is there.
+        Replace an existing file.
     options : start_ns, end_ns, kinds, window
-        Which entries; `window` (ns) is a tick of oracleGeneral's clock (1 s, as libCacheSim
-        takes it), or the length of damo's snapshots (a round).
+        Selects the entries. `window` (ns) is a tick of oracleGeneral's clock (1 s, as in
+        libCacheSim), or the length of damo's snapshots (a round).
 
     Returns
     -------
@@ -128,7 +129,7 @@ def export(
     Raises
     ------
     UsageError
-        If there is no such format, or it cannot be written.
+        If the format does not exist, or cannot be written.
     OutputError, OutputExists
     """
     write = _function(name, "export")
@@ -145,35 +146,35 @@ def load(
     memory_bytes: int | None = None,
     **options: object,
 ) -> Trace | pd.DataFrame:
-    """Make a trace of another program's file (of query-dirty-rate a table).
+    """Convert another program's file to a trace (query-dirty-rate: to a table).
 
     Parameters
     ----------
     name : str
         Of `FORMATS`.
     output : path-like
-        ``NAME.trace``; of query-dirty-rate ``.csv`` or ``.parquet``.
+        ``NAME.trace``; for query-dirty-rate, ``.csv`` or ``.parquet``.
     overwrite : bool
-        Replace a trace that is there.
+        Replace an existing trace.
     memory_bytes : int, optional
-        Of the machine; by default up to the highest page that is in the file.
+        Memory of the machine; default: up to the highest page in the file.
     options
-        Of the formats that have them; None is as if not given. `window` (ns): a tick of the clock
-        of oracle-general and lcs (1 s), an interval of vscsi (1 ms), csv and parquet (the time
-        unit). `page_size` (bytes, 4096; 0: an object is a page) into which requests are split.
-        `unit` (bytes): what an object's number counts. `columns`, `time_unit`: of csv and parquet
-        (`pmlkit.interop.columns`); `separator`, `header` (bool): of csv. `instructions`: of
-        lackey's, that are a round (1,000,000). `window` of kvm-dirty-ring: a round (by default
-        until the rings are reset); `kernel`: the host's Linux, for the order within a drain.
+        Options of some formats; None has no effect. `window` (ns): a tick of the clock of
+        oracle-general and lcs (1 s), an interval of vscsi (1 ms), csv and parquet (the time unit).
+        `page_size` (bytes, 4096; 0: an object is a page): requests are divided into such pages.
+        `unit` (bytes): the unit of an object's number. `columns`, `time_unit`: of csv and parquet
+        (`pmlkit.interop.columns`); `separator`, `header` (bool): of csv. `instructions`: lackey's
+        instructions that form a round (1,000,000). `window` of kvm-dirty-ring: a round (default:
+        until the rings are reset). `kernel`: the host's Linux, for the order within a drain.
 
     Returns
     -------
-    Trace, or pandas.DataFrame of query-dirty-rate
+    Trace, or pandas.DataFrame for query-dirty-rate
 
     Raises
     ------
     ForeignFileError
-        If the file is of another format, or damaged: where.
+        If the file is of another format, or damaged; the message has the position.
     UsageError, OutputError, OutputExists
     """
     read = _function(name, "load")

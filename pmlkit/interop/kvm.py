@@ -2,14 +2,15 @@
 """KVM's log of dirty pages: its rings in memory, and tracers' events of them.
 
 A ring's entry is ``struct kvm_dirty_gfn { u32 flags; u32 slot; u64 offset }`` (Linux,
-``include/uapi/linux/kvm.h``): bit 0 of the flags is dirty, bit 1 reset; the low 16 bits of the slot
-are its number, the others the address space; the offset counts pages within the slot. The
-tracepoint ``kvm_dirty_ring_push`` says the same with the time, in trace-cmd's ``trace.dat``
-(`tracedat`) or as text of ftrace, trace-cmd report or perf script. Where a slot lies in the guest's
-memory is in none of them: a trace has the pages of slot N from frame ``N << 32`` on, slot 0 from 0.
+``include/uapi/linux/kvm.h``). Bit 0 of the flags is dirty, bit 1 reset. The low 16 bits of the slot
+are its number, the others the address space. The offset counts pages within the slot. The
+tracepoint ``kvm_dirty_ring_push`` has the same fields with the time. Its source is trace-cmd's
+``trace.dat`` (`tracedat`), or text of ftrace, trace-cmd report or perf script. None of them
+contains the position of a slot in the guest's memory. A trace therefore places the pages of slot N
+from frame ``N << 32`` on, and those of slot 0 from 0.
 
-In text, a kprobe on ``mark_page_dirty_in_slot`` that prints its third argument as ``gfn`` names the
-page itself, with bitmaps, too. Other lines are skipped; a line of one of these events that cannot
+In text, a kprobe on ``mark_page_dirty_in_slot`` that prints its third argument as ``gfn`` gives the
+frame itself, also with bitmaps. Other lines are skipped; a line of one of these events that cannot
 be parsed is refused with its number.
 """
 
@@ -56,14 +57,14 @@ _MAGICS = {
 
 
 def load(path: Path, window: int | None = None, kernel: str | None = None) -> Imported:
-    """Read a dirty ring: in binary, as a tracer's text, or as trace-cmd's file.
+    """Read a dirty ring: binary, a tracer's text, or trace-cmd's file.
 
     Parameters
     ----------
     window : int, optional
-        Length of a round, ns; by default a reset of the rings ends one.
+        Length of a round, ns; default: a reset of the rings ends a round.
     kernel : str, optional
-        Release of the kernel that was traced, which tells the order within a drain.
+        Release of the traced kernel, which determines the order within a drain.
     """
     with open_regular(path) as file:
         head = file.read(4096)
@@ -202,7 +203,7 @@ def _time_ns(match: re.Match[bytes]) -> int:
 def _thread(line: bytes, log: DirtyLog | None = None, time_ns: int = 0) -> int | None:
     """Return the number of the thread, which stands before the CPU in brackets.
 
-    A `log` is told the time of this page on its CPU.
+    A `log` gets the time of this page on its CPU.
     """
     match = _THREAD.search(line[:200])
     if match and log is not None:

@@ -2,11 +2,11 @@
 """A tracer's events of KVM's dirty pages, from any kind of file, and their rounds.
 
 A page is logged once until it is re-armed, so a round ends at ``kvm_dirty_ring_reset``, which
-re-arms every page of the rings. One call resets the rings of all vCPUs, one after another: the last
-of them ends the round. Without resets, rounds are ticks of the clock.
+re-arms every page of the rings. One call resets the rings of all vCPUs in turn; the last one ends
+the round. Without resets, rounds are ticks of the clock.
 
 KVM drains PML's buffer at an exit. Before Linux 6.14 it takes the newest entry first
-(``vmx_flush_pml_buffer``), so the order within such a drain is reversed if the kernel is known.
+(``vmx_flush_pml_buffer``). The order within such a drain is reversed if the kernel is known.
 """
 
 from __future__ import annotations
@@ -60,18 +60,18 @@ def frame(slot: int, offset: int) -> int | None:
 
 
 class DirtyLog:
-    """Events in the order of a file, which may be any; `imported` sorts them.
+    """Events in the order of a file, which may be arbitrary; `imported` sorts them.
 
     Attributes
     ----------
     absolute : bool or None
-        Whether frames are the guest's own (a kprobe), or offsets in slots; None without any.
+        Whether frames are the guest's own (a kprobe), or offsets in slots; None without pages.
     release : (int, int) or None
-        The Linux that was traced, if the file has it.
+        The traced Linux, if the file contains it.
     counts_losses : bool
         Whether the file counts lost events.
     last_ns : dict of int to int
-        Time of the last page by CPU, as far as whoever reads the file keeps it.
+        Time of the last page by CPU, if the reader of the file keeps it.
     """
 
     def __init__(self, path: PathLike) -> None:
@@ -99,14 +99,14 @@ class DirtyLog:
         gfn: int | None,
         absolute: bool,
     ) -> None:
-        """Add a page that was logged; `where` names the line or event for errors.
+        """Add a logged page; `where` names the line or event for errors.
 
-        If the frame is `absolute`, its thread tells the vCPU, in the end.
+        If the frame is `absolute`, its thread determines the vCPU at the end.
 
         Raises
         ------
         ForeignFileError
-            If KVM has no such page or vCPU, or the file mixes what cannot be mixed.
+            If KVM has no such page or vCPU, or the file mixes incompatible events.
         """
         if gfn is None:
             self._refuse(
@@ -134,24 +134,24 @@ class DirtyLog:
     def add_mark(
         self, where: str, time_ns: int, thread: int | None, vcpu: int | None = None
     ) -> None:
-        """Add an exit, an entry, or a page fault of a thread; an entry tells its vCPU."""
+        """Add an exit, an entry, or a page fault of a thread; an entry contains its vCPU."""
         self._add(where, MARK, time_ns, thread, 0, 0)
         if vcpu is not None and vcpu < _VCPU_LIMIT:
             self._entered[self._thread[-1]] = vcpu
 
     def set_name(self, where: str, thread: int | None, vcpu: int) -> None:
-        """Set the vCPU that a thread runs, by the thread's name; its entries know better."""
+        """Set the vCPU that a thread runs, from the thread's name; its entries take precedence."""
         if vcpu >= _VCPU_LIMIT:
             self._refuse(where, f"is of vCPU {vcpu}: there are at most {_VCPU_LIMIT}")
         self._named[self._threads.setdefault(thread, len(self._threads))] = vcpu
 
     def add_loss(self, where: str, count: int | None, after_ns: int = 0) -> None:
-        """Add that events were lost before the next one; None: an unknown number.
+        """Record that events were lost before the next one; None: an unknown number.
 
         Parameters
         ----------
         after_ns : int
-            Time of the last event before, as far as it is known.
+            Time of the previous event, if known.
         """
         if count is not None and count >= _TIME_LIMIT:
             self._refuse(where, "counts more lost events than there can be")
@@ -160,9 +160,9 @@ class DirtyLog:
             self._losses.extend((len(self), after_ns, _UNKNOWN if count is None else count))
 
     def losses(self) -> tuple[Ints, Ints, Ints]:
-        """Return the times of the event before each loss and after it, and how many were lost.
+        """Return the times of the events before and after each loss, and the number lost.
 
-        The time after a loss without an event is above all times; a count that is not known is -1.
+        The time after a loss without an event is above all times; an unknown count is -1.
         """
         rows = np.array(self._losses, np.int64).reshape(-1, 3)
         time = np.append(np.frombuffer(self._time, np.int64), 2 * _TIME_LIMIT - 1)
@@ -188,9 +188,9 @@ class DirtyLog:
         return len(self._kind)
 
     def place_threads(self) -> list[int]:
-        """Tell the vCPUs of pages by their threads; return the codes of threads that run one.
+        """Assign the vCPUs of pages by their threads; return the codes of threads that run one.
 
-        Where nobody says which threads run vCPUs, those that log do.
+        If nothing shows which threads run vCPUs, the threads that log pages are used.
         """
         if not self.absolute:
             return list(self._threads.values())
@@ -245,16 +245,16 @@ def imported(log: DirtyLog, window: int | None, kernel: str | None) -> Imported:
     Parameters
     ----------
     window : int, optional
-        Length of a round, ns, instead of the rings' resets.
+        Length of a round, ns, replacing the rings' resets.
     kernel : str, optional
-        Release of the kernel that was traced, such as "6.1", instead of the file's.
+        Release of the traced kernel, such as "6.1", replacing the file's.
 
     Raises
     ------
     ForeignFileError
-        If there is no page in it.
+        If it contains no page.
     UsageError
-        If `kernel` is no release.
+        If `kernel` is not a release.
     """
     version = _release(kernel) if kernel is not None else log.release
     running = log.place_threads()
@@ -405,12 +405,12 @@ def _columns(events: dict[str, Array], rows: Ints) -> tuple[Array, Array, int]:
 
 
 def drains(events: dict[str, Array], time: Ints) -> tuple[Ints, Ints]:
-    """Tell the drains of PML's buffer apart: by marks of their thread, or else by gaps in time.
+    """Separate the drains of PML's buffer, by marks of their thread, or otherwise by gaps in time.
 
     Parameters
     ----------
     events : dict of str to ndarray
-        kind, thread and vcpu (where the thread is 0), in order of time.
+        kind, thread and vcpu (if the thread is 0), in order of time.
     time : ndarray of int64
 
     Returns
@@ -418,7 +418,7 @@ def drains(events: dict[str, Array], time: Ints) -> tuple[Ints, Ints]:
     rows : ndarray of int64
         The rows of the pages, by thread and then by time.
     begins : ndarray of int64
-        Where in `rows` each drain begins.
+        Start of each drain in `rows`.
     """
     thread = events["thread"].astype(np.int64)
     thread = np.where(thread > 0, thread, -1 - events["vcpu"].astype(np.int64))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """valgrind's lackey: ``valgrind --tool=lackey --trace-mem=yes --log-file=FILE PROGRAM``.
 
-A line is an access: ``I`` an instruction, ``L`` a load, ``S`` a store, ``M`` a load and a store,
+Each line is an access: ``I`` an instruction, ``L`` a load, ``S`` a store, ``M`` a load and a store,
 with the address (hexadecimal) and the size in bytes. Pages are those of the program's address
-space. The clock counts instructions: one is a nanosecond. Lines that begin with ``==``, ``--`` or
-``**`` and a process's number are valgrind's own.
+space. The clock counts instructions: one instruction is one nanosecond. Lines that begin with
+``==``, ``--`` or ``**`` and a process's number are valgrind's own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """libCacheSim's lcs (``traceReader/customizedReader/lcs.h``), versions 1 to 8.
 
-A header says which of eight kinds of request follows; the first kind is oracleGeneral's.
+A header states which of eight kinds of request follows; the first kind is oracleGeneral's.
 """
 
 from __future__ import annotations

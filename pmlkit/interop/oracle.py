@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """libCacheSim's oracleGeneral.
 
-A request of oracleGeneral has 24 bytes, little-endian, without padding: ``struct { uint32
-clock_time; uint64 obj_id; uint32 obj_size; int64 next_access_vtime }`` (its
+A request of oracleGeneral has 24 bytes, little-endian, without padding:
+``struct { uint32 clock_time; uint64 obj_id; uint32 obj_size; int64 next_access_vtime }`` (its
 ``traceReader/customizedReader/oracle/oracleGeneralBin.h``). The time of the next access is the
-number of the request that comes next for the same object, or -1 (also written as 2^63 - 1); an
-import does not use it.
+number of the next request for the same object, or -1 (also written as 2^63 - 1). An import does not
+use it.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def load(
 def of_records(
     file: records, window: int | None, page_size: int | None, unit: int | None
 ) -> Imported:
-    """Make pages of records with ``time``, ``obj`` and ``size``."""
+    """Create pages from records with ``time``, ``obj`` and ``size``."""
     return ticked(
         file,
         window or SECOND_NS,

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Intel Pin's example tool pinatrace: ``pin -t obj-intel64/pinatrace.so -- PROGRAM``.
 
-A line of ``pinatrace.out`` is an access: ``IP: R ADDRESS`` a read, ``IP: W ADDRESS`` a write, in
+Each line of ``pinatrace.out`` is an access: ``IP: R ADDRESS`` a read, ``IP: W ADDRESS`` a write, in
 hexadecimal (``0x7f1c2b3a: R 0x7ffd5e10``). More columns may follow: the size in bytes, and the
-value, which is not looked at. `IP`, the instruction, is no access of data. Pages are those of the
-program's address space. There are no times: the clock counts accesses, and one is a round. Lines
-that begin with ``#`` are the tool's own; the last one is ``#eof``.
+value, which is ignored. `IP`, the instruction, is not an access of data. Pages are those of the
+program's address space. There are no times: the clock counts accesses, and each access is a round.
+Lines that begin with ``#`` are the tool's own; the last one is ``#eof``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _NOTES = (
 
 
 def load(path: PathLike) -> Imported:
-    """Read accesses; each is a round, so that all are kept in their order."""
+    """Read accesses; each is a round, so that their order is kept."""
     file = _File(path)
     return Imported(
         file.rounds(),
@@ -67,7 +67,7 @@ class _File:
         self._path, self._ended, self._cut = path, False, 0
 
     def late(self) -> Late:
-        """Return the attributes of `Imported` that the end of the file tells."""
+        """Return the attributes of `Imported` that are known at the end of the file."""
         if self._ended:
             return {"complete": True}
         notes = (*_NOTES, "the file was cut off: it does not end with #eof")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers of QEMU's ``query-dirty-rate``, which have rates and no pages.
+"""Answers of QEMU's ``query-dirty-rate``, which contain rates and no pages.
 
 The forms are QMP's JSON (alone, or within a session of QMP, qmp-shell or virsh), the lines of HMP's
 ``info dirty_rate``, and those of ``virsh domstats --dirtyrate``. QEMU counts in whole MiB per
@@ -48,15 +48,16 @@ _FORMS = "is neither JSON (of QMP), nor a line of `info dirty_rate` or `virsh do
 
 
 def load(path: Path) -> pd.DataFrame:
-    """Read answers of QEMU's ``query-dirty-rate``, one after another.
+    """Read consecutive answers of QEMU's ``query-dirty-rate``.
 
     Returns
     -------
     pandas.DataFrame
-        A row per measurement: t_ns (of its end, since the first one's start), asked_ns (the
-        calc-time), bytes and pages that were dirtied at least once in it, mib_per_s, mode, and
-        vcpu (-1: all). A rate that QEMU does not know (-1, or none) is missing, with its bytes and
-        pages. A longer calc-time gives a smaller rate: a page counts once, however often dirtied.
+        One row per measurement: t_ns (its end, since the first one's start), asked_ns (the
+        calc-time), bytes and pages that were dirtied at least once in it, mib_per_s, mode, and vcpu
+        (-1: all). A rate that QEMU does not know (-1, or none) is missing, as are its bytes and
+        pages. A longer calc-time gives a smaller rate, because a page counts once, even if dirtied
+        repeatedly.
 
     Raises
     ------
@@ -188,7 +189,7 @@ class _Lines:
         self._done: list[Json] = []
 
     def take(self, line: str) -> bool:
-        """Add a line; return False if it is of none of these forms."""
+        """Add a line; return False if it has none of these forms."""
         if status := _STATUS.fullmatch(line):
             self._begin(status[1])
         elif line == "Dirty rate: (not ready)":

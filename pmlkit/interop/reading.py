@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read foreign files: their lines and records, unpacked, and errors that say where they are wrong.
+"""Read foreign files: their lines and records, unpacked, and errors with their positions.
 
-A file may be anything, so nothing is read whole, and no line is longer than a tracer's can be.
+A file may have any content. It is therefore never read as a whole, and no line may be longer than a
+tracer's.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ _MAGIC: dict[bytes, Literal["zstd", "gzip"]] = {
 
 
 class ForeignFileError(PmlkitError):
-    """A file is not of the format named. Attributes: `path`, `where`, `why`."""
+    """A file does not have the named format. Attributes: `path`, `where`, `why`."""
 
     def __init__(
         self,
@@ -73,7 +74,7 @@ def foreign(path: PathLike, name: str) -> Iterator[None]:
     Raises
     ------
     ForeignFileError
-        For any error that the file's content can cause; a `PmlkitError` passes as it is.
+        For any error that the file's content can cause; a `PmlkitError` passes unchanged.
     """
     try:
         yield
@@ -111,7 +112,7 @@ def lines(path: PathLike) -> Iterator[tuple[int, bytes]]:
     Raises
     ------
     ForeignFileError
-        If one is too long for a line of any tracer.
+        If a line is too long for any tracer.
     """
     with open_regular(path) as file:
         number = 0
@@ -124,7 +125,7 @@ def lines(path: PathLike) -> Iterator[tuple[int, bytes]]:
 
 
 def lost_of(line: bytes) -> int | None:
-    """Return how many events a line reports as lost; -1 for an unknown number, else None."""
+    """Return how many events a line reports as lost; -1 for an unknown number, otherwise None."""
     if lost := _LOST.match(line) or _PERF_LOST.search(line):
         return int(lost[1]) if lost[1] else -1
     header = _HEADER.match(line)
@@ -135,7 +136,7 @@ def lost_of(line: bytes) -> int | None:
 
 
 def read_exactly(path: PathLike, file: BinaryIO | pa.NativeFile, size: int) -> bytes:
-    """Read `size` bytes, or what is left of the file."""
+    """Read `size` bytes, or the rest of the file."""
     parts, left = [], size
     try:
         while left and (part := file.read(left)):
@@ -151,7 +152,7 @@ def read_exactly(path: PathLike, file: BinaryIO | pa.NativeFile, size: int) -> b
 
 @contextlib.contextmanager
 def open_compressed(path: PathLike) -> Iterator[BinaryIO | pa.NativeFile]:
-    """Context with the file, unpacked if it is of Zstandard or gzip."""
+    """Context with the file, unpacked if it is Zstandard or gzip."""
     with open_regular(path) as file:
         head = file.peek(4)[:4] if isinstance(file, io.BufferedReader) else b""
         name = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
@@ -173,7 +174,7 @@ class records:
     skip : int
         Bytes before the first record.
     what : str
-        What messages call a record.
+        Name of a record in messages.
     """
 
     path: PathLike

@@ -4,9 +4,9 @@
 An object is a number and a size. There are two kinds of numbers:
 
 - A place counts units of bytes, such as sectors of 512. A request then covers bytes, and uses the
-  pages that they lie in. Requests may overlap.
-- A name is arbitrary, perhaps a hash. An object lies in pages of its own; one that is larger than
-  a page in several. If none is larger, and the numbers have at most 52 bits, they are the frame
+  pages that contain them. Requests may overlap.
+- A name is arbitrary, perhaps a hash. An object has its own pages: one, or several if it is larger
+  than a page. If no object is larger, and the numbers have at most 52 bits, they are the frame
   numbers. Otherwise objects get frames in order of their first use, which changes neither working
   sets nor miss ratios.
 """
@@ -50,10 +50,10 @@ class Requests(NamedTuple):
     first : int
         The number of the first one in the file, for messages.
     start, end : ndarray of int64 or int
-        The time that each is known to lie in, ns.
+        The interval that contains each request, ns.
     obj : ndarray of uint64
     size : ndarray of int64 or int
-        Bytes. Requests of 0 bytes are left out, and counted.
+        Bytes. Requests of 0 bytes are omitted, and counted.
     kind : ndarray of uint8 or int
     vcpu : ndarray of uint16 or int
     """
@@ -68,12 +68,12 @@ class Requests(NamedTuple):
 
 
 class Learned(NamedTuple):
-    """What is known of a file after the first pass.
+    """The facts about a file after the first pass.
 
     Attributes
     ----------
     base_ns : int, optional
-        As of `Imported`.
+        As for `Imported`.
     notes : tuple of str
     of_blocks : bool
         Whether numbers are places on a disk, not frames.
@@ -109,15 +109,15 @@ def imported(
     path : path-like
         The file, for messages.
     read : callable
-        Returns an iterator over all requests, each time that it is called.
+        Returns an iterator over all requests at each call.
     page_size : int, optional
-        Bytes; 4096 by default. 0: an object is one page, whatever its size.
+        Bytes; default: 4096. 0: an object is one page, regardless of its size.
     unit : int, optional
-        Bytes that a number counts; None: numbers are names.
+        Number of bytes in a unit of the numbers; None: numbers are names.
     where : callable
-        Names the request of a number, for messages.
+        Names the request with a number, for messages.
     kinds_known : bool
-        Whether the file says which requests write.
+        Whether the file states which requests write.
     learned : callable
         Called after the first pass.
 
@@ -157,19 +157,20 @@ def ticked(
     kinds_known: bool = False,
     of_blocks: bool = False,
 ) -> Imported:
-    """Convert records with times in ticks of a clock, whose zero is the first record.
+    """Convert records with times in ticks of a clock that starts at the first record.
 
     Parameters
     ----------
     ticks : callable
-        Called with the number of the first record of a batch, and the batch; returns their ticks
-        (int64).
+        Function that is called with the number of the first record of a batch, and the batch;
+        returns their ticks (int64).
     columns : callable
-        Called with a batch of records; returns the fields of `Requests` after the times.
+        Function that is called with a batch of records; returns the fields of `Requests` after the
+        times.
     page_size, unit, kinds_known
-        As of `imported`.
+        As for `imported`.
     of_blocks
-        As of `Learned`.
+        As for `Learned`.
     """
     where = f"{file.what} {{}}".format
     zero = next((int(ticks(first, batch[:1])[0]) for first, batch in file), 0)
@@ -210,7 +211,7 @@ class _Pages:
         return self.unit is None and not self.long and self._highest < 1 << FRAME_BITS
 
     def survey(self, batch: Requests) -> None:
-        """Take note of the sizes and the highest number of a batch."""
+        """Record the sizes and the highest number of a batch."""
         if not len(batch.obj):
             return
         size = np.broadcast_to(batch.size, len(batch.obj))
@@ -258,7 +259,7 @@ class _Pages:
         return start // self.page, (start + np.maximum(size, 1) - 1) // self.page
 
     def settle(self, read: Callable[[], Iterator[Requests]]) -> None:
-        """Assign frames to objects if their numbers are none: as many as the largest request."""
+        """Assign frames to objects if numbers are no frames: as many as the largest request."""
         if self.unit is not None or self.named_frames:
             return
         self._index = PageIndex()
@@ -330,14 +331,14 @@ def _expanded(first: Ints, many: Ints) -> Iterator[tuple[Ints, Ints]]:
 
 
 class Clock:
-    """Converts ticks that never go back to times; the first one is the time 0.
+    """Converts ticks that never decrease to times; the first one is the time 0.
 
     Parameters
     ----------
     where : callable
-        Names the request of a number, for messages.
+        Names the request with a number, for messages.
     zero : int, optional
-        The tick that is the time 0; by default the first that is given.
+        The tick at the time 0; default: the first one.
     """
 
     def __init__(
@@ -358,7 +359,7 @@ class Clock:
         Raises
         ------
         ForeignFileError
-            If they go back, or do not fit a clock of 64 bits.
+            If they decrease, or exceed a clock of 64 bits.
         """
         if not len(clock):
             return clock, clock

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Imported`, what a format's module returns, and how its rows become rounds and batches.
+"""`Imported`, the result of a format's module; its rows become rounds and batches.
 
-The cost is by rows and pages. It does not grow with rounds, ticks, or the highest address.
+The cost depends on rows and pages. It does not grow with rounds, ticks, or the highest address.
 """
 
 from __future__ import annotations
@@ -49,40 +49,40 @@ class Imported:
     Attributes
     ----------
     rounds : iterable of (start, end, vcpu, gfn, kind)
-        Rows in order of use: frames (ndarray), and for each the time that it is known to lie in
-        (ns), the vCPU and the kind. Each of these is an array of the frames' length, or an int for
-        all of them. Rows in a row with the same start and end are of one interval, also from one
-        chunk to the next. Intervals do not overlap. A chunk without frames, with an int as start
-        and end, is an interval without entries.
+        Rows in order of use: frames (ndarray), and for each the interval that contains it (ns), the
+        vCPU and the kind. Each of these is an array of the frames' length, or an int for all of
+        them. Consecutive rows with the same start and end belong to one interval, also across
+        chunks. Intervals do not overlap. A chunk without frames, with an int as start and end, is
+        an interval without entries.
     kind : {"access", "pml"}
     notes : sequence of str
-        What is not known of it.
+        Unknown facts about it.
     clock : str
     round_ns : int, optional
-        The period, where it is known; otherwise that of the rounds if they are regular.
+        The period, if known; otherwise that of the rounds if they are regular.
     ordered : bool
-        Whether the order within an interval is known. Then every use is kept: a round ends where
-        a page returns. Otherwise a page counts once an interval for each kind.
+        Whether the order within an interval is known. If so, every use is kept: a round ends where
+        a page returns. If not, a page counts once per interval for each kind.
     each_a_use : bool
-        Whether each row is a use of its own (a request). Otherwise a row of another kind for a
-        page of the same interval is the same use, and only a kind that returns ends the round.
+        Whether each row is a separate use (a request). If not, a row of another kind for a page of
+        the same interval is the same use, and only a repeated kind ends the round.
     distinct : bool
-        Whether no page is twice in an interval, so that none has to be searched for.
+        Whether no page occurs twice in an interval, so that no search is needed.
     losses : {"counted", "not counted"}
-        Whether the file says what was lost.
+        Whether the file states what was lost.
     lost : int
-        How many entries were lost; they are assigned to the last round.
+        Number of lost entries; they are assigned to the last round.
     lost_at : sequence of (int, int)
-        Instead of `lost`: the time of each loss (ns), and how many.
+        Instead of `lost`: the time of each loss (ns), and its number.
     base_ns : int, optional
-        Of the file's clock at the time 0 of `rounds`. Without it, times that begin later than
+        Time of the file's clock at the time 0 of `rounds`. Without it, times that begin later than
         they last are moved to 0, and their beginning is the base.
     address : {"guest-physical", "virtual", "block"}
-        What frame numbers count.
+        The unit of frame numbers.
     page_size : int
         Bytes.
     complete : bool or None
-        None: not known.
+        None: unknown.
     counts : dict of str to int
         Further counts for the notes.
     late : callable, optional
@@ -126,8 +126,8 @@ class Rows:
     Attributes
     ----------
     rows, cuts, merged, pages, rounds : int
-        Rows added; rounds that begin where a page returned; rows merged into others; distinct
-        pages; rounds, including those without entries.
+        Numbers of rows added; rounds that begin where a page returned; rows merged into others;
+        distinct pages; rounds, including those without entries.
     reordered : bool
         Whether executed frames were moved to the end of their round.
     highest, highest_vcpu : int
@@ -175,7 +175,7 @@ class Rows:
         Raises
         ------
         OutOfOrder
-            If one is of an interval that goes back, ends before it starts, or overlaps another.
+            If an interval goes back, ends before it starts, or overlaps another.
         """
         if not len(gfn):
             self._add_empty(int(start), int(end))
@@ -220,7 +220,7 @@ class Rows:
         self._write(self._in_order(rows))
 
     def _in_order(self, rows: dict[str, Array]) -> dict[str, Array]:
-        """Sort executed frames to the end of their round; hold those of the last round."""
+        """Sort executed frames to the end of their round; keep those of the last round."""
         if self._how == self._kernel.KEEP or not (self._held or (rows["kind"] == _EXEC).any()):
             return rows
         if self._held:
@@ -249,7 +249,7 @@ class Rows:
         self._writer.add_entries(rounds, batches, rows["vcpu"], rows["gfn"], rows["kind"])
 
     def account(self) -> str:
-        """Return a line on how many rows became entries, rounds, and merged."""
+        """Return a line on the numbers of rows that became entries, rounds, and merged rows."""
         line = (
             f"{self.rows:,} rows are {self.rows - self.merged:,} entries in {self.rounds:,} rounds"
         )
@@ -260,7 +260,7 @@ class Rows:
         return line
 
     def close(self) -> None:
-        """Write the executed frames that are held."""
+        """Write the executed frames that were kept."""
         if self._held:
             self._write(self._held)
         self._held = {}
@@ -305,8 +305,8 @@ def from_zero(spans: Ints, imported: Imported) -> tuple[Ints, Imported]:
 def regular_ns(spans: Ints) -> int | None:
     """Return the length of regular rounds, ns, or None.
 
-    Rounds are regular if nine in ten have one length, and none is longer. A mark may cut one
-    short; a round of no length, or a gap, makes them irregular.
+    Rounds are regular if nine in ten have one length, and none is longer. A mark may cut one short;
+    a round without length, or a gap, makes them irregular.
     """
     lengths = spans[:, 1] - spans[:, 0]
     if len(lengths) < 2 or not lengths.all():

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""trace-cmd's ``trace.dat``, versions 6 and 7: the events of KVM's dirty rings in it.
+"""trace-cmd's ``trace.dat``, versions 6 and 7, with the events of KVM's dirty rings.
 
-The format is trace-cmd's (``trace-cmd.dat.v6(5)``, ``trace-cmd.dat.v7(5)``): the formats of the
-events as the kernel gives them, options, and for each CPU the pages of its ring buffer. A page says
-if events before it were lost, and mostly how many. ``trace-cmd report`` prints the same as text.
+The format is trace-cmd's (``trace-cmd.dat.v6(5)``, ``trace-cmd.dat.v7(5)``). It contains the
+formats of the events from the kernel, options, and the pages of each CPU's ring buffer. A page
+states whether events before it were lost, and usually how many. ``trace-cmd report`` prints the
+same as text.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def read(path: PathLike) -> DirtyLog:
     Raises
     ------
     ForeignFileError
-        If it is cut, damaged, or counts time in something else than nanoseconds.
+        If it is cut short, damaged, or counts time in a unit other than nanoseconds.
     """
     with open_regular(path) as file:
         trace = _Trace(path, file)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """vscsiStats of VMware ESX: the requests of a virtual disk, in two versions of one record.
 
-Little-endian (libCacheSim's ``traceReader/customizedReader/vscsi.h``): ``struct { u32 sn, len,
-nSG; u16 cmd, ver; u64 lbn, ts }``, and ``struct { u16 cmd, ver; u32 sn, len, nSG; u64 lbn, ts,
-rt }``, with the version in the high byte of `ver`. `lbn` counts sectors of 512 bytes, `len` bytes,
-`ts` microseconds. Pages are of the disk.
+Little-endian (libCacheSim's ``traceReader/customizedReader/vscsi.h``):
+``struct { u32 sn, len, nSG; u16 cmd, ver; u64 lbn, ts }``, and
+``struct { u16 cmd, ver; u32 sn, len, nSG; u64 lbn, ts, rt }``, with the version in the high byte of
+`ver`. `lbn` counts sectors of 512 bytes, `len` bytes, `ts` microseconds. Pages are those of the
+disk.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The working set of references in memory, sorted by page.
 
-Sort the references by page, once, so that the references of a page are neighbours. The page is in
-the working set of k rounds and threshold m at the end of round t if and only if the m-th latest of
-its references up to t is later than t - k. Reference i, in round o[i], decides this until the
-page's next reference, so it puts the page into the set
+References are sorted by page once, so that the references of a page are neighbours. Consider the
+working set of k rounds and threshold m at the end of round t. The page belongs to it if and only if
+the m-th latest of its references up to t is later than t - k. Reference i, in round o[i], decides
+this until the page's next reference. It therefore adds the page to the set
 
-    from round o[i]  up to, and without, round  min(o[i+1], o[i-m+1] + k).
+    from round o[i] up to, but excluding, round min(o[i+1], o[i-m+1] + k).
 
-Adding these intervals up gives W(t, k) at every round t at once. `pmlkit.timeline.Windows` says
-the same of windows that end anywhere: which window a round enters, and which it leaves.
+The sum of these intervals is W(t, k) at every round t. `pmlkit.timeline.Windows` gives the same for
+windows that end anywhere: the window that a round enters, and the one that it leaves.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class References:
     round : ndarray of int64, shape (references,)
         From 0 to ``n_rounds - 1``; equal neighbours are two references in one round.
     n_rounds : int
-        Rounds observed, those without any reference included.
+        Number of observed rounds, including those without any reference.
     """
 
     gfn: Gfns
@@ -53,7 +53,7 @@ class References:
 
     @cached_property
     def starts(self) -> Ints:
-        """Where each page's references begin, and the end (int64, shape (pages + 1,))."""
+        """Start of each page's references, and the end (int64, shape (pages + 1,))."""
         first = np.flatnonzero(self.gfn[1:] != self.gfn[:-1]) + 1
         return np.concatenate(([0] * bool(len(self)), first, [len(self)])).astype(np.int64)
 
@@ -70,12 +70,12 @@ def references(
     Parameters
     ----------
     rounds : array of int, shape (entries,)
-        The round of each entry, never decreasing, counted from 0.
+        The round of each entry, never decreasing, from 0.
     gfns : array of int, shape (entries,)
     n_rounds : int
         Rounds observed.
     distinct : bool
-        Count a page once per round (an access trace says the same use once per kind).
+        Count a page once per round (an access trace lists the same use once per kind).
     """
     rounds = np.asarray(rounds, np.int64)
     gfns = np.asarray(gfns, np.uint64)
@@ -89,11 +89,11 @@ def references(
 
 
 def stable_order(keys: Gfns) -> Ints:
-    """Return what ``np.argsort(keys, kind="stable")`` does, several times faster if it can.
+    """Return the result of ``np.argsort(keys, kind="stable")``, several times faster if possible.
 
     Numpy sorts 64-bit values with vector instructions, but neither stably nor by index. With the
-    index in the low bits of the value, the plain sort is both; keys that leave no room for it
-    take the slow way.
+    index in the low bits of the value, the plain sort does both. Keys without room for it use the
+    slow path.
     """
     if len(keys) < 2:
         return np.arange(len(keys))
@@ -111,8 +111,8 @@ def sliding(refs: References, windows: int | Windows, min_count: int = 1) -> Int
     Parameters
     ----------
     windows : timeline.Windows or int
-        The windows; or k, for windows of k rounds that end with every round. The first ``k - 1``
-        of these are shorter: they reach back to round 0.
+        The windows; or k, for windows of k rounds with one ending at each round. The first
+        ``k - 1`` of these are shorter: they begin at round 0.
     min_count : int
         The threshold m.
 
@@ -136,9 +136,9 @@ def sliding(refs: References, windows: int | Windows, min_count: int = 1) -> Int
 
 
 def plateau(distinct: Ints | Sequence[int], stable: int, at: Ints | None = None) -> Floats:
-    """Follow the plateau estimator of Bitchebe et al. (VEE'21).
+    """Apply the plateau estimator of Bitchebe et al. (VEE'21).
 
-    The estimate is ``distinct[t]``, the number of distinct pages logged since the start, once it
+    The estimate is ``distinct[t]``, the number of distinct pages logged since the start, when it
     has not changed for the stability time w.
 
     Parameters
@@ -146,15 +146,15 @@ def plateau(distinct: Ints | Sequence[int], stable: int, at: Ints | None = None)
     distinct : array of int, shape (n_rounds,)
         Distinct pages since the start, at the end of each round.
     stable : int
-        The stability time w in rounds, 1 or more: rounds in a row without a new page.
+        The stability time w in rounds, 1 or more: consecutive rounds without a new page.
     at : array of int64, shape (n_rounds,), optional
-        Where rounds end (`timeline.Axis`): w is as long as that, then.
+        Ends of rounds (`timeline.Axis`): w then has this unit.
 
     Returns
     -------
     ndarray of float, shape (n_rounds,)
-        What the estimator says at the end of each round: the latest plateau, and NaN before the
-        first. Its first number is the published estimate.
+        The estimate at the end of each round: the latest plateau, and NaN before the first. Its
+        first number is the published estimate.
     """
     check_count("stable", stable, "rounds")
     distinct = np.asarray(distinct)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The working set of references in the order of the log, in one pass.
 
-Memory grows with the pages, not with the log. `pmlkit.kernels.by_page` has the same working sets of
-references that are in memory and sorted by page. The functions here take a log as it comes, from an
-array or a stream (`pmlkit.selection`), and are tested against those.
+Memory grows with the pages, not with the log. `pmlkit.kernels.by_page` computes the same working
+sets for references in memory, sorted by page. The functions here process a log in its order, from
+an array or a stream (`pmlkit.selection`). Tests compare them with those functions.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ SMALL = 1 << 16  # uses below which a second thread costs more than it saves
 
 @dataclass(frozen=True)
 class Turnover:
-    """The working sets of consecutive windows, and what each has in common with the one before.
+    """The working sets of consecutive windows, and their overlap with the previous one.
 
     Attributes
     ----------
     pages : ndarray of int64, shape (windows,)
         Distinct pages.
     stayed : ndarray of int64, shape (windows,)
-        How many of them were in the window before, too.
+        Number of these pages that were also in the previous window.
     """
 
     pages: np.ndarray
@@ -63,22 +63,22 @@ class Turnover:
 
     @property
     def came(self) -> Ints:
-        """How many were not in the window before (int64, shape (windows,))."""
+        """Number of pages that were not in the previous window (int64, shape (windows,))."""
         return self.pages - self.stayed
 
     @property
     def left(self) -> Ints:
-        """How many of the window before are not in this one (int64, shape (windows,))."""
+        """Number of pages in the previous window only (int64, shape (windows,))."""
         return np.concatenate(([0], self.pages))[: len(self.pages)] - self.stayed
 
 
 def turnover(batches: Iterable[tuple[Ints, Gfns]], windows: Windows) -> Turnover:
-    """Return the distinct pages and the turnover of windows that tumble, from a stream.
+    """Return the distinct pages and the turnover of tumbling windows, from a stream.
 
     Parameters
     ----------
     batches : iterable of (rounds, gfns)
-        Two arrays each, as a `pmlkit.selection.Stream` yields.
+        Two arrays each, as yielded by a `pmlkit.selection.Stream`.
     windows : timeline.Windows
         Consecutive ones.
     """
@@ -97,15 +97,15 @@ def turnover(batches: Iterable[tuple[Ints, Gfns]], windows: Windows) -> Turnover
 def tumbling(rounds: Ints, gfns: Gfns, n_rounds: int, k: int = 1) -> Turnover:
     """Return the distinct pages and the turnover of consecutive windows of `k` rounds.
 
-    Workers share the windows; each sees the window before its own ones, too.
+    Workers share the windows; each also processes the window before its first one.
 
     Parameters
     ----------
     rounds : array of int, shape (uses,)
-        Never falling, from 0.
+        Never decreasing, from 0.
     gfns : array of int, shape (uses,)
     n_rounds, k : int
-        If `k` does not divide `n_rounds`, the last window is the shorter rest.
+        If `k` does not divide `n_rounds`, the last window is the shorter remainder.
     """
     from pmlkit.kernels.frames import window_ends
 
@@ -148,14 +148,15 @@ def sweep(batches: Iterable[Numbered], at: Ints, sizes: Sequence[int]) -> Ints:
     batches : iterable of (rounds, ids, pages)
         From `pages.numbered` or `Stream.numbered`.
     at : array of int64, shape (n_rounds,)
-        Where rounds end (`timeline.Axis`): their numbers, or times.
+        Ends of rounds (`timeline.Axis`): their numbers, or times.
     sizes : sequence of int
         The windows T, in the same unit.
 
     Returns
     -------
     ndarray of int64, shape (len(sizes), n_rounds)
-        As `sliding` has each. Of rounds that end at one instant, the last has the count.
+        As `sliding` for each size. If several rounds end at one instant, the last one has the
+        count.
     """
     from pmlkit.kernels.loops import sweep as compiled
 
@@ -187,7 +188,7 @@ def _swept(entered: Ids, left: Ids, at: Ints, window: int, size: int) -> Ints:
 def by_round(
     batches: Iterable[Numbered], n_rounds: int, marks: Marks | None = None, n_marks: int = 0
 ) -> Ints:
-    """Return the distinct pages of every round: what `sliding` gives for a window of one round.
+    """Return the distinct pages of every round: the result of `sliding` for a window of one round.
 
     `n_rounds` is the number of rounds; the other parameters and the result are those of `sliding`.
     """
@@ -228,14 +229,14 @@ def sliding(
     min_count : int
         The threshold m.
     marks : callable, optional
-        Of (first, pages): the marks of the pages from number `first` on, uint64, a bit each.
+        Of (first, pages): the marks of the pages from number `first` on, uint64, one bit each.
     n_marks : int
         Bits of the marks.
 
     Returns
     -------
     ndarray of int64, shape (n_marks + 1, windows)
-        First of all pages, then of those with each mark.
+        First for all pages, then for those with each mark.
     """
     from pmlkit.kernels.loops import slide
 
@@ -273,19 +274,19 @@ class Rings:
         self.ring, self.uses = grown(self.ring, pages, 0), grown(self.uses, pages, 0)
 
     def last(self) -> Ids:
-        """Return the round of the last use of each page that has one."""
+        """Return the round of the last use of each used page."""
         used = np.flatnonzero(self.uses)
         return self.ring[used, (self.uses[used] - 1) % self.ring.shape[1]]
 
 
 class Sizes:
-    """Sorted lengths of windows, to find those that are less than some time (`loops.shorter`).
+    """Sorted lengths of windows, to find those shorter than a given time (`loops.shorter`).
 
     Attributes
     ----------
     sizes : ndarray of int64
     arguments : tuple
-        What the kernels take: sizes, table, shift.
+        Arguments of the kernels: sizes, table, shift.
     """
 
     def __init__(self, sizes: Ints) -> None:
@@ -305,18 +306,18 @@ class Reuse:
     batches : iterable of (rounds, ids, pages)
         From `pages.numbered` or `Stream.numbered`.
     axis : timeline.Axis
-        Where the rounds end.
+        Ends of the rounds.
     sizes : array of int64
         The windows T, in the axis's unit; ascending from 0.
     min_counts : sequence of int
-        The thresholds m whose working sets are wanted.
+        The thresholds m whose working sets are requested.
 
     Attributes
     ----------
     uses : int
     gap_counts : ndarray of int64, shape (sizes + 1,)
-        The uses by the gap since the page's previous use: longer than the size before this one,
-        up to this size; at the end those longer than all sizes.
+        The uses by the gap since the page's previous use: longer than the previous size, up to this
+        size. The last element counts those longer than all sizes.
     gap_sums : ndarray of float, shape (sizes + 1,)
         The sum of those times, between the ends of the two rounds.
     uses_of_pages : ndarray of int32, shape (pages,)
@@ -352,7 +353,7 @@ class Reuse:
         self._bends[1] = self._bends_of_all(rings.last())
 
     def _bends_of_all(self, last: Array) -> tuple[Ints, Floats]:
-        """Return where the sum of W of threshold 1 bends: a use counts for as long as it holds."""
+        """Return the bends of the sum of W for threshold 1: a use counts as long as it is valid."""
         holds = self.axis.end - self.axis.at[last]
         places = np.searchsorted(self.sizes, holds)
         size = len(self.gap_counts)
@@ -366,7 +367,7 @@ class Reuse:
         return np.cumsum(self._reached[min_count])
 
     def totals(self, min_count: int = 1) -> tuple[Floats, Floats]:
-        """Return the integral of W(t, T) over t, at each size, and that over full windows only."""
+        """Return the integral of W(t, T) over t, for each size, and that over full windows only."""
         bends, sums = (np.cumsum(part)[:-1].astype(float) for part in self._bends[min_count])
         total = self.sizes * bends - sums
         return total, total - self._since_start(min_count)
@@ -374,7 +375,7 @@ class Reuse:
     def _since_start(self, min_count: int) -> Floats:
         """Return the integral up to the first full window of each size.
 
-        A window that is cut short by the start holds what was counted since the start.
+        A window that the start cuts short contains the uses since the start.
         """
         at, distinct = self.axis.at, self.distinct(min_count)
         if not len(at):
@@ -391,9 +392,9 @@ class Reuse:
         Returns
         -------
         everywhere : ndarray of float, shape (sizes,)
-            From the end of the first round on, windows included that the start cuts short.
+            From the end of the first round on, including windows that the start cuts short.
         full : ndarray of float, shape (sizes,)
-            From the end of the first full window on; NaN for 0, and where there is none.
+            From the end of the first full window on; NaN for 0, and if there is none.
         """
         total, full = self.totals(min_count)
         if not len(self.axis):
@@ -406,9 +407,9 @@ class Reuse:
         )
 
     def miss_counts(self) -> Ints:
-        """Return how many uses found their page outside of the working set, for each size (int64).
+        """Return the number of uses of pages outside of the working set, for each size (int64).
 
         Use i of a page misses if it is the page's first, or if more than T has passed since the
-        one before.
+        previous one.
         """
         return self.uses - np.cumsum(self.gap_counts)[:-1]

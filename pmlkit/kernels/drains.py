@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiled loops over KVM's events in order of time: which drain and round a page belongs to.
+"""Compiled loops over KVM's events in order of time: the drain and the round of each page.
 
-`pmlkit.sources.kvm.events` calls them piece by piece; what a thread is in the middle of is kept in
-arrays between the calls. It stands alone as all compiled loops do.
+`pmlkit.sources.kvm.events` calls them piece by piece. Arrays store the state of each thread between
+the calls. This module is separate, like all compiled loops.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ def assign(
     batch: Array,
     counts: Array,
 ) -> None:
-    """Tell the batch of each page: the part of a drain that is in one round.
+    """Assign a batch to each page: the part of a drain that is in one round.
 
     Parameters
     ----------
     events : tuple of ndarray
-        In order of time: time (int64), kind (0: a page, 1: an entry of a vCPU, else another mark),
-        thread (int32, its row in `state`), and value (uint64, a page's frame).
+        In order of time: time (int64), kind (0: a page, 1: an entry of a vCPU, otherwise another
+        mark), thread (int32, its row in `state`), and value (uint64, a page's frame).
     rounds : ndarray of int64, shape (rounds, 2)
-        Start and end. A time that ends one round and begins another is of the first.
+        Start and end. A time that ends one round and begins another belongs to the first.
     slots : ndarray of uint64, shape (slots, 2)
-        First frame of the guest's memory and the one after the last, in order; none: all counts.
+        First frame of the guest's memory and its end (exclusive), in order; empty: all pages count.
     limits : ndarray of int64
-        The most pages of a drain.
+        The largest number of pages in a drain.
     gaps : ndarray of int64, by thread
-        The time between two pages that are of two drains, even if no mark is between them.
+        The time between two pages that separates drains, even without a mark between them.
     state : ndarray of int64, shape (4, threads)
-        Pages of the drain that runs (-1: none), the time of its last page, of the last entry, and
-        its batch (-1: none).
+        Pages of the present drain (-1: none), the time of its last page, of the last entry, and its
+        batch (-1: none).
     table : ndarray of int64, shape (batches, 5)
-        Batches; there has to be room for one per page.
+        Batches, with room for one per page.
     batch : ndarray of int32
-        Filled: the batch of each event; -1: none.
+        Output: the batch of each event; -1: none.
     counts : ndarray of int64
         Batches in the table; pages outside of all rounds, and of all slots.
     """
@@ -114,25 +114,25 @@ def _batch(who: int, now: int, number: int, state: Array, table: Array, counts: 
 
 @compiled
 def gather(batch: Array, gfn: Array, place: Array, step: int, out: Array) -> int:
-    """Take the pages of batches that are over out of those that wait.
+    """Move the pages of finished batches out of the pages that wait.
 
     Parameters
     ----------
     batch : ndarray of int32
-        The batch of each page that waits. The first ones are replaced by those that still wait.
+        The batch of each waiting page. The first ones are replaced by those that still wait.
     gfn : ndarray of uint64
         Their frames; as `batch`.
     place : ndarray of int64
-        Where in `out` a batch's first page goes; -1: its batch is not over. Destroyed.
+        Position in `out` of a batch's first page; -1: its batch is not finished. Destroyed.
     step : int
-        From a page of a batch to its next one: 1, or -1 to turn batches round.
+        Step from a page of a batch to the next one: 1, or -1 to reverse batches.
     out : ndarray of uint64
         Filled.
 
     Returns
     -------
     int
-        How many pages still wait.
+        Number of pages that still wait.
     """
     waiting = 0
     for at in range(len(batch)):

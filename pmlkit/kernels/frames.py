@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiled loops over frames: their numbers in order of first use, and the windows that use them.
 
-Importing numba takes long: callers import this module inside the functions that need it. The tables
-are those of `pmlkit.kernels.pages.BlockTable`. A loop that finds no room in them stops and returns
-how far it got; the caller makes room and calls it again.
+Importing numba takes long. Callers therefore import this module inside the functions that need it.
+The tables are those of `pmlkit.kernels.pages.BlockTable`. A loop that finds no room in them stops
+and returns its position. The caller makes room and calls it again.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def number_pages(
     shift: int,
     state: Array,
 ) -> int:
-    """Number pages from `done` on, until the end or until a table is full; return how far it got.
+    """Number pages from `done` on, until the end or until a table is full; return the position.
 
-    Blocks are ``2**shift`` frames. `keys` (block + 1, 0 is free) is an open hash table of blocks,
-    `slots` says which piece of `cells` each has; there, a frame has its number + 1, 0 for none.
-    `state` counts the pages and the blocks.
+    Blocks are ``2**shift`` frames. `keys` (block + 1, 0 is free) is an open hash table of blocks.
+    `slots` gives the piece of `cells` for each block. There, a frame has its number + 1, or 0 for
+    none. `state` counts the pages and the blocks.
 
-    The way to a cell is written out in three loops. As a function it would take longer than what it
-    does, since numba counts references to the arrays of every call.
+    The way to a cell is written out in three loops. As a function it would take longer than its
+    work, because numba counts references to the arrays of every call.
     """
     bits = 0
     while 1 << bits < len(keys):
@@ -77,7 +77,7 @@ def number_pages(
 def put_cells(
     frames: Array, values: Array, keys: Array, slots: Array, cells: Array, shift: int, state: Array
 ) -> None:
-    """Write a value into the cell of each frame; there has to be room."""
+    """Write a value into the cell of each frame; there must be room."""
     bits = 0
     while 1 << bits < len(keys):
         bits += 1
@@ -107,7 +107,7 @@ def put_cells(
 
 @compiled
 def window_ends(rounds: Array, untils: Array, ends: Array) -> None:
-    """Find where each window ends, doubling the step from where the last one did.
+    """Find the end of each window, doubling the step from the end of the previous one.
 
     `untils` are the first rounds that are later than each window.
     """
@@ -138,10 +138,10 @@ def distinct(
     pages: Array,
     stayed: Array,
 ) -> int:
-    """Count the pages of each window from `first` on, and those that the one before had, too.
+    """Count the pages of each window from `first` on, and those that were also in the previous one.
 
-    Goes on at use `done`, which is in that window. `cells` hold the last window that used a frame,
-    plus 2: so an empty cell, 0, is never the window before the first.
+    Continues at use `done`, which is in that window. `cells` contain the last window that used a
+    frame, plus 2, so an empty cell, 0, is never the window before the first.
     """
     bits = 0
     while 1 << bits < len(keys):

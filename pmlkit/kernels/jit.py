@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiler of the kernels, and instructions of the processor that numba has no word for.
+"""The compiler of the kernels, and instructions of the processor that numba does not offer.
 
-It stands alone because all modules of compiled loops begin with it.
+This module is separate because all modules of compiled loops need it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _function_of: Callable[..., Value] = cgutils.get_or_insert_function
 
 
 def compiled(function: _Function) -> _Function:
-    """Compile at the first call, outside of the GIL, and keep the result on the disk if we may."""
+    """Compile at the first call, outside of the GIL, and store the result on the disk if allowed."""
     try:
         return _untyped.njit(nogil=True, cache=True)(function)
     except RuntimeError:  # there is no folder that numba could write to

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiled loops over uses in log order, and over uses sorted by page.
 
-Importing numba takes long: callers import this module inside the functions that need it.
+Importing numba takes long. Callers therefore import this module inside the functions that need it.
 
 Pages are numbers 0, 1, 2, ... in order of first use (`pmlkit.kernels.pages`). Rounds are numbers
-from 0 that never fall. Everything that is kept is per page, per round or per window: no array grows
-with the address space, or with the log. Callers make the arrays and check what they are given.
+from 0 that never decrease. All state is per page, per round or per window: no array grows with the
+address space, or with the log. Callers create the arrays and check the arguments.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def once_a_round(
 
 @compiled
 def by_round(ids: Array, rounds: Array, stamps: Array, marks: Array, counts: Array) -> None:
-    """Count the pages of each round, in ``counts[0]``, and in ``counts[r + 1]`` those with mark r.
+    """Count the pages of each round, in ``counts[0]``, and those with mark r in ``counts[r + 1]``.
 
     `stamps`: the last round that used a page, plus 1.
     """
@@ -58,8 +58,8 @@ def by_round(ids: Array, rounds: Array, stamps: Array, marks: Array, counts: Arr
 def shorter(length: int, sizes: Array, table: Array, shift: int) -> int:
     """Return how many of the sorted `sizes` are less than a length.
 
-    For each ``2**shift`` lengths, up to the last size, `table` has that number of the first and of
-    the last of them (`pmlkit.kernels.by_time.Sizes`): what lies between is searched for.
+    For each ``2**shift`` lengths, up to the last size, `table` has that number for the first and
+    for the last of them (`pmlkit.kernels.by_time.Sizes`). Only the sizes in between are searched.
     """
     at = length >> shift
     if at >= len(table):
@@ -86,11 +86,12 @@ def sweep(
     entered: Array,
     left: Array,
 ) -> None:
-    """Note for each use which of several windows its page had left since its last use.
+    """Record for each use which of several windows its page had left since its last use.
 
-    `at` says where rounds end. `entered` and `left`, shape (rounds, windows + 1), count the uses
-    by how many of the `sizes` of windows are less than the time since the use before. `entered` has
-    them at the round of the use, `left` at that of the use before.
+    `at` contains the ends of rounds. `entered` and `left`, shape (rounds, windows + 1), count the
+    uses. The column is the number of `sizes` of windows that are shorter than the time since the
+    previous use. `entered` counts them at the round of the use, `left` at the round of the previous
+    use.
     """
     none = len(sizes)
     for i in range(len(ids)):
@@ -122,13 +123,13 @@ def reuse(
 ) -> None:
     """Add the uses to the histograms of `pmlkit.kernels.by_time.Reuse`.
 
-    `at` says where rounds end. `ring`, shape (pages, a power of two), has the rounds of each page's
-    last uses, and `uses` how many it had. The page's next use says how long a use counted
-    (``hold``), so each use closes the one before.
+    `at` contains the ends of rounds. `ring`, shape (pages, a power of two), has the rounds of each
+    page's last uses, and `uses` how many it had. The page's next use determines how long a use
+    counted (``hold``), so each use closes the previous one.
 
     For each threshold m of `counts`, the mean working set grows with the window T from ``span``
-    (where the m-th last use lies) to ``span + hold``; for m = 1 the gaps are enough. Each bin, one
-    for each of the `sizes` of windows (`shorter`), has how many there are and their sum.
+    (the time of the m-th last use) to ``span + hold``. For m = 1 the gaps suffice. Each bin, one
+    for each of the `sizes` of windows (`shorter`), contains their number and their sum.
     """
     mask = ring.shape[1] - 1
     for i in range(len(ids)):
@@ -203,9 +204,9 @@ def slide(
 ) -> None:
     """Add up where pages enter and leave the working sets of windows, with threshold m.
 
-    `enter` and `leave` are those of `pmlkit.timeline.Windows`. ``steps[0]`` is of all pages,
-    ``steps[r + 1]`` of those with bit r in `marks`. Each use closes the page's one before, so at
-    the end every page has to be used once more, after all rounds.
+    `enter` and `leave` are those of `pmlkit.timeline.Windows`. ``steps[0]`` is for all pages,
+    ``steps[r + 1]`` for those with bit r in `marks`. Each use closes the page's previous one, so at
+    the end every page must be used once more, after all rounds.
     """
     mask = ring.shape[1] - 1
     for i in range(len(ids)):
@@ -253,11 +254,12 @@ def cut_rounds(
     numbers: Array,
     spans: Array,
 ) -> int:
-    """Number the rounds of rows; return the first row that is out of order, or how many they are.
+    """Number the rounds of rows; return the first row that is out of order, or the number of rows.
 
-    `numbers` gets each row's round, or -1 for a row that is merged into an earlier one; `spans`
-    the start and end of each new round, ``state[EMITTED]`` of them: at most two a row.
-    `last_round` and `last_kinds` say of each page in which round it was seen last, and how.
+    `numbers` gets each row's round, or -1 for a row that is merged into an earlier one. `spans`
+    gets the start and end of each new round, ``state[EMITTED]`` in number: at most two per row.
+    `last_round` and `last_kinds` contain the round in which each page was seen last, and its kinds
+    there.
     """
     emitted = 0
     for i in range(len(ids)):
@@ -298,9 +300,9 @@ def cut_rounds(
 
 @compiled
 def next_accesses(ids: Array, first: int, coming: Array, following: Array) -> None:
-    """Say of each use which use of its page comes next, -1 for none; uses are taken from the end.
+    """Find the next use of the same page for each use, -1 for none; starts at the end.
 
-    `first` is the number of the first of `ids`; `coming` holds each page's next use.
+    `first` is the number of the first of `ids`; `coming` contains each page's next use.
     """
     for i in range(len(ids) - 1, -1, -1):
         following[i] = coming[ids[i]]
@@ -337,7 +339,7 @@ def slide_pages(
     min_count: int,
     steps: Array,
 ) -> None:
-    """Add to `steps` where the pages from ``pages[0]`` to ``pages[1]`` enter windows and leave.
+    """Add to `steps` where the pages from ``pages[0]`` to ``pages[1]`` enter and leave windows.
 
     `enter` and `leave` are those of `pmlkit.timeline.Windows` over the rounds of `span`. `steps`,
     int32, shape (windows + 1,): its running sum is the working set of each window.
@@ -371,9 +373,9 @@ def sum_pages(
 ) -> None:
     """Add to `sums` the integral of W(t, T) over the time of full windows, for each T of `sizes`.
 
-    `at` says where the rounds of `span` end and, at last, where all does: windows are full from T
-    on. A page is in W from its use on, until T after the `min_count`-th last one, if it is not
-    used again by then. `sizes` is ascending, `sums` are floats.
+    `at` contains the ends of the rounds of `span` and, last, the end of all: windows are full from
+    T on. A page is in W from its use until T after the `min_count`-th last one, unless it is used
+    again by then. `sizes` is ascending, `sums` are floats.
     """
     first, stop = span
     back = min_count - 1

@@ -1,22 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiled loops of miss-ratio curves: the LRU stack as a bit per use, samples, times between uses.
 
-Each use takes the next position, and each page keeps the bit of its last one. The stack distance of
-a use is the number of bits after the page's own. To count the bits before it, there are sums:
+Each use takes the next position, and each page has a bit at the position of its last use. The stack
+distance of a use is the number of bits after the page's own. Sums serve to count the bits before
+it:
 
 - words of 64 positions have 16-bit counts of the bits before them in their node (32 words);
 - nodes have 16-bit counts of those before them in their segment (32 nodes);
 - segments have 32-bit counts of those before them in their part (16 segments, a million positions);
 - parts count all bits before them.
 
-A bit that goes takes 1 from the counts after it, a row of 64 bytes at a time. A bit that comes is
-always the last, and is set with its whole word: nobody counts beyond the last use. No branch
-depends on the data, so the processor guesses nothing. Positions that run out are given anew, in
-order.
+A bit that is removed reduces the counts after it by 1, a row of 64 bytes at a time. A new bit is
+always the last one, and is set with its whole word, because no count extends beyond the last use.
+No branch depends on the data, so branch prediction does not matter. When positions run out, they
+are assigned again, in order.
 
-So the structure takes about 2 bits a position, a few positions a page. A million pages fit into the
-second-level cache, where the classical tree over the uses (Bennett and Kruskal 1975, Olken 1981)
-misses it in every step.
+The structure therefore takes about 2 bits per position, a few positions per page. A million pages
+fit into the second-level cache. The classical tree over the uses (Bennett and Kruskal 1975, Olken
+1981) misses that cache in each step.
 """
 
 from __future__ import annotations
@@ -71,9 +72,9 @@ def advance(
 ) -> int:
     """Use pages from `done` on; write each use's distance to `out`, -1 for a first one.
 
-    Stops where the positions run out, and returns how far it got. `rows` are the memory of words,
-    nodes and segments as 64-bit words, `masks` what to subtract from such rows: of 16 bits, of 32.
-    `state` holds the next position and the pages.
+    Stops when the positions run out, and returns its position. `rows` are the memory of words,
+    nodes and segments as 64-bit words. `masks` are the values to subtract from such rows: of 16
+    bits, of 32. `state` contains the next position and the pages.
     """
     top, live = state[0], state[1]
     of_words, of_nodes, of_segments = rows
@@ -115,7 +116,7 @@ def advance(
 
 @compiled
 def order(bits: Array, page_at: Array, top: int, pages: Array) -> int:
-    """Write the pages to `pages`, the one used last at the end; return how many there are."""
+    """Write the pages to `pages`, the most recently used one last; return their number."""
     count = 0
     for word in range(-(-top // 64)):
         rest = bits[word]
@@ -141,7 +142,7 @@ def place(
     page_at: Array,
     state: Array,
 ) -> None:
-    """Give pages the positions 0, 1, ... in an empty structure."""
+    """Assign the positions 0, 1, ... to pages in an empty structure."""
     for top in range(len(pages)):
         if top & 63 == 0:
             _begin(top, top, bits, words, nodes, segments, parts)
@@ -152,7 +153,7 @@ def place(
 
 @compiled
 def histogram(distances: Array, counts: Array) -> None:
-    """Count distances; -1 is counted nowhere."""
+    """Count distances; -1 is not counted."""
     for i in range(len(distances)):
         if distances[i] >= 0:
             counts[uint64(distances[i])] += 1
@@ -166,10 +167,10 @@ def histogram(distances: Array, counts: Array) -> None:
 def sample(
     gfns: Array, multiplier: np.uint64, offset: np.uint64, limit: np.uint64, chosen: Array
 ) -> int:
-    """Say which uses are of pages whose hash, a fraction of 2**32, is below `limit`.
+    """Find the uses of pages whose hash, a fraction of 2**32, is below `limit`.
 
-    Writes their places to `chosen`, and returns how many there are. 64 uses at a time become 64
-    bits, by vector instructions, of which few are 1.
+    Writes their positions to `chosen`, and returns their number. 64 uses at a time become 64 bits,
+    with vector instructions; few of the bits are 1.
     """
     low, kept, words = uint64(0xFFFFFFFF), 0, len(gfns) // 64  # arithmetic is modulo 2**32
     whole = gfns[: words * 64].reshape((words, 64))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Number pages: from sparse frame numbers to 0, 1, 2, ... in order of first use.
 
-Pages come as an array or as a stream, which a thread numbers ahead of the consumer.
+Pages arrive as an array or as a stream, which a thread numbers ahead of the consumer.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class PageIndex:
 
 
 def in_batches(*columns: Array) -> Iterator[tuple[Array, ...]]:
-    """Cut arrays of one length into batches: an iterator of tuples of arrays."""
+    """Divide arrays of one length into batches: an iterator of tuples of arrays."""
     for start in range(0, len(columns[0]), BATCH):
         yield tuple(column[start : start + BATCH] for column in columns)
 
@@ -136,16 +136,16 @@ def sorted_distinct(pages: Gfns) -> Gfns:
 
 
 def arrays(gfns: Uses) -> Iterable[Gfns]:
-    """Return pages in order of use as an iterable of arrays, whether they are one or several."""
+    """Return pages in order of use as an iterable of arrays, for one array or several."""
     nested = isinstance(gfns, list) and bool(gfns) and isinstance(gfns[0], np.ndarray | list)
     one = isinstance(gfns, np.ndarray) or (isinstance(gfns, list) and not nested)
     return [np.asarray(gfns, np.uint64)] if one else (np.asarray(g, np.uint64) for g in gfns)
 
 
 def ahead(items: Iterable[_Item], depth: int = 4) -> Iterator[_Item]:
-    """Iterate over `items`, which a thread of its own produces up to `depth` ahead.
+    """Iterate over `items`, which a separate thread produces up to `depth` ahead.
 
-    What it raises is raised here. If the consumer stops early, so does the thread.
+    Its exceptions are raised here. If the consumer stops early, so does the thread.
     """
     # An item, or at the end None, or what was raised.
     queued: queue.Queue[tuple[_Item] | BaseException | None] = queue.Queue(depth)
@@ -214,7 +214,7 @@ class BlockTable:
     Attributes
     ----------
     arguments : tuple
-        What those loops take: keys, slots, cells, shift, state.
+        Arguments of those loops: keys, slots, cells, shift, state.
     """
 
     def __init__(self) -> None:
@@ -227,7 +227,7 @@ class BlockTable:
 
     @property
     def pages(self) -> int:
-        """How many frames have a number, by the count of who gave them."""
+        """Number of frames that have a number, according to the caller's count."""
         return int(self._state[0])
 
     @property
@@ -244,7 +244,7 @@ class BlockTable:
         self._state[1] = 0
 
     def grow(self) -> None:
-        """Make room for as many blocks again."""
+        """Double the number of blocks."""
         from pmlkit.kernels.frames import put_cells
 
         frames, values = self._items()

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The log that PML buffers hold of a sequence of writes: arrays in, arrays out.
+"""The log of PML buffers for a sequence of writes: arrays in, arrays out.
 
 The semantics are the hardware's (Intel SDM, volume 3, Page-Modification Logging):
 
-- an entry is written only when a page's dirty flag goes from 0 to 1;
-- each vCPU has its own buffer, the dirty flag is the page's;
-- the log-full exit comes before the entry that finds no room. A round that fills its buffer
-  exactly has no such exit: what is in the buffer at the end is drained then.
+- an entry is written only when a page's dirty flag changes from 0 to 1;
+- each vCPU has its own buffer, while the dirty flag belongs to the page;
+- the log-full exit comes before the entry that finds no room. A round that fills its buffer exactly
+  has no such exit: the end of the round drains the buffer.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ class PmlLog:
         The write of each entry (its index), and its batch.
     round, vcpu, entries : ndarrays of int64, shape (batches,)
     full : ndarray of bool, shape (batches,)
-        Whether it was drained because it was full, or else at the end of its round.
+        Whether it was drained because it was full; otherwise it was drained at the end of its
+        round.
     first, trigger : ndarrays of int64, shape (batches,)
-        The write that is its first entry; the one that found it full (meaningless if none did).
+        The write of its first entry; the write that found it full (meaningless if there was none).
     """
 
     order: np.ndarray
@@ -66,7 +67,7 @@ def pml_log(
     Parameters
     ----------
     window : array of int, shape (writes,)
-        The window of each write, never decreasing. A page is written once per window at most.
+        The window of each write, never decreasing. A page is written at most once per window.
     gfn, vcpu : arrays of int, shape (writes,)
     rearm : {"round", "flush", "never"}
         When the dirty flag of a logged page is cleared: at the end of the round; when its buffer
@@ -100,7 +101,7 @@ def _previous_write(gfn: Array) -> Ints:
 def _logged_by_one(round_: Ints, before: Ints, capacity: int) -> Ints:
     """Return the writes that one vCPU logs if a drain re-arms the pages that it drains.
 
-    Whenever a buffer is empty, all pages are clean: the next one holds the writes from then on
+    When a buffer is empty, all pages are clean. The next buffer contains the writes from then on
     whose page was not written since. That is a search for each buffer, not for each write.
     """
     logged = [np.zeros(0, np.int64)]

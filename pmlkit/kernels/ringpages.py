@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiled loop over pages of an ftrace ring buffer: some events, and one field of each.
 
-`pmlkit.ftrace` says how pages are laid out, and reads any event of one page. This one reads
-millions of pages of a little-endian machine, of which each ends where its events (or its count of
-losses) end.
+`pmlkit.ftrace` describes the layout of pages, and reads any event of one page. This loop reads
+millions of pages of a little-endian machine. Each page ends with its events (or its count of
+losses).
 """
 
 from __future__ import annotations
@@ -35,24 +35,25 @@ def extract(
     lost: Array,
     counts: Array,
 ) -> None:
-    """Take events out of pages.
+    """Extract events from pages.
 
     Parameters
     ----------
     words : ndarray of uint32
         Pages, one after another.
     data_at : int
-        Where a page's events begin, in words.
+        Start of a page's events, in words.
     kinds : ndarray of int64
-        By an event's id: its row in `fields`, or -1 for an event that is not wanted.
+        By an event's id: its row in `fields`, or -1 for an event that is not requested.
     fields : ndarray of int64, shape (kinds, 2)
-        Where the field begins and its size, in words; size 0: none.
+        Position and size of the field, in words; size 0: none.
     time, kind, thread, value : ndarray
-        Filled: an event each. There has to be room for ``len(words) // FEWEST_WORDS``.
+        Output: one event each. There must be room for ``len(words) // FEWEST_WORDS``.
     lost : ndarray of int64, shape (pages, 2)
-        Filled: the number of the event before which events were lost, and how many (-1: unknown).
+        Output: the number of the event before which events were lost, and how many (-1: unknown).
     counts : ndarray of int64
-        Filled: events, losses, and 1 + the word at which a page is damaged, or 0. All 0 before.
+        Output: events, losses, and 1 + the word at which a page is damaged, or 0. All 0 before the
+        call.
     """
     at = 0
     while at < len(words):
@@ -150,7 +151,7 @@ def _add_events(
 
 @compiled
 def _time(now: int, code: int, count: int) -> int:
-    """Return the time after an event that only tells time."""
+    """Return the time after an event that contains only a time."""
     if code == TIME_EXTEND:
         return now + count
     return (now & (int64(_STAMP_TOP) << 59)) | count
