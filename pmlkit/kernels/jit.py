@@ -44,7 +44,7 @@ _function_of: Callable[..., Value] = cgutils.get_or_insert_function
 
 
 def compiled(function: _Function) -> _Function:
-    """Compile at the first call, outside of the GIL, and store the result on the disk if allowed."""
+    """Compile at the first call, without the GIL, and store the result on the disk if allowed."""
     try:
         return _untyped.njit(nogil=True, cache=True)(function)
     except RuntimeError:  # there is no folder that numba could write to
