@@ -12,6 +12,7 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 import pandas as pd
 
 from pmlkit import progress, recordings, techniques
@@ -21,7 +22,8 @@ from pmlkit.selection import time_ns
 from pmlkit.techniques import scores
 from pmlkit.techniques.runs import time_scale, within
 from pmlkit.timeline import timeline
-from pmlkit.units import format_ns, parse_duration_ns
+from pmlkit.trace.schema import PAGE_SIZE
+from pmlkit.units import format_bytes, format_ns, parse_duration_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PARTS",
+    "Best",
     "Comparison",
     "Plan",
     "as_dict",
@@ -100,12 +103,131 @@ class Comparison:
         )
 
     @property
+    def best(self) -> Best | None:
+        """The technique with the least mean error; None if none could be scored."""
+        return _best(self)
+
+    @property
     def machines(self) -> str:
         """The machines of the traces, whose time T is, as text."""
         known = self.scores["ns_per_insn"].drop_duplicates()
         fast = [f"{1e3 / ns:,.4g}" for ns in sorted(known.dropna())]
         texts = [f"machines of {' or '.join(fast)} M instructions a second"] if fast else []
         return " or ".join(texts + ["hosts"] * bool(known.isna().any()))
+
+
+@dataclass(frozen=True)
+class Best:
+    """The technique with the least mean error, and how far ahead of the next it is.
+
+    Errors are mean absolute errors as a share of the mean of W.
+
+    Attributes
+    ----------
+    technique, title : str
+    error : float
+        The mean over the recordings.
+    overhead : float
+        Share of the VM's time, the mean over the recordings; NaN if it is not known.
+    next_title : str
+        The next technique, or empty.
+    ahead, low, high : float
+        By how much the next one's error is larger, and a 95 % interval of that: over the draws for
+        one recording, by a bootstrap over the recordings for several. Both ends are `ahead` if
+        neither technique draws.
+    recordings : int
+    true_bytes : float
+        The mean of W: the truth.
+    window : str
+        T in words.
+    """
+
+    technique: str
+    title: str
+    error: float
+    overhead: float
+    next_title: str
+    ahead: float
+    low: float
+    high: float
+    recordings: int
+    true_bytes: float
+    window: str
+
+    @property
+    def answer(self) -> str:
+        """The answer in two or three sentences."""
+        costs = "at a cost that is not known"
+        if self.overhead == self.overhead:
+            costs = f"at {self.overhead:.2%} of the VM's time"
+        one = self.recordings == 1
+        where = "in this recording" if one else f"in the mean of {self.recordings} recordings"
+        first = (
+            f"{self.title} ({self.technique}) is closest {where}: its mean error is "
+            f"{self.error:.1%} of W, {costs}."
+        )
+        truth = f"The truth is W = {format_bytes(self.true_bytes)} on average in T = {self.window}"
+        return " ".join([first, *self._lead, f"{truth}, of all accesses."])
+
+    @property
+    def _lead(self) -> Iterator[str]:
+        if not self.next_title:
+            return
+        points = [f"{100 * share:.1f}" for share in (self.ahead, self.low, self.high)]
+        how = "over the draws" if self.recordings == 1 else "over the recordings"
+        sure = f" (95 % {how}: {points[1]} to {points[2]})" if self.low < self.high else ""
+        if points == ["0.0"] * 3:
+            yield f"The next, {self.next_title}, is as close."
+            return
+        yield f"The next, {self.next_title}, is {points[0]} points worse{sure}."
+        if self.low <= 0:
+            yield "So it is not certain which of the two is better."
+
+    def as_dict(self) -> Json:
+        """Return the answer for JSON: None for what is not known."""
+        facts = {name: None if value != value else value for name, value in vars(self).items()}
+        return {"answer": self.answer, **facts}
+
+
+def _best(comparison: Comparison) -> Best | None:
+    """Return the technique with the least mean error over all traces."""
+    if "mae" not in comparison.scores:
+        return None
+    wide = comparison.scores.pivot(index="technique", columns="trace", values="mae").dropna()
+    if wide.empty:
+        return None
+    ranked = wide.mean(axis=1).sort_values(kind="stable")
+    rows = comparison.scores.set_index("technique")
+    first, second = ranked.index[0], ranked.index[1] if len(ranked) > 1 else None
+    ahead, low, high = _lead(wide, rows, first, second)
+    return Best(
+        technique=str(first),
+        title=str(rows.loc[[first], "title"].iloc[0]),
+        error=float(ranked.iloc[0]),
+        overhead=float(pd.to_numeric(rows.loc[[first], "overhead"]).mean(skipna=False)),
+        next_title="" if second is None else str(rows.loc[[second], "title"].iloc[0]),
+        ahead=ahead,
+        low=low,
+        high=high,
+        recordings=wide.shape[1],
+        true_bytes=float(comparison.truth.groupby("trace")["pages"].mean().mean() * PAGE_SIZE),
+        window=format_ns(parse_duration_ns(comparison.plan.window)),
+    )
+
+
+def _lead(
+    wide: pd.DataFrame, rows: pd.DataFrame, first: str, second: str | None
+) -> tuple[float, float, float]:
+    """Return how much larger the second technique's error is, and a 95 % interval of that."""
+    if second is None:
+        return float("nan"), float("nan"), float("nan")
+    apart = np.asarray(wide.loc[second], float) - np.asarray(wide.loc[first], float)
+    if len(apart) > 1:
+        _, low, high = scores.resampled(apart, np.mean)
+        return float(apart.mean()), low, high
+    halves = pd.to_numeric(rows.loc[[first, second], "mae_ci"]).to_numpy(float)
+    half = float(np.hypot(halves[0], halves[1]))
+    return float(apart[0]), float(apart[0]) - half, float(apart[0]) + half
 
 
 PARTS = ("scores", "estimates", "truth", "steps", "events")
@@ -332,7 +454,9 @@ def pareto(rows: pd.DataFrame, error: str = "mape") -> pd.DataFrame:
 def as_dict(comparison: Comparison) -> Json:
     """Return the caption and the scores for JSON: a list of rows, NaN as None."""
     rows = comparison.scores.astype(object).where(comparison.scores.notna(), None)
-    return {"about": comparison.caption, "scores": rows.to_dict("records")}
+    best = comparison.best
+    summary = None if best is None else best.as_dict()
+    return {"about": comparison.caption, "summary": summary, "scores": rows.to_dict("records")}
 
 
 # ------------------------------------------------------------------------------

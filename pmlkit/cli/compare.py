@@ -5,18 +5,29 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from click import FloatRange, IntRange
 
-from pmlkit.cli.options import TracePath, as_json, echo, example, names, option, output, span
+from pmlkit.cli.options import (
+    TracePath,
+    as_json,
+    echo,
+    example,
+    names,
+    only_answer,
+    option,
+    output,
+    span,
+)
 from pmlkit.cli.show import show
 from pmlkit.errors import TraceNotFound, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
     from pmlkit.compare import Comparison, Plan
@@ -24,7 +35,8 @@ if TYPE_CHECKING:
 
 
 _EXAMPLES = example(
-    "pmlkit compare data/redis.trace --window 1s",
+    "pmlkit compare redis --window 1s",
+    "pmlkit compare redis hotcold --summary",
     "pmlkit compare redis --start 2s --end 8s",
     "pmlkit compare h.trace --techniques pml,vmware,damon --seeds 20 --json",
     "pmlkit compare experiments/compare.yaml --jobs 2 -o results/compare",
@@ -51,6 +63,7 @@ _EXPERIMENTS = (".yaml", ".yml")
 @option("--published", is_flag=True, help="Print Bitchebe et al.'s experiment, theirs and ours.")
 @option("--record", is_flag=True, help="Make the experiment's traces that are not there.")
 @output("FOLDER", "Write the tables (LaTeX, HTML, CSV) and the figures there, too.")
+@only_answer
 @as_json
 def compare(
     traces: tuple[str, ...],
@@ -59,6 +72,7 @@ def compare(
     record: bool,
     output: str,
     jobs: int,
+    only_answer: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -84,11 +98,16 @@ def compare(
         return _published(paths, folder, as_json)
     for window, plan in plans.items():
         into = folder / f"T-{window}" if folder and len(plans) > 1 else folder
-        _compare(paths, plan, jobs, into, as_json)
+        _compare(paths, plan, jobs, into, only_answer, as_json)
 
 
 def _compare(
-    paths: Sequence[Path], plan: Plan, jobs: int, folder: Path | None, as_json: bool
+    paths: Sequence[Path],
+    plan: Plan,
+    jobs: int,
+    folder: Path | None,
+    only_answer: bool,
+    as_json: bool,
 ) -> None:
     from pmlkit import compare as batch
     from pmlkit.cli import console
@@ -99,16 +118,21 @@ def _compare(
     if folder:
         with console.busy("drawing", quiet=as_json):
             compare_tables.save(comparison, folder)
-    show(as_json, lambda: batch.as_dict(comparison), _print, comparison)
+    best = comparison.best
+    lines = ["No technique could be scored."] if best is None else [best.answer]
+    if only_answer:
+        summary = batch.as_dict(comparison)["summary"]
+        return show(as_json, {"summary": summary}, console.answer, lines)
+    lines.append(f"{comparison.caption}.")
+    show(as_json, lambda: batch.as_dict(comparison), console.answer, lines, *_tables(comparison))
 
 
-def _print(comparison: Comparison) -> None:
+def _tables(comparison: Comparison) -> Iterator[Callable[[], None]]:
     from pmlkit.cli import console
     from pmlkit.figures import compare_tables
 
     for title, sheet in compare_tables.sheets(comparison).items():
-        console.sheet(compare_tables.narrow(sheet), title)
-    echo(f"\n{comparison.caption}.")
+        yield partial(console.sheet, compare_tables.narrow(sheet), title)
 
 
 def _resolve(

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pmlkit import progress
+from pmlkit.cli.sheets import make_table, put
 from pmlkit.errors import visible
 from pmlkit.figures.tables import cell, is_number
 from pmlkit.timeline import period_text
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from pmlkit.answers import WorkingSet
     from pmlkit.difference import Difference
-    from pmlkit.doctor import Capability
+    from pmlkit.doctor import Capability, Check
     from pmlkit.sources.guest.workload import Workload
     from pmlkit.sources.recorder.recording import Progress as HowFar
     from pmlkit.trace.known import KnownAnswer
@@ -93,7 +93,14 @@ def answer(lines: Iterable[str], *tables: Callable[[], object]) -> None:
     """Print the lines of an answer, folded at words, and then its tables."""
     page = console()
     for line in lines:
-        page.print("\n".join(textwrap.wrap(visible(line), page.width)))
+        indent = "    " if line.startswith(" ") else ""
+        page.print(
+            "\n".join(
+                textwrap.wrap(
+                    visible(line), page.width, subsequent_indent=indent, break_on_hyphens=False
+                )
+            )
+        )
     for print_table in tables:
         page.print()
         print_table()
@@ -122,50 +129,81 @@ def recording(quiet: bool = False) -> Iterator[Callable[[HowFar], None]]:
         yield show
 
 
-def doctor(capabilities: Iterable[Capability]) -> None:
-    """Print the capabilities that `pmlkit.doctor.examine` returned."""
-    page, colours = console(), {"ok": "green", "warning": "yellow", "missing": "red"}
+def doctor(capabilities: Sequence[Capability]) -> None:
+    """Print the capabilities that `pmlkit.doctor.examine` returned: verdict, remedies, checks.
+
+    A check that several capabilities share is in the table of the first.
+    """
+    page, told = console(), set[str]()
+    answer(_verdict(capabilities))
     for capability in capabilities:
-        verdict = "yes" if capability.ready else "no"
-        page.print(Text(f"{capability.name}: {verdict} ({capability.purpose})", style="bold"))
-        table = _table("", "what", "found", "for")
-        for check in capability.checks:
-            state = Text(check.state, style=colours[check.state])
-            table.add_row(state, check.name, check.found, check.purpose)
-        page.print(table)
-        for check in capability.checks:
-            if check.state != "ok" and check.mend:
-                page.print(f"  to mend {check.name}: {check.mend}{' (root)' * check.root}")
         page.print()
+        verdict = "yes" if capability.ready else "no"
+        page.print(
+            Text(f"{capability.name}: {verdict} ({capability.purpose})", style="bold"),
+            soft_wrap=False,
+        )
+        new = [check for check in capability.checks if check.name not in told]
+        shared = [check.name for check in capability.checks if check.name in told]
+        put(page, _checks(new))
+        if shared:
+            answer([f"and, as above: {', '.join(shared)}"])
+        told |= {check.name for check in new}
+
+
+def _verdict(capabilities: Sequence[Capability]) -> list[str]:
+    """Return what works here, and what fixes the rest, each remedy once."""
+    ready = [capability.name for capability in capabilities if capability.ready]
+    other = [capability.name for capability in capabilities if not capability.ready]
+    lines = [f"Works here: {', '.join(ready) or 'nothing'}."]
+    if other:
+        lines.append(f"Does not: {', '.join(other)}.")
+    remedies = {
+        check.name: f"  {check.name}: {check.mend}{' (root)' * check.root}"
+        for capability in capabilities
+        for check in capability.checks
+        if check.state != "ok" and check.mend
+    }
+    return [*lines, *["To fix:"] * bool(remedies), *remedies.values()]
+
+
+def _checks(checks: Iterable[Check]) -> Table:
+    colours = {"ok": "green", "warning": "yellow", "missing": "red"}
+    table = make_table("", "what", "found", "for")
+    for check in checks:
+        state = Text(check.state, style=colours[check.state])
+        table.add_row(state, check.name, check.found, check.purpose)
+    return table
 
 
 def workloads(known: Iterable[Workload]) -> None:
     """Print workloads, one line each."""
-    table = _table("workload", "memory", "guest time", "summary", right=(1, 2))
+    table = make_table("workload", "memory", "guest time", "summary", right=(1, 2))
     for w in known:
         table.add_row(w.name, f"{w.memory_mib} MiB", f"{w.seconds:g} s", w.summary)
-    console().print(table)
+    put(console(), table)
 
 
 def recordings(known: Iterable[Json]) -> None:
     """Print the recordings that come with pmlkit, one line each."""
     page = console()
-    names = ["name", "workload", "contents", "good_for"]
+    names = ["name", "length", "workload", "contents", "good_for"]
     if page.width < WIDE:
         names.remove("workload")  # nearly always the name
-    table = _table("length", *(name.replace("_", " ") for name in names), right=(0,))
+    table = make_table(*(name.replace("_", " ") for name in names), right=(1,))
     for one in known:
-        table.add_row(f"{one['seconds']:.1f} s", *(one[name] for name in names))
-    page.print(table)
+        row = {**one, "length": f"{one['seconds']:.1f} s"}
+        table.add_row(*(row[name] for name in names))
+    put(page, table)
 
 
 def parameters(known: Iterable[Workload]) -> None:
     """Print the parameters of workloads, with their defaults."""
     for workload in known:
-        table = _table(workload.name, "default", "")
+        table = make_table(workload.name, "default", "")
         for name, parameter in workload.parameters.items():
             table.add_row(name, str(parameter.default), parameter.help)
-        console().print(table)
+        put(console(), table)
 
 
 def workload_dict(workload: Workload) -> Json:
@@ -185,7 +223,9 @@ def workload_dict(workload: Workload) -> Json:
 def windows(table: pd.DataFrame) -> None:
     """Print working sets, one line per window."""
     regions = [name for name in table.columns if name.startswith("region:")]
-    page = _table("end", "effective", "pages", "size", "phase", *regions, "", right=(0, 1, 2, 3))
+    page = make_table(
+        "end", "effective", "pages", "size", "phase", *regions, "", right=(0, 1, 2, 3)
+    )
     for row, skipped in _without_long_gaps(table):
         if skipped:
             page.add_row("...", f"{skipped:,} windows", "0", "0 B")
@@ -199,9 +239,8 @@ def windows(table: pd.DataFrame) -> None:
             "" if row["full"] else "cut short",
         )
     shown = console()
-    shown.print(page)
-    for line in window_notes(table):
-        shown.print(line)
+    put(shown, page)
+    answer(window_notes(table))
 
 
 def _without_long_gaps(table: pd.DataFrame) -> Iterator[tuple[Json, int]]:
@@ -240,12 +279,12 @@ def window_notes(table: pd.DataFrame) -> Iterator[str]:
 def summaries(found: Mapping[str, WorkingSet]) -> None:
     """Print the working sets of recordings in a few numbers, a line each."""
     sizes = ("mean", "p50", "p95", "p99", "peak")
-    page = _table("recording", *sizes, "peak at", "in phase", "T", "windows", right=range(1, 7))
+    page = make_table("recording", *sizes, "peak at", "in phase", "T", "windows", right=range(1, 7))
     for label, one in found.items():
         numbers = (format_bytes(getattr(one, size)) if one.windows else "" for size in sizes)
         at = f"{one.peak_ns / 1e9:.3f} s" if one.windows else ""
         page.add_row(label, *numbers, at, one.peak_phase, one.window, f"{one.windows:,}")
-    console().print(page)
+    put(console(), page)
 
 
 def side_by_side(tables: Mapping[str, pd.DataFrame]) -> None:
@@ -258,28 +297,28 @@ def side_by_side(tables: Mapping[str, pd.DataFrame]) -> None:
         for label, table in tables.items()
     }
     joined = pd.concat(sizes, axis=1).sort_index()
-    page = _table("end", *joined.columns, right=range(1 + len(joined.columns)))
+    page = make_table("end", *joined.columns, right=range(1 + len(joined.columns)))
     for t_ns, row in joined.iterrows():
         cells = ("" if np.isnan(size) else format_bytes(size) for size in row)
         page.add_row(f"{float(t_ns) / 1e9:.3f} s", *cells)  # type: ignore[arg-type]
     shown = console()
-    shown.print(page)
+    put(shown, page)
     for label, table in tables.items():
         for line in window_notes(table):
             if line.startswith("note"):
-                shown.print(f"{label}: {line}")
+                answer([f"{label}: {line}"])
 
 
 def difference(found: Difference) -> None:
     """Print the statistics of two recordings and their differences, and why one has no interval."""
     headers = ("W", "phase", found.before, found.after, "difference", "95 % interval", "")
-    page = _table(*headers, right=range(2, 6))
+    page = make_table(*headers, right=range(2, 6))
     for row in found.table.to_dict("records"):
         ends = [_signed(row[end]) for end in ("low", "high")] if np.isfinite(row["low"]) else []
         sizes = (format_bytes(row["before"]), format_bytes(row["after"]))
         numbers = (*sizes, _signed(row["difference"]), " to ".join(ends) or "-")
         page.add_row(row["statistic"], row["phase"] or "all", *numbers, row["why"])
-    console().print(page)
+    put(console(), page, keys=2)
 
 
 def _signed(size: float) -> str:
@@ -311,42 +350,35 @@ def trace(trace: Trace, answers: Sequence[KnownAnswer]) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in summary.facts(trace, period_text(trace)):
         table.add_row(Text(name, style="bold"), value)
-    page.print(table)
+    put(page, table)
     _print_phases(page, trace)
     if answers:
-        table = _table("phase", "region", "pages", "expected", "measured", "", right=(3, 4))
+        table = make_table("phase", "region", "pages", "expected", "measured", "", right=(3, 4))
         for a in answers:
             verdict = Text("met", style="green") if a.met else Text("NOT MET", style="red")
             row = (f"{a.expected:,}", f"{a.measured:,}", verdict)
             table.add_row(a.phase, a.region, a.kind, *row)
         page.print(Text("known answers", style="bold"))
-        page.print(table)
+        put(page, table)
 
 
 def _print_phases(page: Console, trace: Trace) -> None:
     rows = summary.phases(trace)
     if not rows:
         return
-    table = _table("phase", "start", "length", "round", right=(1, 2, 3))
+    table = make_table("phase", "start", "length", "round", right=(1, 2, 3))
     for phase in rows:
         start, length = f"{phase.start_ns / 1e9:.3f} s", format_ns(phase.length_ns)
         table.add_row(phase.name, start, length, f"{phase.round:,}")
-    page.print(table)
+    put(page, table)
 
 
 def named(header: str, lines: Mapping[str, str]) -> None:
     """Print names and their descriptions, one line each."""
-    table = _table(header, "")
+    table = make_table(header, "")
     for name, line in lines.items():
         table.add_row(name, line)
-    console().print(table)
-
-
-def _table(*headers: str, right: Sequence[int] = ()) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for index, header in enumerate(headers):
-        table.add_column(header, justify="right" if index in right else "left", no_wrap=False)
-    return table
+    put(console(), table)
 
 
 # ------------------------------------------------------------------------------
@@ -364,7 +396,7 @@ def curves(by_method: Mapping[str, Json], page_size: int) -> None:
 
     page = Table("", *by_method, box=None, pad_edge=False)
     for _ in by_method:
-        page.columns[-1].justify = "right"
+        page.columns[-1].justify, page.columns[-1].no_wrap = "right", True
     for label, value in _LINES.items():
         page.add_row(label, *(value(curve) for curve in by_method.values()))
     page.add_row("memory at the knee", *(size(curve["knee_pages"]) for curve in by_method.values()))
@@ -374,7 +406,7 @@ def curves(by_method: Mapping[str, Json], page_size: int) -> None:
     page.add_section()
     for pages in _spread(max(curve["sizes_pages"][-1] for curve in by_method.values())):
         page.add_row(f"miss ratio at {size(pages)}", *(_at(c, pages) for c in by_method.values()))
-    console().print(page)
+    put(console(), page)
 
 
 _LINES: dict[str, Callable[[Json], str]] = {
@@ -397,9 +429,8 @@ def over_time(table: pd.DataFrame, page_size: int) -> None:
     for t_ns, row in grid[chosen].iterrows():
         ratios = ("" if np.isnan(r) else f"{r:.4f}" for r in row)
         page.add_row(f"{t_ns / 1e9:.3f} s", *ratios, "" if full[t_ns] else "cut short")  # type: ignore[operator]
-    console().print(page)
-    for line in window_notes(table):
-        console().print(line)
+    put(console(), page)
+    answer(window_notes(table))
 
 
 def _spread(last: int) -> list[float]:
@@ -420,14 +451,14 @@ def _at(curve: Json, size: float) -> str:
 # `pmlkit compare`
 
 
-def sheet(table: pd.DataFrame, title: str) -> None:
-    """Print a DataFrame under a title, numbers rounded and flush right."""
-    right = [i for i, dtype in enumerate(table.dtypes) if is_number(dtype)]
-    page = _table(*table.columns, right=right)
+def sheet(table: pd.DataFrame, title: str, right: Sequence[int] = ()) -> None:
+    """Print a DataFrame under a title, with numbers rounded; columns `right` are flush right."""
+    right = right or [i for i, dtype in enumerate(table.dtypes) if is_number(dtype)]
+    page = make_table(*table.columns, right=right)
     for row in table.itertuples(False):
         page.add_row(*(cell(value) for value in row))
-    console().print(f"\n{title}")
-    console().print(page)
+    answer([title])
+    put(console(), page)
 
 
 # ------------------------------------------------------------------------------
@@ -440,7 +471,7 @@ def reads(table: pd.DataFrame) -> None:
 
 
 def _estimates(table: pd.DataFrame) -> None:
-    page = _table("end", "pages", "size", "low", "high", "PML alone", "phase", right=range(6))
+    page = make_table("end", "pages", "size", "low", "high", "PML alone", "phase", right=range(6))
     for row in table.to_dict("records"):
         written = f"{row['written']:,}" if row["written"] >= 0 else ""
         page.add_row(
@@ -452,17 +483,17 @@ def _estimates(table: pd.DataFrame) -> None:
             written,
             row["phase"],
         )
-    console().print(page)
+    put(console(), page)
     for why in dict.fromkeys(filter(None, table["why"])):
         rows = (table["why"] == why).sum()
-        console().print(f"not known ({rows} of {len(table)} windows): {why}")
+        answer([f"not known ({rows} of {len(table)} windows): {why}"])
 
 
 def _comparison(table: pd.DataFrame) -> None:
     names = [name for name in table.columns if name not in ("phase", "method")]
-    page = _table("phase", "method", *names, right=range(2, 2 + len(names)))
+    page = make_table("phase", "method", *names, right=range(2, 2 + len(names)))
     for row in table.to_dict("records"):
         page.add_row(row["phase"], row["method"], *(f"{row[name]:,g}" for name in names))
-    console().print(page)
+    put(console(), page, keys=2)
     legend = "truth and estimate in MiB; missed (by PML), errors, inside and width in percent"
-    console().print(legend)
+    answer([legend])

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import click
@@ -16,6 +15,7 @@ from pmlkit.cli.options import (
     drawing,
     echo,
     example,
+    only_answer,
     option,
     output,
     span,
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 
 _PERIOD = example(
-    "pmlkit period data/redis.trace",
+    "pmlkit period redis",
+    "pmlkit period redis --summary",
     "pmlkit period x.trace --overhead 0.5 -o f/period --json",
 )
 _CALIBRATE = example(
@@ -55,6 +56,7 @@ _CALIBRATE = example(
 @option("--calibration", type=PATH, metavar="FILE", help="What `pmlkit calibrate` wrote.")
 @drawing("Draw the trade-off")
 @span
+@only_answer
 @as_json
 def period(
     trace: Trace,
@@ -65,6 +67,7 @@ def period(
     stall: int,
     calibration: str | None,
     output: str | None,
+    only_answer: bool,
     as_json: bool,
     **span: None,
 ) -> None:
@@ -96,25 +99,31 @@ def period(
         from pmlkit import figures
 
         figures.save(figures.period_trade_off(opened, advice), output)
-    show(as_json, advice.as_dict, _print, advice)
+    if only_answer:
+        return show(as_json, {"summary": advice.summary}, console.answer, [advice.answer])
+    lines = [advice.answer, advice.words[0]]
+    show(as_json, advice.as_dict, console.answer, lines, lambda: _print(advice))
 
 
 def _print(advice: Advice) -> None:
+    import pandas as pd
+
     from pmlkit.cli import console
     from pmlkit.units import format_bytes, format_ns
 
-    rows = {}
-    for row in advice.table.to_dict("records"):
-        host = row["host_overhead"]
-        host_overhead = "not known" if math.isnan(host) else f"{host:>8.3%}"
-        rows[format_ns(int(row["period_ns"]), 3)] = (
-            f"W {format_bytes(int(row['bytes'])):>11}  exits/s {row['exits_per_s']:>9,.1f}  "
-            f"guest {row['guest_overhead']:>8.3%}  host {host_overhead}  "
-            f"if T doubles +{row['sensitivity']:.1%}"
-        )
-    console.named("period", rows)
-    for line in (*advice.words, *advice.constants.lines()):
-        echo(line)
+    rows = advice.table
+    table = {
+        "T": [format_ns(int(ns), 3) for ns in rows["period_ns"]],
+        "W written": [format_bytes(int(size)) for size in rows["bytes"]],
+        "exits/s": rows["exits_per_s"].map("{:,.1f}".format),
+        "guest loses": rows["guest_overhead"].map("{:.3%}".format),
+        "host spends": rows["host_overhead"].map("{:.3%}".format).replace("nan%", "not known"),
+        "W if T doubles": rows["sensitivity"].map("+{:.1%}".format),
+    }
+    chosen = ["*" if ns == advice.period_ns else "" for ns in rows["period_ns"]]
+    sheet = pd.DataFrame({"": chosen, **table})
+    console.sheet(sheet, "What each period T costs (* the answer)", right=range(1, 7))
+    console.answer(["", *advice.words[1:], "", *advice.constants.lines()])
 
 
 @click.command(epilog=_CALIBRATE)

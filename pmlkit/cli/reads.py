@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from click import Choice
 
-from pmlkit.cli.options import WINDOW, as_json, example, option, span, trace_argument
+from pmlkit.cli.options import WINDOW, as_json, example, only_answer, option, span, trace_argument
 from pmlkit.cli.show import show
 from pmlkit.errors import UsageError
 
@@ -27,7 +27,8 @@ METHODS = ("written", "leaves", "present", "accessed", "density", "sample", "har
 
 @click.command(
     epilog=example(
-        "pmlkit reads data/rrww-lab.trace",
+        "pmlkit reads rrww-lab",
+        "pmlkit reads rrww-lab --method density --summary",
         "pmlkit reads x.trace --method density --one-in 32 --json",
         "pmlkit reads x.trace --compare",
         "pmlkit reads x.trace --aging x.csv",
@@ -43,6 +44,7 @@ METHODS = ("written", "leaves", "present", "accessed", "density", "sample", "har
         "lru-gen` made at the same time; log and page tables set the bounds.")  # fmt: skip
 @option("--compare", is_flag=True, help="All methods against the harvest, phase by phase.")
 @span
+@only_answer
 @as_json
 def reads(
     trace: Trace,
@@ -51,6 +53,7 @@ def reads(
     bounds: bool,
     aging: str | None,
     compare: bool,
+    only_answer: bool,
     as_json: bool,
     **how: Any,
 ) -> None:
@@ -66,6 +69,7 @@ def reads(
 
     Each row has an interval, and says what cannot be known.
     """
+    from pmlkit import answers
     from pmlkit import reads as estimates
     from pmlkit.cli import console
     from pmlkit.cli.console import busy
@@ -84,7 +88,16 @@ def reads(
             table = sampled.estimate(opened, one_in=one_in, **how)
         else:
             table = estimates.estimate(opened, method, calibration=calibrated, **how)
-    show(as_json, lambda: table.to_dict("records"), console.reads, table)
+    if compare:
+        summary = answers.closest_method(table)
+        lines = [summary["answer"]]
+    else:
+        found = answers.reads(opened, table, "aging" if aging else method)
+        summary, lines = found.as_dict(), found.lines
+    if only_answer:
+        return show(as_json, {"summary": summary}, console.answer, lines)
+    rows = lambda: table.to_dict("records")  # noqa: E731
+    show(as_json, rows, console.answer, lines, lambda: console.reads(table))
 
 
 def _aged(trace: Trace, table: str, how: Json) -> pd.DataFrame:

@@ -130,12 +130,50 @@ class Advice:
     words: tuple[str, ...]
     time: Clock
 
+    @property
+    def row(self) -> pd.Series[float]:
+        """The row of `table` of the recommended period."""
+        return self.table.loc[self.table.period_ns == self.period_ns].iloc[0]
+
+    @property
+    def answer(self) -> str:
+        """The recommendation in a sentence or two."""
+        row, period = self.row, format_ns(self.period_ns, 3)
+        cost = f"it costs the guest {row.guest_overhead:.3%} of its time (limit {self.target:.3%})"
+        grows = f"doubling T makes the written W grow by {row.sensitivity:.1%}"
+        grows = f"{grows} (limit {self.accuracy:.1%})"
+        if self.met:
+            return f"Take T = {period}: {cost}, and {grows}."
+        if row.guest_overhead > self.target:
+            longest = f"The longest, half of the recording, is {period}"
+            return f"No T is cheap enough. {longest}: {cost}."
+        return (
+            f"No affordable T gives a stable answer. The least unstable is T = {period}: {cost}, "
+            f"but {grows}. Plot W against T, and always state T."
+        )
+
+    @property
+    def summary(self) -> Json:
+        """The recommendation for JSON."""
+        row = self.row
+        return {
+            "answer": self.answer,
+            "period_ns": self.period_ns,
+            "met": self.met,
+            "guest_overhead": float(row.guest_overhead),
+            "overhead_limit": self.target,
+            "growth_if_doubled": float(row.sensitivity),
+            "growth_limit": self.accuracy,
+            "slots": self.slots,
+            "rearm": self.rearm,
+        }
+
     def as_dict(self) -> Json:
         """Return the attributes for JSON: the table as rows, NaN as None."""
         fields = {name: value for name, value in asdict(self).items() if name != "table"}
         fields["constants"] = self.constants.as_dict()
         table = self.table.astype(object).where(self.table.notna(), None)
-        return {**fields, "table": table.to_dict("records")}
+        return {**fields, "table": table.to_dict("records"), "summary": self.summary}
 
 
 def advise(
@@ -198,7 +236,7 @@ def advise(
         words=(),
         time=time,
     )
-    return replace(advice, words=tuple(_explain(advice, row, trace, bool(len(fits)), stall_ns)))
+    return replace(advice, words=tuple(_explain(advice, row, trace, stall_ns)))
 
 
 def _check_length(trace: Trace, start: str | int | None, end: str | int | None) -> None:
@@ -316,11 +354,9 @@ def _costs(table: pd.DataFrame, log: Trace, g: _GuestNs, h: _HostNs) -> pd.DataF
     )
 
 
-def _explain(
-    advice: Advice, row: pd.Series[float], trace: Trace, fits: bool, stall_ns: float
-) -> Iterator[str]:
+def _explain(advice: Advice, row: pd.Series[float], trace: Trace, stall_ns: float) -> Iterator[str]:
     period, of_kvm = format_ns(int(row.period_ns), 3), is_kvms(trace)
-    take = f"Take T = {period}{_of_machine(advice.time, row)}"
+    take = f"Settings: T = {period}{_of_machine(advice.time, row)}"
     if of_kvm:
         kib = max(advice.slots * _SLOT_KIB, _LEAST_KIB)
         yield f"{take} and buffers of {kib:,} KiB for each CPU (--buffer {kib})."
@@ -329,7 +365,6 @@ def _explain(
         yield f"{take}, {ring}, and re-arm at every {advice.rearm}."
     yield _log_text(row, period, trace.meta.known_memory_pages)
     yield _cost_text(advice, row, period, trace.meta.known_memory_pages)
-    yield _choice_text(advice, row, fits)
     what, who = ("A buffer", "the collector") if of_kvm else ("The ring", "dom0")
     yield (
         f"{what} takes twice what the busiest round logs in {format_ns(round(stall_ns), 3)} of "
@@ -385,18 +420,6 @@ def _host_text(row: pd.Series[float], memory_pages: int | None) -> str:
     else:
         return f"the host spends {row.host_overhead:.3%} of one processor"
     return f"what the host spends is not known, as {why}"
-
-
-def _choice_text(advice: Advice, row: pd.Series[float], fits: bool) -> str:
-    if not fits:
-        return "No T up to half of the recording is so cheap: this is the longest one."
-    if not advice.met:
-        return (
-            f"At no T that is cheap enough does the answer settle: doubling T makes W grow by "
-            f"{row.sensitivity:.1%}, more than {advice.accuracy:.1%}. Look at W against T, and "
-            "say T with every number."
-        )
-    return f"Doubling T would make the working set grow by {row.sensitivity:.1%} only."
 
 
 def _sources_text(constants: Constants, of_kvm: bool) -> Iterator[str]:

@@ -3,10 +3,14 @@
 
 import json
 
+import numpy as np
+import pandas as pd
 import pytest
 from factories import make_trace as write_trace
 
-from pmlkit import answers, cli, missratio
+from pmlkit import answers, cli, compare, missratio, period, reads
+from pmlkit.reads import judge
+from pmlkit.recordings import bundled
 from pmlkit.trace.reader import Trace
 from pmlkit.units import format_bytes
 
@@ -100,3 +104,87 @@ def test_a_log_of_writes_next_to_all_accesses_is_noted(run, trace):
 def test_labels_have_to_be_as_many_as_traces(trace, capsys):
     assert cli.main(["wss", str(trace), str(trace), "--label", "a"]) == 2
     assert "one label for each" in capsys.readouterr().err
+
+
+def test_period_begins_with_its_recommendation(run, trace):
+    advice = period.advise(Trace.open(trace))
+    assert run("period", trace).startswith(f"{advice.answer}\nSettings: ")
+    assert json.loads(run("period", trace, "--json"))["summary"] == advice.summary
+    assert run("period", trace, "--summary") == f"{advice.answer}\n"
+
+
+def test_reads_begins_with_its_estimate(run, capsys):
+    table = reads.estimate(Trace.open(bundled("touch-lab")), "harvest")
+    words = ("reads", "touch-lab", "--method", "harvest")
+    full = table[table["full"]]
+    summary = json.loads(run(*words, "--summary", "--json"))["summary"]
+    assert summary["mean_bytes"] == pytest.approx(4096 * full["pages"].mean())
+    assert summary["peak_bytes"] == 4096 * full["pages"].max()
+    assert (summary["windows"], summary["written_bytes"]) == (len(full), None)
+    assert run(*words).startswith(f"{summary['answer']}\n")
+
+
+def test_the_closest_method_is_that_with_the_least_error_over_all_rounds(run):
+    compared = judge.compare(Trace.open(bundled("touch-lab")), ["written", "present", "density"])
+    found = answers.closest_method(judge.by_phase(compared))
+    errors = compared["error"].abs().groupby(compared["method"]).mean() * 100
+    assert found["method"] == errors.idxmin()
+    assert found["mape_percent"] == pytest.approx(errors.min(), abs=0.01)
+    assert found["next_mape_percent"] == pytest.approx(errors.sort_values().iloc[1], abs=0.01)
+    assert run("reads", "touch-lab", "--compare").startswith("Method ")
+
+
+def test_compare_begins_with_the_best_technique(run):
+    words = ("compare", "hotcold", "--techniques", "pml,idle-pages,vmware", "--seeds", "3")
+    told = json.loads(run(*words, "--json"))
+    best, *others = sorted(told["scores"], key=lambda row: row["mae"])
+    summary = told["summary"]
+    assert (summary["technique"], summary["error"]) == (best["technique"], best["mae"])
+    assert summary["ahead"] == pytest.approx(others[0]["mae"] - best["mae"])
+    half = np.hypot(best["mae_ci"], others[0]["mae_ci"])
+    assert summary["high"] - summary["low"] == pytest.approx(2 * half)
+    assert run(*words, "--summary").startswith(f"{best['title']} ({best['technique']}) is closest")
+
+
+def test_the_lead_over_several_recordings_is_the_mean_difference():
+    rows = [(t, n, e) for t, errors in {"a": (1, 2, 9), "b": (3, 3, 9.5)}.items()
+            for n, e in zip("xyz", errors, strict=True)]  # fmt: skip
+    scores = pd.DataFrame(rows, columns=["technique", "trace", "mae"])
+    scores = scores.assign(title=scores["technique"], overhead=0.01, mae_ci=0.0)
+    truth = pd.DataFrame({"trace": ["x", "y", "z"], "t_ns": 1, "pages": [1, 2, 6]})
+    found = compare.Comparison(compare.Plan(), scores, None, truth, None, None).best
+    assert (found.technique, found.error, found.recordings) == ("a", 4, 3)
+    assert found.ahead == pytest.approx(3.5 / 3)
+    assert found.low <= found.ahead <= found.high
+    assert found.true_bytes == 3 * 4096
+
+
+# Tables
+
+
+@pytest.mark.parametrize("width", ["40", "60", "80"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("info",),
+        ("record", "--list"),
+        ("doctor",),
+        ("plot", "--list"),
+        ("reads", "touch-lab", "--compare"),
+        ("wss", "hotcold"),
+    ],
+    ids=" ".join,
+)
+def test_a_table_is_folded_to_the_width_and_nothing_is_cut(run, monkeypatch, words, width):
+    monkeypatch.setenv("COLUMNS", width)
+    out = run(*words)
+    assert max(len(line) for line in out.splitlines()) <= int(width)
+    assert "…" not in out
+
+
+def test_the_parts_of_a_wide_table_have_all_columns_once():
+    from pmlkit.cli.sheets import _parts
+
+    assert _parts([10, 5, 5, 5], 1, 100) == [[0, 1, 2, 3]]
+    assert _parts([10, 5, 5, 5], 1, 26) == [[0, 1, 2], [0, 3]]
+    assert _parts([10, 50, 5], 1, 20) == [[0, 1], [0, 2]]  # too narrow for the second in any case
