@@ -8,13 +8,17 @@ READY := $(VENV)/.made-from-lock
 PIP := $(PY) -m pip --disable-pip-version-check --no-input $(if $(CI),--quiet)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs paper bench lock manifest
+.PHONY: help demo jupyter test lint docs paper bench lock manifest
 
 help: ## show these lines
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(READY) ## run the notebooks on the bundled recordings -> results/demo/index.html
 	$(VENV)/bin/pmlkit run experiments/demo.yaml --verbose $(ARGS)
+
+# Its root is the repository: from there the links to results/ and data/ open.
+jupyter: $(READY) ## open JupyterLab at notebooks/00_start.ipynb
+	$(VENV)/bin/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb $(ARGS)
 
 test: $(READY) ## install what the tests need (QEMU: as root) and run them; ARGS="-k name" for some
 	@bash .ci/apt

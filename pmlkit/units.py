@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parse and format durations, windows, sizes and counts."""
+"""Parse and format durations, windows, sizes and counts; attach units to tables."""
 
 from __future__ import annotations
 
@@ -12,16 +12,22 @@ from pmlkit.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
+
+    import pandas as pd
 
 
 __all__ = [
     "Window",
     "check_count",
+    "described",
     "format_bytes",
     "format_ns",
+    "missing_texts",
     "parse_duration_ns",
     "parse_size_bytes",
     "parse_window",
+    "units_of",
 ]
 
 _NS = {
@@ -183,6 +189,45 @@ def format_bytes(size: float) -> str:
         if abs(size) >= 1024**power:
             return f"{size / 1024**power:.4g} {_SIZES[power]}iB"
     return f"{size:g} B"
+
+
+def described(
+    table: pd.DataFrame,
+    units: Mapping[Any, str],
+    missing: Mapping[Any, str] | str | None = None,
+) -> pd.DataFrame:
+    """Attach to a table what a reader needs: units, and why values are missing.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Changed in place: its `attrs`.
+    units : dict of str to str
+        By column: ``"MiB"``, ``"%"``.
+    missing : dict of str to str, or str
+        By column, or of all columns: why a cell may have no value.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The table.
+    """
+    reasons = dict.fromkeys(table.columns, missing) if isinstance(missing, str) else missing
+    table.attrs |= {_UNITS: dict(units), _MISSING: dict(reasons or {})}
+    return table
+
+
+_UNITS, _MISSING = "units", "missing"  # of a table's `attrs`
+
+
+def units_of(table: pd.DataFrame) -> dict[str, str]:
+    """Return the units of a table's columns, as `described` attached them."""
+    return dict(table.attrs.get(_UNITS, {}))
+
+
+def missing_texts(table: pd.DataFrame) -> dict[str, str]:
+    """Return why values of a table's columns are missing, as `described` attached it."""
+    return dict(table.attrs.get(_MISSING, {}))
 
 
 def _scaled(text: object, units: Mapping[str, int]) -> int | None:

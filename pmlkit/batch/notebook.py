@@ -19,6 +19,7 @@ import yaml
 
 from pmlkit import recordings
 from pmlkit.errors import PmlkitError, output_error
+from pmlkit.figures.notes import LINKS_FROM
 
 if TYPE_CHECKING:
     from subprocess import Popen
@@ -98,16 +99,17 @@ def start_notebook(
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env=_environment(),
+                env=_environment(executed.parent),
                 start_new_session=True,
             )
     except OSError as error:
         raise output_error(executed, error) from error
 
 
-def _environment() -> dict[str, str]:
+def _environment(executed_in: Path) -> dict[str, str]:
     # Keep messages of the debugger and warnings of the kernel's start out of the log.
-    return os.environ | {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "PYTHONWARNINGS": "ignore"}
+    quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "PYTHONWARNINGS": "ignore"}
+    return os.environ | quiet | {LINKS_FROM: os.path.abspath(executed_in)}
 
 
 def failure(executed: Path, name: str, returncode: int) -> NotebookError:

@@ -16,6 +16,7 @@ visible     what a KVM host sees of a guest, by each way of looking
 live        a figure that grows while a guest is logged
 explorer    the figure behind `pmlkit.explore`
 tables      LaTeX tables with their rows as CSV
+notes       captions and links to files, below figures and tables in a notebook
 compare_tables
             tables of a comparison
 frontier_tables

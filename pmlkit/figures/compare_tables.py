@@ -16,15 +16,27 @@ from pmlkit.costs import prices
 from pmlkit.figures.tables import cell, table
 from pmlkit.files import write_files
 from pmlkit.techniques.scores import resampled
+from pmlkit.units import described
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Hashable, Mapping
+    from typing import Any
 
     from pmlkit.compare import Comparison
     from pmlkit.types import PathLike
 
 
-__all__ = ["cost_table", "html", "narrow", "overview", "save", "save_tables", "sheets", "shown"]
+__all__ = [
+    "cost_table",
+    "headline",
+    "html",
+    "narrow",
+    "overview",
+    "save",
+    "save_tables",
+    "sheets",
+    "shown",
+]
 
 
 def shown(comparison: Comparison, trace: str) -> pd.DataFrame:
@@ -38,8 +50,37 @@ def shown(comparison: Comparison, trace: str) -> pd.DataFrame:
     sheet["up T"], sheet["down T"] = _column(rows, "up"), _column(rows, "down")
     sheet["overhead %"] = _column(rows, "overhead") * 100
     sheet["guest changed"], sheet["moves memory"] = rows["intrusive"], rows["active"]
-    sheet["note"] = rows["missing"].map(lambda what: f"no {what}" if what else "")
-    return sheet.reset_index(drop=True)
+    sheet["note"] = [_note(row) for row in rows.to_dict("records")]
+    sheet = sheet.reset_index(drop=True)
+    reasons = dict.fromkeys([*percent, "says %"], "no estimate: see the note")
+    steps = dict.fromkeys(["up T", "down T"], "there is no such step, or no estimate follows it")
+    return described(sheet, {}, reasons | steps | {"overhead %": "not known: see the note"})
+
+
+def _note(row: Mapping[Hashable, Any]) -> str:
+    """Return why a row has no estimate or no overhead."""
+    if row["missing"]:
+        return f"the trace has no {row['missing']}"
+    if row.get("says") == 0:
+        return "no estimate while pages are used"
+    return str(row["notes"]) if pd.isna(row.get("overhead", 0.0)) else ""
+
+
+def headline(comparison: Comparison) -> pd.DataFrame:
+    """Return `overview` for a notebook: with units, and a note where an error is missing.
+
+    The means over recordings are left out if there is only one.
+    """
+    sheet = overview(comparison)
+    if len(comparison.traces) == 1:
+        sheet = sheet.drop(columns=["mean", "median", "from", "to"])
+    rows = comparison.scores.to_dict("records")
+    notes = {row["title"]: note for row in rows[::-1] if (note := _note(row))}
+    sheet["note"] = sheet["technique"].map(notes).fillna("")
+    units = dict.fromkeys([name for name in sheet if name not in ("technique", "note")], "%")
+    few = dict.fromkeys(("from", "to"), "fewer than two recordings")
+    missing = dict.fromkeys(units, "no estimate: see the note")
+    return described(sheet, units, missing | few)
 
 
 def overview(comparison: Comparison, column: str = "mape") -> pd.DataFrame:
@@ -121,7 +162,8 @@ def cost_table() -> pd.DataFrame:
         (name, price.what, round(price.insn, 2), f"{price.kind}: {price.stated}")
         for name, price in prices().items()
     ]
-    return pd.DataFrame(rows, columns=["event", "what", "insn", "source"])
+    table = pd.DataFrame(rows, columns=["event", "what", "insn", "source"])
+    return described(table, {"insn": "instructions"})
 
 
 def html(tables: Mapping[str, pd.DataFrame], caption: str) -> str:

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from pmlkit import frontier
-from pmlkit.figures.tables import table
+from pmlkit.figures.tables import cell, table
 from pmlkit.techniques import TECHNIQUES
-from pmlkit.units import format_ns
+from pmlkit.units import described, format_ns
 
 if TYPE_CHECKING:
     from pmlkit.types import Json, PathLike
@@ -40,7 +40,8 @@ def at_cost(points: pd.DataFrame) -> pd.DataFrame:
     The last columns are of the largest budget: the error on recordings that the setting was not
     chosen on, the share of the resamples in which nothing is better, and the setting.
     """
-    return _by_window(frontier.at_cost(points), "budget", "error", "at {:g} %")
+    sheet = _by_window(frontier.at_cost(points), "budget", "error", "at {:g} %")
+    return described(sheet, _units(sheet, "at ", "% of W"), _REASONS)
 
 
 def at_error(points: pd.DataFrame) -> pd.DataFrame:
@@ -48,13 +49,26 @@ def at_error(points: pd.DataFrame) -> pd.DataFrame:
 
     The last columns are of the least error.
     """
-    return _by_window(frontier.at_error(points), "target", "cost", "to {:g} %")
+    sheet = _by_window(frontier.at_error(points), "target", "cost", "to {:g} %")
+    return described(sheet, _units(sheet, "to ", "% of the instructions"), _REASONS)
+
+
+_REASONS = {
+    "held out": "one recording alone: none is left for it",
+    "with": "no setting comes so low",
+    "cost": "the clock of the costs is not known",
+}
+
+
+def _units(sheet: pd.DataFrame, begin: str, unit: str) -> dict[str, str]:
+    columns = [str(name) for name in sheet if str(name).startswith(begin)]
+    return dict.fromkeys(columns, unit) | {"held out": unit}
 
 
 def published(points: pd.DataFrame) -> pd.DataFrame:
     """Return the techniques as published: error and cost in percent, and what was scaled."""
     rows = frontier.published(points)
-    return pd.DataFrame(
+    sheet = pd.DataFrame(
         {
             "T": rows["window_ns"].map(format_ns),
             "technique": rows["technique"].map(_title),
@@ -64,6 +78,7 @@ def published(points: pd.DataFrame) -> pd.DataFrame:
             "note": rows["notes"],
         }
     )
+    return described(sheet, {"error": "% of W", "cost": "% of the instructions"}, _REASONS)
 
 
 def _by_window(rows: pd.DataFrame, bound: str, value: str, head: str) -> pd.DataFrame:
@@ -109,19 +124,21 @@ def _sheet(rows: pd.DataFrame, bound: str, value: str, head: str) -> pd.DataFram
 def _estimate(value: float, low: float, high: float) -> str:
     if np.isinf(value):
         return NEVER
+    if np.isnan(low) or low == value == high:  # one recording has no interval
+        return str(_percent(value))
     return f"{_percent(value)} ({_percent(low)} to {_percent(high)})"
 
 
-def _percent(share: float) -> str:
+def _percent(share: float) -> str | None:
     if np.isnan(share):
-        return ""
-    return NEVER if np.isinf(share) else f"{share * 100:.3g}" if share else "0"
+        return None
+    return NEVER if np.isinf(share) else cell(share * 100)
 
 
-def _setting(row: Json) -> str:
+def _setting(row: Json) -> str | None:
     looks, watched = row["looks"], row["watched"]
     if not isinstance(looks, int):
-        return ""
+        return None
     text = f"{looks} look{'s' * (looks != 1)}"
     if "watched" in TECHNIQUES[row["technique"]].knobs():
         text += f", {watched:,} watched" if isinstance(watched, int) else ", all watched"

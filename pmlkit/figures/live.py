@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from pmlkit.errors import visible
+from pmlkit.figures.notes import caption_html, links_html
 from pmlkit.figures.style import COLORS, new_figure, save, styled
 from pmlkit.sources.watch import Seen
 
@@ -78,13 +80,15 @@ class LiveFigure:
     def say(self, line: str) -> None:
         """Show a line of text in place of the figure, as long as there is no round."""
         if not self._seen:
-            self._show({"text/plain": visible(line)}, raw=True)
+            self._show({"text/plain": visible(line)})
 
     def draw(self) -> None:
         """Draw the rounds so far, and show the figure in a notebook."""
         self.figure = _drawn(self.table())
         self._drawn = time.monotonic()
-        self._show(self.figure)
+        png, size = self.figure._repr_png_()
+        picture = {"image/png": base64.b64encode(png).decode(), "text/plain": repr(self.figure)}
+        self._show(picture, metadata={"image/png": size})
 
     def table(self) -> pd.DataFrame:
         """Return the rounds so far: DataFrame, one row per round."""
@@ -93,9 +97,15 @@ class LiveFigure:
 
     def save(self, stem: PathLike) -> list[Path]:
         """Write the figure and its data, as `pmlkit.figures.save`."""
-        return save(self.figure or _drawn(self.table()), stem)
+        files = save(self.figure or _drawn(self.table()), stem)
+        if self._display is not None:
+            from IPython.display import display
 
-    def _show(self, what: Figure | dict[str, str], **how: bool) -> None:
+            below = caption_html(_CAPTION) + links_html(files)
+            display({"text/html": below, "text/plain": _CAPTION}, raw=True)  # type: ignore[no-untyped-call]
+        return files
+
+    def _show(self, what: dict[str, str], **how: Any) -> None:
         try:
             from IPython import get_ipython
             from IPython.display import display
@@ -104,9 +114,9 @@ class LiveFigure:
         if get_ipython() is None:
             return
         if self._display is None:
-            self._display = display(what, display_id=True, **how)  # type: ignore[no-untyped-call]
+            self._display = display(what, raw=True, display_id=True, **how)  # type: ignore[no-untyped-call]
         else:
-            self._display.update(what, **how)
+            self._display.update(what, raw=True, **how)
 
 
 @styled

@@ -9,6 +9,7 @@ contain no dates and no random identifiers.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import inspect
@@ -25,10 +26,11 @@ from matplotlib.figure import Figure as _Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from pmlkit.errors import UsageError, encodable
+from pmlkit.figures.notes import caption_html, links_html
 from pmlkit.files import write_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import pandas as pd
 
@@ -121,12 +123,27 @@ class Figure(_Figure):
     data : dict of str to pandas.DataFrame
         What was drawn, by the name of the part; `save` writes it beside the picture.
     caption : str
-        What the figure shows and how to read it; `save` puts it into the files' metadata.
+        What the figure shows and how to read it. A notebook shows it below the figure. `save`
+        writes it to a text file, and into the metadata of the others.
+    files : list of pathlib.Path
+        What the last `save` of the figure has written.
     """
 
     data: Mapping[str, pd.DataFrame] = MappingProxyType({})
     caption = ""
+    files: Sequence[Path] = ()
     _saved_png: bytes | None = None
+
+    def _ipython_display_(self) -> None:
+        """Show the picture, and below it the caption and links to the files."""
+        from IPython.display import display
+
+        png, size = self._repr_png_()
+        picture = {"image/png": base64.b64encode(png).decode(), "text/plain": repr(self)}
+        show: Callable[..., object] = display
+        show(picture, raw=True, metadata={"image/png": size})
+        if below := caption_html(self.caption) + links_html(self.files):
+            show({"text/html": below, "text/plain": self.caption}, raw=True)
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         if self._saved_png is None or self.stale:
@@ -242,7 +259,7 @@ def finish(figure: Figure, trace: Trace, caption: str) -> Figure:
 def save(
     figure: Figure, stem: PathLike, data: pd.DataFrame | Mapping[str, pd.DataFrame] | None = None
 ) -> list[Path]:
-    """Write a figure as PDF, SVG and PNG, and the data behind it as CSV and Parquet.
+    """Write a figure as PDF, SVG and PNG, its caption as text, its data as CSV and Parquet.
 
     Parameters
     ----------
@@ -274,11 +291,14 @@ def save(
         files = {f"{stem.name}.{kind}": _render(figure, kind, PNG_DPI) for kind in kinds}
     if "png" in kinds:
         figure._saved_png, figure.stale = files[f"{stem.name}.png"], False
+    if caption := encodable(getattr(figure, "caption", "")):
+        files[f"{stem.name}.txt"] = f"{caption}\n".encode()
     for name, frame in tables.items():
         part = f"{stem.name}-{name}" if len(tables) > 1 else stem.name
         files[f"{part}.csv"] = frame.to_csv(index=False).encode()
         files[f"{part}.parquet"] = frame.to_parquet(index=False)
-    return write_files(stem.parent, files)
+    figure.files = write_files(stem.parent, files)
+    return figure.files
 
 
 def _stem_and_kinds(path: Path) -> tuple[Path, tuple[str, ...]]:

@@ -211,5 +211,15 @@ def cell(value: object) -> str:
     if isinstance(value, (int, np.integer)):
         return f"{value:,}"
     if isinstance(value, (float, np.floating)):
-        return f"{value:,.1f}" if abs(float(value)) >= 100 else f"{value:.3g}"
+        return _short(float(value))
     return str(value)
+
+
+def _short(value: float) -> str:
+    """Format a number with three digits, and with at most four decimals."""
+    size = abs(value)
+    if size >= 100:
+        return f"{value:,.1f}"
+    if size >= 0.01 or not size:
+        return f"{value:.3g}"
+    return f"{value:.2g}" if size >= 0.001 else f"{value:.1e}"

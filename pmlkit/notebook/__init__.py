@@ -6,10 +6,13 @@ The tables of one notebook alone have a module of their own, so that others do n
 Modules
 -------
 views     tables about one trace, and where its results go
+shown     how a table is shown: units, three digits, reasons, links
 period_tables
           tables of the advice on periods
 reads_tables
           tables about reads
+forecast_tables
+          tables about forecasts
 live      collect from any source, shown while it runs
 explorer  `explore`: widgets over a trace
 explored  the numbers that the explorer shows, and code that makes them

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from pmlkit.trace.schema import PAGE_SIZE
-from pmlkit.units import format_ns
+from pmlkit.units import described, format_ns
 
 if TYPE_CHECKING:
     from pmlkit.period.advice import Advice
@@ -24,17 +24,17 @@ def costs(advice: Advice) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        ``period``; the mean working set in ``MiB``, and by how many percent it grows if the period
-        doubles, ``growth``; ``exits`` per second; ``guest`` and ``host``, percent of a processor's
-        time; ``chosen``.
+        ``period``; the mean working set, ``mean W``, in MiB, and by how many percent it grows if
+        the period doubles, ``growth``; ``exits`` per second; ``guest`` and ``host``, percent of a
+        processor's time; ``chosen``.
     """
     table = advice.table
     step = max(len(table) // _SHOWN, 1)
     rows = table[(table.index % step == 0) | (table.period_ns == advice.period_ns)]
-    return pd.DataFrame(
+    made = pd.DataFrame(
         {
             "period": [format_ns(int(period), 3) for period in rows.period_ns],
-            "MiB": (rows.pages * PAGE_SIZE / (1 << 20)).round(2),
+            "mean W": (rows.pages * PAGE_SIZE / (1 << 20)).round(2),
             "growth": (rows.sensitivity * 100).round(2),
             "exits": rows.exits_per_s.round(2),
             "guest": (rows.guest_overhead * 100).round(4),
@@ -42,6 +42,8 @@ def costs(advice: Advice) -> pd.DataFrame:
             "chosen": rows.period_ns == advice.period_ns,
         }
     ).reset_index(drop=True)
+    units = {"mean W": "MiB", "growth": "%", "exits": "1/s", "guest": "%", "host": "%"}
+    return described(made, units, {"growth": "the trace is too short for twice this period"})
 
 
 def constants(advice: Advice) -> pd.DataFrame:
@@ -49,6 +51,6 @@ def constants(advice: Advice) -> pd.DataFrame:
     return pd.DataFrame({"constant": list(advice.constants.lines())})
 
 
-def advice_words(advice: Advice) -> str:
-    """Return the advice as a text."""
-    return "\n".join(advice.words)
+def advice_words(advice: Advice) -> pd.DataFrame:
+    """Return the advice, a sentence in each row."""
+    return pd.DataFrame({"advice": list(advice.words)})

@@ -12,6 +12,7 @@ from pmlkit import recordings
 from pmlkit.errors import NeedsError
 from pmlkit.reads import calibration, guided, hotness, judge
 from pmlkit.techniques.scores import resampled
+from pmlkit.units import described
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "beside_published",
+    "by_phase",
     "costs",
     "equality",
     "errors",
@@ -40,7 +42,18 @@ def beside_published(trace: Trace, compared: pd.DataFrame) -> pd.DataFrame:
     """Return `judge.beside_published` of a run of rrww; for another guest, an empty table."""
     if "buffer" not in set(trace.regions["name"]):
         return judge.published().head(0)
-    return judge.beside_published(compared, len(trace.frames("buffer")))
+    table = judge.beside_published(compared, len(trace.frames("buffer")))
+    shares = dict.fromkeys([name for name in table if name != "technique"], "%")
+    return described(table, shares, "not measured in this way")
+
+
+def by_phase(compared: pd.DataFrame) -> pd.DataFrame:
+    """Return `judge.by_phase` with its units."""
+    return described(judge.by_phase(compared), _SIZES | _PERCENT, "no interval")
+
+
+_SIZES = dict.fromkeys(("truth", "estimate"), "MiB")
+_PERCENT = dict.fromkeys(("missed", "mape", "median", "bias", "inside", "width"), "%")
 
 
 def errors(methods: Sequence[str] = _SHOWN) -> pd.DataFrame:
@@ -64,7 +77,9 @@ def errors(methods: Sequence[str] = _SHOWN) -> pd.DataFrame:
     order = table["guest"].map(guests.index) * len(_SHOWN) + table["method"].map(_SHOWN.index)
     selected = table.loc[order.sort_values().index, ["guest", "group", "method", *_NUMBERS]]
     selected = selected.merge(_intervals(), "left", ["guest", "method"])
-    return selected.round(1).reset_index(drop=True)
+    table = selected.round(1).reset_index(drop=True)
+    units = _PERCENT | {"from": "%", "to": "%"}
+    return described(table, units, "single rounds of this method were not kept")
 
 
 def _intervals() -> pd.DataFrame:
@@ -94,7 +109,7 @@ def equality() -> pd.DataFrame:
         .sum()
     )
     sums.insert(0, "rounds", table.groupby("guest", sort=False).size())
-    return sums.reset_index()
+    return described(sums.reset_index(), dict.fromkeys(("guided", "left", *causes), "frames"))
 
 
 def costs() -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -154,7 +169,9 @@ def logging_costs() -> pd.DataFrame:
     for name, column in {**kilo, "scan": "scan"}.items():
         costs[name] = means[f"{column}_tsc"] / 1e3
     costs["sample"] = samples / 1e3
-    return costs.round(1).reset_index()
+    costs = costs.round(1).reset_index()
+    units = {"memory": "MiB"} | dict.fromkeys((*kilo, "scan", "sample"), "1000 instructions")
+    return described(costs, units, {"sample": "no run of this guest took a sample"})
 
 
 def host_sees() -> pd.DataFrame:
@@ -187,9 +204,13 @@ def hotness_scores() -> pd.DataFrame:
         scores.insert(0, "source", source)
         scores.insert(2, "window", window)
         parts.append(scores)
-    return pd.concat(parts, ignore_index=True).round(2)
+    table = pd.concat(parts, ignore_index=True).round(2)
+    return described(table, {}, "undefined: all regions are used equally often")
 
 
 def sources() -> pd.DataFrame:
     """Return the errors of the accessed entries (c) by cause: mean pages a round."""
-    return calibration.load("sources").drop(columns=["group", "series"], errors="ignore").round(0)
+    table = calibration.load("sources").drop(columns=["group", "series"], errors="ignore").round(0)
+    counts = ("truth", "estimate", "kernel", "user", "other_rounds", "never")
+    table["phase"] = table["phase"].replace("", "before the first")
+    return described(table, dict.fromkeys(counts, "pages"))

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from pmlkit import recordings, workingset
+from pmlkit.notebook.shown import shown
 from pmlkit.recordings import open_trace
 from pmlkit.timeline import default_window, period_text, timeline
 from pmlkit.trace import known, summary
 from pmlkit.trace.schema import PAGE_SIZE
-from pmlkit.units import format_bytes, format_ns
+from pmlkit.units import described, format_bytes, format_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "checked",
     "facts",
     "guest_memory",
     "known_answers",
@@ -36,7 +38,9 @@ __all__ = [
     "overview",
     "phases",
     "regions",
+    "rounds",
     "seen_by_pml",
+    "shown",
     "working_sets",
 ]
 
@@ -74,22 +78,63 @@ def facts(trace: Trace) -> pd.DataFrame:
         "notes": "; ".join(meta.notes),
     }
     filled = [(what, value) for what, value in rows.items() if value]
-    return _Whole(filled, columns=["what", "value"])
+    return pd.DataFrame(filled, columns=["what", "value"])
 
 
-class _Whole(pd.DataFrame):
-    """A DataFrame that a notebook shows with its long texts uncut."""
+def checked(trace: Trace) -> pd.DataFrame:
+    """Check every file of a trace against its checksum, count every entry, and return the counts.
 
-    def _repr_html_(self) -> str:
-        with pd.option_context("display.max_colwidth", None):
-            return super()._repr_html_()  # type: ignore[misc]
+    Returns
+    -------
+    DataFrame
+        ``what`` was checked, the trace or the PML log or sample in it; ``files``, ``bytes``,
+        ``rounds``, ``entries`` and how many were ``lost``.
+
+    Raises
+    ------
+    pmlkit.errors.TraceDamaged
+        If something does not agree.
+    """
+    report = trace.check()
+    parts = {"trace": report, "PML log": report["pml"], "sample": report["sample"]}
+    counts = ["files", "bytes", "rounds", "entries", "lost"]
+    rows = [{"what": n, **{c: of[c] for c in counts}} for n, of in parts.items() if of]
+    return described(_whole_numbers(pd.DataFrame(rows)), {}, {"lost": _NOT_COUNTED})
+
+
+def rounds(trace: Trace, first: int = 5) -> pd.DataFrame:
+    """Return the first rounds of a trace, a row each.
+
+    Returns
+    -------
+    DataFrame
+        ``round``, ``start`` and ``length`` in ms; ``entries``, the pages ``rearmed`` at its end,
+        and the entries ``lost``.
+    """
+    table = trace.rounds.head(first)
+    start_ns, end_ns = table["t_start_ns"], table["t_end_ns"]
+    counts = table[["entries", "rearmed", "lost"]]
+    times = {"round": table["round"], "start": start_ns / 1e6, "length": (end_ns - start_ns) / 1e6}
+    made = pd.DataFrame(times).join(counts.mask(counts < 0).astype("Int64"))
+    return described(made, {"start": "ms", "length": "ms"}, _NOT_COUNTED)
+
+
+_NOT_COUNTED = "not counted by what recorded it"
+
+
+def _whole_numbers(table: pd.DataFrame) -> pd.DataFrame:
+    """Let the counts of lost entries be integers, where some are not known."""
+    if table["lost"].isna().any():
+        table["lost"] = table["lost"].astype("Int64")
+    return table
 
 
 def phases(trace: Trace) -> pd.DataFrame:
     """Return the phases: ``phase``, ``start_s``, ``length_s`` and ``rounds``, one row each."""
     columns = ["phase", "start_s", "length_s", "rounds"]
     rows = [(p.name, p.start_ns / 1e9, p.length_ns / 1e9, p.rounds) for p in summary.phases(trace)]
-    return pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows, columns=columns)
+    return described(table, {"start_s": "s", "length_s": "s"})
 
 
 def regions(trace: Trace) -> pd.DataFrame:
@@ -111,7 +156,8 @@ def guest_memory(trace: Trace) -> pd.DataFrame:
     """
     names = ["allocated", "free", "cached", "anon", "committed"]
     if trace.guest is None:
-        return pd.DataFrame(columns=["phase", *names, "swap_ins", "major_faults"])
+        empty = pd.DataFrame(columns=["phase", *names, "swap_ins", "major_faults"])
+        return described(empty, dict.fromkeys(names, "MiB"))
     starts = trace.phases[["t_ns", "name"]].rename(columns={"name": "phase"})
     samples = pd.merge_asof(trace.guest, starts, on="t_ns").fillna({"phase": ""})
     grouped = samples.groupby("phase", sort=False)
@@ -119,7 +165,8 @@ def guest_memory(trace: Trace) -> pd.DataFrame:
     table.columns = names
     counters = grouped[["pswpin", "pgmajfault"]]
     table[["swap_ins", "major_faults"]] = counters.max() - counters.min()
-    return table.reset_index().round(DECIMALS)
+    units = dict.fromkeys(names, "MiB") | {"swap_ins": "pages"}
+    return described(table.reset_index().round(DECIMALS), units, "the guest does not report it")
 
 
 def known_answers(trace: Trace) -> pd.DataFrame:
@@ -132,7 +179,8 @@ def known_answers(trace: Trace) -> pd.DataFrame:
         a trace without known answers.
     """
     rows = [answer.as_dict() for answer in known.measure(trace)]
-    return pd.DataFrame(rows, columns=["phase", "region", "kind", "expected", "measured", "met"])
+    table = pd.DataFrame(rows, columns=["phase", "region", "kind", "expected", "measured", "met"])
+    return described(table, {"expected": "pages", "measured": "pages"})
 
 
 def working_sets(trace: Trace, window: str | int | Window | None = None) -> pd.DataFrame:
@@ -157,7 +205,11 @@ def working_sets(trace: Trace, window: str | int | Window | None = None) -> pd.D
     used = _mib(trace, window, "rwx")
     parts = {"mean": used["mean"], "peak": used["max"]}
     parts |= {name: _mib(trace, window, kinds)["mean"] for kinds, name in columns.items()}
-    return pd.DataFrame(parts).rename_axis("phase").reset_index().round(DECIMALS)
+    table = pd.DataFrame(parts).rename_axis("phase").reset_index().round(DECIMALS)
+    return described(table, dict.fromkeys(parts, "MiB"), _SHORT_PHASE)
+
+
+_SHORT_PHASE = "no full window ends in the phase"
 
 
 def seen_by_pml(trace: Trace, window: str | int | Window | None = None) -> pd.DataFrame:
@@ -185,7 +237,8 @@ def seen_by_pml(trace: Trace, window: str | int | Window | None = None) -> pd.Da
     used, logged = (_mib(source, window, "rwx")["mean"] for source in (trace, log))
     table = pd.DataFrame({"used": used, "logged": logged})
     table["missed"] = (1 - table["logged"] / table["used"]).fillna(0) * 100
-    return table.rename_axis("phase").reset_index().round(DECIMALS)
+    table = table.rename_axis("phase").reset_index().round(DECIMALS)
+    return described(table, {"used": "MiB", "logged": "MiB", "missed": "%"}, _SHORT_PHASE)
 
 
 def memory_for(
@@ -207,7 +260,7 @@ def memory_for(
         column for each target; NaN if no size meets it. If there is an exact curve, also the
         ``mean error`` of each and the ``largest error``, over the sizes, in misses per use.
     """
-    rows = []
+    rows, targets = [], list(targets)
     truth = next((curve for curve in curves.values() if curve.method == "exact"), None)
     for name, curve in curves.items():
         sizes = {"knee": curve.knee(), **{f"{t:.0%}": curve.pages_for(t) for t in targets}}
@@ -216,7 +269,11 @@ def memory_for(
         apart = curve.errors(truth) if truth else ()
         errors = dict(zip(("mean error", "largest error"), apart, strict=False))
         rows.append({"curve": name, **facts, **mib, **errors})
-    return pd.DataFrame(rows).round(dict.fromkeys(rows[0], DECIMALS) | ERROR_DECIMALS)
+    table = pd.DataFrame(rows).round(dict.fromkeys(rows[0], DECIMALS) | ERROR_DECIMALS)
+    in_mib = ["knee", *(f"{target:.0%}" for target in targets)]
+    units = {"first_uses": "%"} | dict.fromkeys(in_mib, "MiB")
+    units |= dict.fromkeys(ERROR_DECIMALS, "misses per use")
+    return described(table, units, "no size has so few misses")
 
 
 def _window(trace: Trace, window: str | int | Window | None) -> str | int | Window:
@@ -250,12 +307,12 @@ def overview(names: Sequence[str]) -> pd.DataFrame:
         ``recording``; ``origin`` (`summary.origin_text`); ``holds``: accesses or a PML log;
         ``seconds`` of guest time; ``rounds``; ``entries`` and how many were ``lost`` (none: not
         counted); ``RAM`` and what was ``touched`` of it at any time, in MiB; ``known``: the known
-        answers that are met, of how many.
+        answers that are met, of how many (none: the workload states none).
     """
-    table = pd.DataFrame([_row(open_trace(name)) for name in names])
-    if table["lost"].isna().any():  # integers, beside those that are not known
-        table["lost"] = table["lost"].astype("Int64")
-    return table
+    table = _whole_numbers(pd.DataFrame([_row(open_trace(name)) for name in names]))
+    reasons = {"lost": _NOT_COUNTED, "known": "the workload states no answers"}
+    units = {"seconds": "s", "RAM": "MiB", "touched": "MiB"}
+    return described(table, units, reasons)
 
 
 def _row(trace: Trace) -> dict[str, object]:
@@ -272,7 +329,7 @@ def _row(trace: Trace) -> dict[str, object]:
         "lost": meta.lost,
         "RAM": meta.memory_bytes // _MIB,
         "touched": round(_pages(trace) * PAGE_SIZE / _MIB, 1),
-        "known": f"{met} of {len(answers)}" if answers else "",
+        "known": f"{met} of {len(answers)}" if answers else None,
     }
 
 

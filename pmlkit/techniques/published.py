@@ -19,11 +19,10 @@ from pmlkit.recordings import open_trace
 from pmlkit.techniques.recorded import Recorded, Uses
 from pmlkit.techniques.runs import run
 from pmlkit.techniques.vmware import Vmware
+from pmlkit.units import described
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from pandas.io.formats.style import Styler
 
     from pmlkit.techniques.protocol import Technique
     from pmlkit.types import Bools, Floats, Ints, PathLike
@@ -106,7 +105,8 @@ def reproduce(
     rows = [
         (*key, published, measured[key]) for key, published in PUBLISHED.items() if key in measured
     ]
-    return pd.DataFrame(rows, columns=["workload", "technique", "where", "published", "ours"])
+    table = pd.DataFrame(rows, columns=["workload", "technique", "where", "published", "ours"])
+    return described(table, {"published": "MB or %", "ours": "MB or %"})
 
 
 @dataclass(frozen=True)
@@ -159,10 +159,9 @@ def _vmware(technique: Technique, vm: Recorded, period_ns: int, seeds: int) -> t
     return f"{low:.3g}-{high:.3g}", f"{error.mean():.3g} +- {error.std(ddof=1):.2g}"
 
 
-def deviations() -> Styler:
-    """Return the reasons for different numbers than published: a table for a notebook."""
-    table = pd.DataFrame({"why": DEVIATIONS}).style.hide(axis="index")
-    return table.set_properties(subset=None, **{"text-align": "left"})
+def deviations() -> pd.DataFrame:
+    """Return the reasons for different numbers than published: a table of sentences."""
+    return pd.DataFrame({"why": DEVIATIONS})
 
 
 def _four_phases(recorded: Recorded) -> tuple[Recorded, Ints, int]:

@@ -186,4 +186,11 @@ def _table(header: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def _row(tag: str, cells: Iterable[str]) -> str:
-    return f"<tr>{''.join(f'<{tag}>{html.escape(visible(cell))}</{tag}>' for cell in cells)}</tr>"
+    return f"<tr>{''.join(f'<{tag}{_LEFT}>{_escaped(cell)}</{tag}>' for cell in cells)}</tr>"
+
+
+_LEFT = ' style="text-align:left"'  # notebooks set tables flush right
+
+
+def _escaped(text: str) -> str:
+    return html.escape(visible(text))

@@ -63,7 +63,7 @@ def test_scores_are_those_of_what_is_known(comparison):
 def test_what_a_technique_lacks_is_in_its_row(comparison):
     assert row(comparison, "geiger")["missing"] == "disk requests"
     table = compare_tables.shown(comparison, "stepping").set_index("technique")
-    assert table.loc["Geiger", "note"] == "no disk requests"
+    assert table.loc["Geiger", "note"] == "the trace has no disk requests"
     assert np.isnan(table.loc["Geiger", "MAPE %"])
 
 

@@ -5,6 +5,7 @@ import nbformat
 import pandas as pd
 from factories import make_trace
 from forecast_logs import make_log, make_used_sample
+from readable import assert_readable
 from run_notebook import run_notebook
 
 from pmlkit.batch.notebook import notebooks_folder
@@ -52,3 +53,4 @@ def test_it_runs(tmp_path, monkeypatch):
     cells = [c for c in nbformat.read(executed, 4).cells if c.cell_type == "code"]
     said = {o.get("name") for cell in cells for o in cell.outputs}
     assert "stderr" not in said
+    assert_readable([output for cell in cells for output in cell.outputs])

@@ -13,6 +13,7 @@ import pytest
 from factories import make_trace as write_trace
 from pagetable_guest import Guest
 from pagetable_guest import write_trace as pagetables_trace
+from readable import assert_readable
 from run_notebook import run_notebook
 from tree import tracked
 
@@ -45,7 +46,7 @@ WRITES = {
     "01_collect": ["heat", "live"],
     "02_working_set": ["kinds", "pml", "surface", "window", "wss"],
     "04_compare": ["pareto", "steps", "time"],
-    "04_reproduce_prl": [],
+    "11_reproduce_prl": [],
     "06_reads_through_page_tables": [
         "costs",
         "errors",
@@ -141,6 +142,17 @@ def test_it_runs(path, tmp_path):
     pictures = sum("image/png" in output.get("data", {}) for output in shown)
     assert pictures == len(written) + (path.stem in EXPLORES)
     assert "stderr" not in {output.get("name") for output in shown}, json.dumps(shown)[-2000:]
+    assert_readable(shown)
+    files = {f"out/{path.name}" for path in (tmp_path / "out").iterdir()} - NOT_LINKED
+    assert files <= {target for output in shown for target in links(output)}
+
+
+# Kept for programs: the events, estimates and points behind the tables.
+NOT_LINKED = set()
+
+
+def links(output):
+    return re.findall(r'href="([^"]*)"', "".join(output.get("data", {}).get("text/html", "")))
 
 
 def small_trace(tmp_path):

@@ -22,7 +22,7 @@ class Tables(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        assert not attrs
+        assert attrs in ([], [("style", "text-align:left")])
         self.tags.add(tag)
         if tag == "tr":
             self.rows.append([])
