@@ -32,7 +32,14 @@ if TYPE_CHECKING:
 __all__ = ["write_page"]
 
 TEMPLATES = Path(__file__).parent / "templates"
-SUFFIXES = {"PDF": ".pdf", "SVG": ".svg", "CSV": ".csv", "Parquet": ".parquet", "LaTeX": ".tex"}
+SUFFIXES = {
+    "PDF": ".pdf",
+    "SVG": ".svg",
+    "CSV": ".csv",
+    "Parquet": ".parquet",
+    "LaTeX": ".tex",
+    "caption": ".txt",
+}
 WIDE = 1.6  # an image this many times as wide as a column's takes two columns of the page
 COLUMN_PIXELS = 1000
 
