@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit import workingset
 from pmlkit.selection import deed, time_ns
 from pmlkit.trace.summary import source_text
 from pmlkit.units import format_bytes, format_ns, parse_window
@@ -170,6 +169,8 @@ def working_set(
     >>> print(answers.working_set(pmlkit.open("hotcold"), "1s").answer)  # doctest: +ELLIPSIS
     hotcold uses ... on average in T = 1 s; the peak is ..., in the window ending at ...
     """
+    from pmlkit import workingset  # and pandas, which miss ratios do without
+
     table = workingset.estimate(trace, window, step, min_count, **selection)
     full = table[table["full"]]
     size = full["bytes"].to_numpy()

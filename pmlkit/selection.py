@@ -35,6 +35,7 @@ from pmlkit.kernels import by_page
 from pmlkit.kernels.by_page import References
 from pmlkit.kernels.pages import grown, numbered
 from pmlkit.timeline import Timeline, timeline
+from pmlkit.trace import arrow
 from pmlkit.trace.kinds import Kind, parse_kinds
 from pmlkit.trace.schema import SAMPLED
 from pmlkit.units import format_ns, parse_duration_ns
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Gfns, Ints
 
-__all__ = ["Part", "Selection", "Stream", "deed", "region_names", "select", "stream", "time_ns"]
+__all__ = ["Part", "Selection", "Stream", "deed", "select", "stream", "time_ns"]
 
 
 class Selection(TypedDict, total=False):
@@ -91,20 +92,13 @@ class Part:
 def select(trace: Trace, **selection: Unpack[Selection]) -> Part:
     """Read the selected uses at once; `pmlkit.selection` describes the parameters."""
     source = stream(trace, **selection)
-    rounds, gfns = _joined(source)
-    refs = by_page.references(rounds, gfns, source.n_rounds, distinct=source.distinct)
-    return Part(refs, source.first, source.timeline)
+    return Part(source.references(), source.first, source.timeline)
 
 
 def _joined(batches: Iterable[tuple[Ints, Gfns]]) -> tuple[Ints, Gfns]:
     parts = [(np.zeros(0, np.int64), np.zeros(0, np.uint64)), *batches]
     rounds, gfns = (np.concatenate(column) for column in zip(*parts, strict=True))
     return rounds, gfns
-
-
-def region_names(trace: Trace) -> list[str]:
-    """Return the names of the trace's regions, in the order of their first rows."""
-    return list(dict.fromkeys(trace.regions["name"]))
 
 
 _DEEDS = {Kind.READ: "reads", Kind.WRITE: "writes", Kind.EXEC: "executes"}
@@ -182,10 +176,10 @@ class Stream:
             yield rounds, gfns
 
     def _batches(self) -> Iterator[tuple[Ints, Gfns]]:
-        from pmlkit.pagetables import expand
-
         entries = self._entries()
         if self.expand:  # the snapshots are read at once, and so is what they expand
+            from pmlkit.pagetables import expand
+
             rounds, gfns = _joined(entries)
             where = self.which["region"], self.which["start_ns"], self.which["end_ns"]
             entries = iter([expand(self.trace, rounds, gfns, *where)])
@@ -194,8 +188,13 @@ class Stream:
 
     def _entries(self) -> Iterator[tuple[Ints, Gfns]]:
         for batch in self.trace.iter_entries(columns=["round", "gfn"], **self.which):
-            rounds, gfns = (column.to_numpy() for column in batch.columns)
+            rounds, gfns = map(arrow.values, batch.columns)
             yield rounds.astype(np.int64), gfns
+
+    def references(self) -> References:
+        """Read all uses at once, sorted by page; round 0 is the first one selected."""
+        rounds, gfns = _joined(self)
+        return by_page.references(rounds, gfns, self.n_rounds, distinct=self.distinct)
 
     def numbered(self, index: PageIndex | None = None) -> Iterator[Numbered]:
         """Iterate over (rounds, ids, pages) as `pages.numbered`; respects `distinct`."""

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit.errors import PmlkitError, ResolutionError, UsageError
+from pmlkit.trace import arrow
 from pmlkit.units import Window, format_ns, parse_window
 
 if TYPE_CHECKING:
@@ -355,10 +356,10 @@ def _in_rounds(window: str | int | Window) -> bool:
 
 def timeline(trace: Trace, first: int = 0, n_rounds: int | None = None) -> Timeline:
     """Return the timeline of `n_rounds` rounds from round `first` on; default: of all rounds."""
-    rounds = trace.rounds
+    rounds = trace.rounds_table
     stop = len(rounds) if n_rounds is None else first + n_rounds
-    edges = rounds["t_start_ns"].to_numpy()[:1], rounds["t_end_ns"].to_numpy()
-    used = (rounds["entries"].to_numpy() > 0) | (rounds["lost"].to_numpy() > 0)
+    edges = arrow.values(rounds["t_start_ns"])[:1], arrow.values(rounds["t_end_ns"])
+    used = (arrow.values(rounds["entries"]) > 0) | (arrow.values(rounds["lost"]) > 0)
     t_ns = np.concatenate(edges).astype(np.int64)
     resolution_ns, regular = _resolution(t_ns, used, trace.resolution_ns)
     part = t_ns[first : stop + 1], used[first:stop]

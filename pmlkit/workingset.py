@@ -24,7 +24,7 @@ import pandas as pd
 from pmlkit.kernels import by_page, by_time
 from pmlkit.kernels.by_time import Reuse
 from pmlkit.kernels.pages import PageIndex
-from pmlkit.selection import region_names, select, stream
+from pmlkit.selection import stream
 from pmlkit.several import common_window, labelled, stacked
 from pmlkit.timeline import Windows, default_window
 from pmlkit.units import check_count, format_ns, parse_window
@@ -104,7 +104,7 @@ def estimate(
         traces = labelled(trace)
         window = common_window(traces, window, selection.get("start"), selection.get("end"))
         return stacked(estimate, traces, window, step, min_count, **selection)
-    source, names = stream(trace, **selection), region_names(trace)
+    source, names = stream(trace, **selection), trace.region_names
     window = default_window(source.timeline) if window is None else window
     windows = source.timeline.windows(window, step)
     pages, *of_regions = sizes(source, windows, min_count, names)
@@ -341,7 +341,7 @@ def uses_per_page(trace: Trace, **selection: Unpack[Selection]) -> pd.DataFrame:
 
 def references(trace: Trace, **selection: Unpack[Selection]) -> References:
     """Return the selected uses, sorted by page; round 0 is the first one selected."""
-    return select(trace, **selection).refs
+    return stream(trace, **selection).references()
 
 
 # ------------------------------------------------------------------------------
@@ -349,12 +349,15 @@ def references(trace: Trace, **selection: Unpack[Selection]) -> References:
 
 
 MARKS = 63  # regions that fit into a page's mark at once
+AT_ONCE = 1 << 22  # entries that are sorted in memory: sooner done than the compiler is imported
 MEMORY = 1 << 29  # bytes for the last uses of pages; above, the trace is read more than once
 
 
 def sizes(source: Stream, windows: Windows, min_count: int, regions: Sequence[str]) -> list[Ints]:
     """Return the pages of each window, a row for all and one for each region."""
     check_count("min_count", min_count, "uses")
+    if source.trace.meta.entries <= AT_ONCE and not source.expand:
+        return _sizes_at_once(source, windows, min_count, regions)
     if windows.tumbling and min_count == 1 and not regions:
         return [by_time.turnover(source, windows).pages]
     rows: list[Ints] = []
@@ -362,6 +365,17 @@ def sizes(source: Stream, windows: Windows, min_count: int, regions: Sequence[st
         names = regions[first : first + MARKS]
         of_all, *of_regions = _by_region(source, windows, min_count, names)
         rows += of_regions if rows else [of_all, *of_regions]
+    return rows
+
+
+def _sizes_at_once(
+    source: Stream, windows: Windows, min_count: int, regions: Sequence[str]
+) -> list[Ints]:
+    refs = source.references()
+    rows = [by_page.sliding(refs, windows, min_count)]
+    for name in regions:
+        inside = refs.select(np.isin(refs.gfn, source.trace.frames(name)))
+        rows.append(by_page.sliding(inside, windows, min_count))
     return rows
 
 

@@ -328,6 +328,7 @@ def test_cost_is_by_uses_not_by_rounds(tmp_path, monkeypatch):
         return real(through(), *rest)
 
     monkeypatch.setattr(by_time, "sliding", counted)
+    monkeypatch.setattr(workingset, "AT_ONCE", 0)
     for n in (100, 2000):
         calls.clear()
         per_round = 4000 // n

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -22,7 +21,6 @@ from rich.text import Text
 from pmlkit import progress
 from pmlkit.cli.sheets import make_table, put
 from pmlkit.errors import visible
-from pmlkit.figures.tables import cell, is_number
 from pmlkit.timeline import period_text
 from pmlkit.trace import summary
 from pmlkit.units import format_bytes, format_ns
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
+    import pandas as pd
     from rich.console import ConsoleOptions, RenderableType
     from rich.segment import Segment
 
@@ -292,6 +291,8 @@ def side_by_side(tables: Mapping[str, pd.DataFrame]) -> None:
 
     Windows that the start or the end cuts short have no size here.
     """
+    import pandas as pd
+
     sizes = {
         label: table[table["full"]].groupby("t_ns")["bytes"].last()
         for label, table in tables.items()
@@ -337,11 +338,18 @@ def trace_dict(trace: Trace, answers: Sequence[KnownAnswer]) -> Json:
         "duration_ns": int(trace.duration_ns),
         "memory_pages": int(trace.memory_pages),
         "phases": phases,
-        "regions": trace.regions.groupby("name", sort=False)["pages"].sum().astype(int).to_dict(),
+        "regions": _pages_by_region(trace),
         "bytes_per_entry": trace.bytes_per_entry,
         "known": [answer.as_dict() for answer in answers],
         "all_known_met": all(answer.met for answer in answers),
     }
+
+
+def _pages_by_region(trace: Trace) -> dict[str, int]:
+    pages = dict.fromkeys(trace.region_names, 0)
+    for row in trace.regions_table.to_pylist():
+        pages[row["name"]] += row["pages"]
+    return pages
 
 
 def trace(trace: Trace, answers: Sequence[KnownAnswer]) -> None:
@@ -453,6 +461,8 @@ def _at(curve: Json, size: float) -> str:
 
 def sheet(table: pd.DataFrame, title: str, right: Sequence[int] = ()) -> None:
     """Print a DataFrame under a title, with numbers rounded; columns `right` are flush right."""
+    from pmlkit.figures.tables import cell, is_number
+
     right = right or [i for i, dtype in enumerate(table.dtypes) if is_number(dtype)]
     page = make_table(*table.columns, right=right)
     for row in table.itertuples(False):

@@ -26,7 +26,7 @@ from pmlkit.units import check_count
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pmlkit.types import Bools, Floats, Gfns, Ints
+    from pmlkit.types import Bools, Floats, Gfns, Ids, Ints
 
 __all__ = ["References", "plateau", "references", "sliding", "stable_order"]
 
@@ -79,30 +79,38 @@ def references(
     """
     rounds = np.asarray(rounds, np.int64)
     gfns = np.asarray(gfns, np.uint64)
-    order = stable_order(gfns)
-    by_page = References(gfns[order], rounds[order], int(n_rounds))
-    if not distinct or len(by_page) == 0:
-        return by_page
-    gfns, rounds = by_page.gfn, by_page.round
-    repeated = (gfns[1:] == gfns[:-1]) & (rounds[1:] == rounds[:-1])
-    return by_page.select(np.concatenate(([True], ~repeated)))
+    return References(*_sorted_pairs(gfns, rounds, distinct), int(n_rounds))
 
 
 def stable_order(keys: Gfns) -> Ints:
-    """Return the result of ``np.argsort(keys, kind="stable")``, several times faster if possible.
+    """Return what ``np.argsort(keys, kind="stable")`` does, several times faster if it can."""
+    return _sorted_pairs(keys, np.arange(len(keys)))[1]
+
+
+def _sorted_pairs(keys: Gfns, rising: Ints, distinct: bool = False) -> tuple[Gfns, Ints]:
+    """Sort pairs by key, each once if `distinct`; `rising`, 0 or more, then rises within each key.
 
     Numpy sorts 64-bit values with vector instructions, but neither stably nor by index. With the
-    index in the low bits of the value, the plain sort does both. Keys without room for it use the
-    slow path.
+    second value in the low bits of the first one, the plain sort is both. Keys that leave no room
+    for it take the slow way.
     """
     if len(keys) < 2:
-        return np.arange(len(keys))
-    bits = int(len(keys) - 1).bit_length()
+        return keys, rising
+    bits = int(rising[-1]).bit_length()
     if int(keys.max()).bit_length() + bits > 64:
-        return np.argsort(keys, kind="stable")
-    packed = (keys << np.uint64(bits)) | np.arange(len(keys), dtype=np.uint64)
+        order = np.argsort(keys, kind="stable")
+        keys, rising = keys[order], rising[order]
+        repeated = (keys[1:] == keys[:-1]) & (rising[1:] == rising[:-1]) & distinct
+        kept = np.append(True, ~repeated)
+        return keys[kept], rising[kept]
+    packed = keys << np.uint64(bits)
+    packed |= rising.view(np.uint64)
     packed.sort()
-    return (packed & np.uint64((1 << bits) - 1)).astype(np.int64)
+    if distinct:
+        packed = packed[np.append(True, packed[1:] != packed[:-1])]
+    keys = packed >> np.uint64(bits)
+    packed &= np.uint64((1 << bits) - 1)
+    return keys, packed.view(np.int64)
 
 
 def sliding(refs: References, windows: int | Windows, min_count: int = 1) -> Ints:
@@ -121,18 +129,26 @@ def sliding(refs: References, windows: int | Windows, min_count: int = 1) -> Int
     ndarray of int64, shape (windows,)
         Pages.
     """
-    from pmlkit.kernels.loops import slide_pages
-
     if not isinstance(windows, Windows):
         check_count("k", windows, "rounds")
         windows = Windows.of_rounds(refs.n_rounds, windows)
     check_count("min_count", min_count, "uses")
-    pages, span = (0, len(refs.starts) - 1), (0, refs.n_rounds)
-    steps = np.zeros(len(windows) + 1, np.int32)
-    how = windows.enter, windows.leave, min_count
-    rounds, chosen = refs.round.astype(np.int32), np.ones(pages[1], bool)
-    slide_pages(refs.starts, rounds, chosen, pages, span, *how, steps)
-    return np.cumsum(steps, dtype=np.int64)[:-1]
+    enter, leave = windows.enter[refs.round], windows.leave[refs.round]
+    until = np.append(enter[1:], np.int32(len(windows)))[: len(refs)]
+    until[refs.starts[1:] - 1] = len(windows)  # the last reference of a page decides to the end
+    if min_count > 1:
+        enter, until, leave = _with_threshold(refs, min_count - 1, enter, until, leave)
+    until = np.minimum(until, leave)
+    inside, size = until > enter, len(windows) + 1
+    came, went = (np.bincount(at[inside], minlength=size) for at in (enter, until))
+    return np.cumsum(came - went)[:-1]
+
+
+def _with_threshold(refs: References, back: int, enter: Ids, until: Ids, leave: Ids) -> list[Ids]:
+    """Keep the references with `back` earlier ones of their page; they leave with the first."""
+    earlier = np.arange(len(refs)) - np.repeat(refs.starts[:-1], np.diff(refs.starts))
+    kept = np.flatnonzero(earlier >= back)
+    return [enter[kept], until[kept], leave[kept - back]]
 
 
 def plateau(distinct: Ints | Sequence[int], stable: int, at: Ints | None = None) -> Floats:

@@ -11,6 +11,7 @@ writer       `TraceWriter`: writes a trace, which gets its name when it is compl
 schema       columns of the tables, and `TraceMeta`, the description
 description  the schema of ``trace.json``
 kinds        `Kind`: read, written, executed, page table
+arrow        Arrow's columns as numpy arrays, without pandas
 parquet, parquet_pages
              Parquet files, with limits on their size in memory
 entries      files of entries: buffered and parallel writing, reading by round

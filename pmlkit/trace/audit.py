@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pmlkit.errors import TraceDamaged
-from pmlkit.trace import consistency, manifest, snapshots
+from pmlkit.trace import arrow, consistency, manifest, snapshots
 from pmlkit.trace.consistency import first_fault
 from pmlkit.trace.entries import RunLengthCounts
 from pmlkit.trace.kinds import KINDS, Kind
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 # `trace` is a `Trace` throughout, whose module imports this one.
 _ROUND_COLUMNS = ["round", "gfn", "kind"]  # columns for the check of a round
+_KIND_BITS = 8
 
 
 def check_trace(trace: Any) -> Json:
@@ -40,7 +41,7 @@ def check_trace(trace: Any) -> Json:
         scan.add(batch)
     scan.finish()
     _check_snapshots(trace)
-    _ = trace.regions, trace.guest, trace.disk  # reading checks them
+    _ = trace.regions_table, trace.table("guest"), trace.table("disk")  # reading checks them
     return {
         "entries": trace.meta.entries,
         "rounds": trace.n_rounds,
@@ -71,7 +72,7 @@ def _check_snapshots(trace: Any) -> None:
         return
     rows, last = 0, (-1, 0, 0, 0)
     for batch in trace.table_rows(0, 1 << 32):  # including rows beyond the last round
-        columns = {name: batch[name].to_numpy() for name in batch.schema.names}
+        columns = {name: arrow.values(batch[name]) for name in batch.schema.names}
         fault = snapshots.rows_fault(columns, last) or _frame_fault(trace, columns["table"])
         _refuse_snapshots(trace, fault)
         rows, last = rows + batch.num_rows, snapshots.last_row(columns)
@@ -101,10 +102,10 @@ class _Scan:
         self.batch_rows = trace.table("batches")
         self.per_round, self.per_batch = RunLengthCounts(), RunLengthCounts()
         # The last round so far, which may continue in the next row group.
-        self.open_round = ENTRIES.empty_table().select(_ROUND_COLUMNS)
+        self.open_round = arrow.empty(ENTRIES).select(_ROUND_COLUMNS)
 
     def add(self, batch: pa.RecordBatch) -> None:
-        columns = {name: batch[name].to_numpy() for name in batch.schema.names}
+        columns = {name: arrow.values(batch[name]) for name in batch.schema.names}
         if not batch.num_rows:
             return
         self._refuse(
@@ -118,8 +119,8 @@ class _Scan:
 
     def _order_fault(self, columns: Mapping[str, Array]) -> str | None:
         for name, counts in (("round", self.per_round), ("batch", self.per_batch)):
-            values = columns[name]
-            if values[0] < counts.last or (values[1:] < values[:-1]).any():
+            column = columns[name]
+            if column[0] < counts.last or (column[1:] < column[:-1]).any():
                 return f"holds entries whose {name} falls"
         return None
 
@@ -128,7 +129,7 @@ class _Scan:
         if columns["batch"][-1] >= len(rows):
             return f"holds entries of batch {columns['batch'][-1]}, and there are {len(rows)}"
         for name in ("round", "vcpu"):
-            if (rows[name].to_numpy()[columns["batch"]] != columns[name]).any():
+            if (arrow.values(rows[name])[columns["batch"]] != columns[name]).any():
                 return f"holds entries of another {name} than their batch"
         return None
 
@@ -177,17 +178,41 @@ def _is_plain_round(table: pa.Table) -> bool:
     Sorts one column at a time: a round may have as many entries as memory has pages.
     """
     rounds = table["round"]
-    if not len(table) or rounds[0] != rounds[-1]:
+    if rounds[0] != rounds[-1]:
         return False
-    gfn, kinds = table["gfn"].to_numpy(), table["kind"].to_numpy()
+    gfn, kinds = arrow.values(table["gfn"]), arrow.values(table["kind"])
     gfn = gfn if gfn.flags.writeable else gfn.copy()
-    values = np.unique(kinds)
-    for kind in values:
-        frames = gfn if len(values) == 1 else gfn[kinds == kind]
+    present = np.unique(kinds)
+    for kind in present:
+        frames = gfn if len(present) == 1 else gfn[kinds == kind]
         frames.sort()
         if kind == Kind.EXEC or (frames[1:] == frames[:-1]).any():
             return False
     return True
+
+
+def _first_repeated(rounds: Array, gfn: Gfns, kind: Array) -> str | None:
+    """Return the first entry, by round, kind and frame, that occurs twice; None if there is none.
+
+    Numpy sorts one column of 64 bits ten times as fast as it finds the order of three columns.
+    """
+    first, frame_bits = int(rounds[0]), int(gfn.max()).bit_length()
+    if int(rounds[-1] - rounds[0]).bit_length() + _KIND_BITS + frame_bits > 64:
+        order = np.lexsort((gfn, kind, rounds))
+        keys = [column[order] for column in (rounds, gfn, kind)]
+        twice = np.logical_and.reduce([key[1:] == key[:-1] for key in keys])
+        repeated = [tuple(int(key[row]) for key in keys) for row in np.flatnonzero(twice)[:1]]
+    else:
+        packed = ((rounds - rounds[0]).astype(np.uint64) << np.uint64(_KIND_BITS)) | kind
+        packed = (packed << np.uint64(frame_bits)) | gfn
+        packed.sort()
+        repeated = []
+        for value in packed[:-1][packed[1:] == packed[:-1]][:1].tolist():
+            rest, frame = divmod(value, 1 << frame_bits)
+            repeated.append((first + (rest >> _KIND_BITS), frame, rest & ((1 << _KIND_BITS) - 1)))
+    for entry in repeated:
+        return ", ".join(f"{n} {v}" for n, v in zip(_ROUND_COLUMNS, entry, strict=True))
+    return None
 
 
 def access_fault(table: pa.Table) -> str | None:
@@ -204,18 +229,11 @@ def access_fault(table: pa.Table) -> str | None:
         The fault: an entry occurs twice in a round, or executed frames are not at its end, sorted
         by number.
     """
-    if _is_plain_round(table):
+    if not len(table) or _is_plain_round(table):
         return None
-    rounds, gfn, kind = (table[name].to_numpy() for name in ("round", "gfn", "kind"))
-    order = np.lexsort((gfn, kind, rounds))
-    keys = [column[order] for column in (rounds, gfn, kind)]
-    twice = np.logical_and.reduce([key[1:] == key[:-1] for key in keys])
-    if twice.any():
-        row = np.flatnonzero(twice)[0]
-        entry = ", ".join(
-            f"{name} {key[row]}" for name, key in zip(("round", "gfn", "kind"), keys, strict=True)
-        )
-        return f"holds an entry twice: {entry}"
+    rounds, gfn, kind = (arrow.values(table[name]) for name in ("round", "gfn", "kind"))
+    if twice := _first_repeated(rounds, gfn, kind):
+        return f"holds an entry twice: {twice}"
     executed = kind == Kind.EXEC
     same = rounds[1:] == rounds[:-1]
     ordered = executed[1:] & (~executed[:-1] | (gfn[1:] > gfn[:-1]))

@@ -10,13 +10,15 @@ import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
+from pmlkit.trace import arrow
 from pmlkit.trace.schema import REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import pyarrow as pa
 
     from pmlkit.trace.entries import RunLengthCounts
     from pmlkit.trace.schema import Column
@@ -45,7 +47,7 @@ def tables_fault(
 
 def rounds_fault(rounds: pa.Table) -> str | None:
     """Check a table of rounds."""
-    start, end = rounds["t_start_ns"].to_numpy(), rounds["t_end_ns"].to_numpy()
+    start, end = arrow.values(rounds["t_start_ns"]), arrow.values(rounds["t_end_ns"])
     return first_fault(
         _numbered("round", rounds["round"]),
         _spans("round", rounds),
@@ -55,8 +57,7 @@ def rounds_fault(rounds: pa.Table) -> str | None:
 
 def batches_fault(batches: pa.Table, n_rounds: int) -> str | None:
     """Check the table of batches of a trace of `n_rounds` rounds."""
-    rounds = batches["round"].to_numpy().astype(np.int64)
-    reasons = pc.is_in(batches["reason"], pa.array(REASONS)).to_numpy()
+    rounds = arrow.values(batches["round"]).astype(np.int64)
     return first_fault(
         _numbered("batch", batches["batch"]),
         _spans("batch", batches),
@@ -64,15 +65,23 @@ def batches_fault(batches: pa.Table, n_rounds: int) -> str | None:
             "batch", rounds >= n_rounds, f"belongs to a round that there is not (of {n_rounds})"
         ),
         _where("batch", rounds[1:] < rounds[:-1], "is of a later round than the next one"),
-        _where("batch", ~reasons, f"was drained for a reason other than {', '.join(REASONS)}"),
+        _reasons_fault(batches["reason"]),
     )
+
+
+def _reasons_fault(reasons: Column) -> str | None:
+    unknown = set(pc.unique(reasons).to_pylist()) - set(REASONS)
+    if not unknown:
+        return None
+    row = next(n for n, reason in enumerate(reasons.to_pylist()) if reason in unknown)
+    return f"batch {row} was drained for a reason other than {', '.join(REASONS)}"
 
 
 def phases_fault(phases: Sequence[Json], n_rounds: int) -> str | None:
     """Check that the phases are in order and begin in existing rounds, or after the last."""
     for name in ("round", "t_ns"):
-        values = [phase[name] for phase in phases]
-        for n, (before, value) in enumerate(itertools.pairwise(values), start=1):
+        starts = [phase[name] for phase in phases]
+        for n, (before, value) in enumerate(itertools.pairwise(starts), start=1):
             if value < before:
                 return f"phases[{n}].{name} is {value}, and the one before has {before}"
     if phases and phases[-1]["round"] > n_rounds:
@@ -83,7 +92,7 @@ def phases_fault(phases: Sequence[Json], n_rounds: int) -> str | None:
 
 def regions_fault(regions: pa.Table, memory_pages: int) -> str | None:
     """Check the table of regions of a domain with `memory_pages` pages."""
-    gfn, pages = regions["gfn"].to_numpy(), regions["pages"].to_numpy()
+    gfn, pages = arrow.values(regions["gfn"]), arrow.values(regions["pages"])
     if n := int(np.count_nonzero(pages > memory_pages)):
         row = int(np.flatnonzero(pages > memory_pages)[0])
         more = f" (and {n - 1} more)" if n > 1 else ""
@@ -93,7 +102,7 @@ def regions_fault(regions: pa.Table, memory_pages: int) -> str | None:
 
 def counts_fault(name: str, table: pa.Table, counts: RunLengthCounts) -> str | None:
     """Compare the column `entries` of a table with the numbers of entries of its rows."""
-    stated = table["entries"].to_numpy().astype(np.int64)
+    stated = arrow.values(table["entries"]).astype(np.int64)
     if counts.last >= len(table):
         beyond = f"there are entries of {name} {counts.last}"
         return f"{beyond}, and only {len(table)} of these are described"
@@ -122,19 +131,18 @@ def lost_fault(rounds: pa.Table, batches: pa.Table) -> str | None:
 
 def total(column: Column) -> int:
     """Sum a column as a Python int."""
-    return int(np.sum(column.to_numpy(), dtype=np.uint64))
+    return int(np.sum(arrow.values(column), dtype=np.uint64))
 
 
 def _numbered(name: str, column: Column) -> str | None:
-    wrong = column.to_numpy() != np.arange(len(column))
+    wrong = arrow.values(column) != np.arange(len(column))
     return _where(name, wrong, "has another number: count from 0 without gaps")
 
 
 def _spans(name: str, table: pa.Table) -> str | None:
     for start, end in (("t_start_ns", "t_end_ns"), ("insn_start", "insn_end")):
-        fault = _where(
-            name, table[start].to_numpy() > table[end].to_numpy(), "ends before it starts"
-        )
+        backwards = arrow.values(table[start]) > arrow.values(table[end])
+        fault = _where(name, backwards, "ends before it starts")
         if fault:
             return fault
     return None

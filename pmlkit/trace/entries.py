@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pmlkit import progress
 from pmlkit.errors import TraceDamaged, UsageError
+from pmlkit.trace import arrow
 from pmlkit.trace.kinds import KINDS
 from pmlkit.trace.manifest import open_member
 from pmlkit.trace.parquet import ENTRY_ENCODINGS, ParquetFile, open_parquet, parquet_errors
@@ -256,7 +257,7 @@ class RowsReader:
             for group, rounds in enumerate(spans):
                 if _overlaps(rounds, first, stop):
                     table = part.read_row_group(group, columns=[*columns], use_threads=False)
-                    numbers = table["round"].to_numpy()
+                    numbers = arrow.values(table["round"])
                     if len(numbers) and (int(numbers[0]), int(numbers[-1])) != rounds:
                         self._refuse(name, f"has other rounds in row group {group} than it says")
                     start, end = np.searchsorted(numbers, (first, stop))

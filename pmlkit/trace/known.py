@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit.errors import NeedsError, UsageError
+from pmlkit.trace import arrow
 from pmlkit.trace.kinds import Kind
 
 if TYPE_CHECKING:
@@ -79,9 +80,9 @@ def _pages(trace: Trace, phases: Array, known: Json) -> int | None:
     unseen = trace.meta.kind == "pml" and known["kind"] != "written"
     if not rounds.any() or cut_off or unseen:
         return None
-    if known["region"] not in set(trace.regions["name"]):
+    if known["region"] not in trace.region_names:
         raise NeedsError(trace, f"region {known['region']!r}, of which a known answer speaks")
     kinds, region = KINDS[known["kind"]], known["region"]
     table = trace.entries(columns=["round", "gfn"], kinds=kinds, region=region)
-    inside = rounds[table["round"].to_numpy()]
-    return len(np.unique(table["gfn"].to_numpy()[inside]))
+    inside = rounds[arrow.values(table["round"])]
+    return len(np.unique(arrow.values(table["gfn"])[inside]))

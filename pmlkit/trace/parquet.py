@@ -12,7 +12,6 @@ import inspect
 import os
 from typing import TYPE_CHECKING
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from typing import Any, BinaryIO
+
+    import pandas as pd
 
     from pmlkit.trace.schema import Checksum, Column, Field
     from pmlkit.types import Json, PathLike
@@ -240,6 +241,8 @@ def to_table(name: str, data: pd.DataFrame) -> pa.Table:
     UsageError
         If a column is missing or unknown, or a value does not fit its type.
     """
+    import pandas as pd
+
     schema, frame = TABLES[name], pd.DataFrame(data)
     unknown = [str(column) for column in frame.columns if column not in schema.names]
     if unknown:

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pmlkit.errors import NeedsError, TraceDamaged, UnknownName, UsageError, read_error
-from pmlkit.trace import consistency, manifest, summary
+from pmlkit.trace import arrow, consistency, manifest, summary
 from pmlkit.trace.entries import RowsReader
 from pmlkit.trace.kinds import Kind, select_kinds
 from pmlkit.trace.parquet import check_size, read_table, verify
@@ -37,6 +37,8 @@ from pmlkit.units import format_ns
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
+
+    import pandas as pd
 
     from pmlkit.trace.schema import Checksum
     from pmlkit.types import Array, Bools, Gfns, Ints, Json, PathLike
@@ -182,7 +184,7 @@ class Trace:
         It does not contain their order, whether a written frame was also read, or which frames were
         executed.
         """
-        return self.meta.kind == "access" and bool(set(self._batches["reason"]) & set(HARVESTS))
+        return self.meta.kind == "access" and bool(self._reasons & set(HARVESTS))
 
     @property
     def size_bytes(self) -> int:
@@ -232,6 +234,8 @@ class Trace:
     def phases(self) -> pd.DataFrame:
         """Starts of the phases: DataFrame of name, round, t_ns, insn (-1: not known)."""
         columns: Json = {"name": object, "round": "int64", "t_ns": "int64", "insn": "int64"}
+        import pandas as pd
+
         return pd.DataFrame(self.meta.phases, columns=list(columns)).astype(columns)
 
     @cached_property
@@ -249,14 +253,24 @@ class Trace:
     @cached_property
     def _edges(self) -> tuple[Ints, Ints]:
         """The starts and the ends of the rounds, ns."""
-        starts, ends = (self.rounds_table[name].to_numpy() for name in ("t_start_ns", "t_end_ns"))
+        starts, ends = (
+            arrow.values(self.rounds_table[name]) for name in ("t_start_ns", "t_end_ns")
+        )
         return starts, ends
 
     @cached_property
     def _batches(self) -> pd.DataFrame:
+        return self._read_batches().to_pandas(split_blocks=True, self_destruct=True)
+
+    @cached_property
+    def _reasons(self) -> frozenset[str]:
+        """Why buffers were drained. The table itself is not kept: it may be long."""
+        return frozenset(map(str, pc.unique(self._read_batches()["reason"]).to_pylist()))
+
+    def _read_batches(self) -> pa.Table:
         batches = self.table("batches")
         self._refuse("batches.parquet", consistency.batches_fault(batches, self.n_rounds))
-        return batches.to_pandas(split_blocks=True, self_destruct=True)
+        return batches
 
     @cached_property
     def _guest(self) -> pd.DataFrame | None:
@@ -268,9 +282,19 @@ class Trace:
 
     @cached_property
     def _regions(self) -> pd.DataFrame:
+        return self.regions_table.to_pandas()
+
+    @cached_property
+    def regions_table(self) -> pa.Table:
+        """The regions as a `pyarrow.Table`, for commands that do not import pandas."""
         regions = self.table("regions")
         self._refuse("regions.parquet", consistency.regions_fault(regions, self.memory_pages))
-        return regions.to_pandas()
+        return regions
+
+    @property
+    def region_names(self) -> list[str]:
+        """The names of the regions, in the order of their first rows."""
+        return list(dict.fromkeys(map(str, self.regions_table["name"].to_pylist())))
 
     def _refuse(self, file: str, fault: str | None) -> None:
         if fault:
@@ -282,7 +306,7 @@ class Trace:
         if name not in TABLES:
             raise UsageError(f"a trace has no table {name!r}: its tables are {list(TABLES)}")
         if file not in self.files:
-            return TABLES[name].empty_table()
+            return arrow.empty(TABLES[name])
         return read_table(self.path, file, self.files[file], TABLES[name], self.size_bytes)
 
     # Time and place
@@ -325,10 +349,10 @@ class Trace:
             A round in which a phase starts belongs to that phase, or the last of several;
             ``""`` before the first phase.
         """
-        phases = self.phases
-        names = np.array(["", *phases["name"]], dtype=object)
-        last = np.searchsorted(phases["round"].to_numpy(), np.arange(self.n_rounds), "right")
-        return names[last]
+        phases = self.meta.phases
+        names = np.array(["", *(phase["name"] for phase in phases)], dtype=object)
+        starts = np.array([phase["round"] for phase in phases], np.int64)
+        return names[np.searchsorted(starts, np.arange(self.n_rounds), "right")]
 
     def frames(self, region: str) -> Gfns:
         """Return the frames of a region.
@@ -344,19 +368,25 @@ class Trace:
         UsageError
             If it has none of this name.
         """
-        rows = self._regions[self._regions["name"] == region]
-        if not len(self._regions):
+        names = self.region_names
+        if not names:
             raise NeedsError(self.path, "regions", "use a workload that reports its buffers")
-        if not len(rows):
-            raise UnknownName("region", region, dict.fromkeys(self._regions["name"]))
-        pages = sum(map(int, rows["pages"]))
+        if region not in names:
+            raise UnknownName("region", region, names)
+        of_rows = self.regions_table["name"].to_pylist()
+        rows = np.flatnonzero([name == region for name in of_rows])
+        columns = (
+            arrow.values(self.regions_table[name])[rows].tolist() for name in ("gfn", "pages")
+        )
+        ranges = list(zip(*columns, strict=True))
+        pages = sum(length for _, length in ranges)
         if pages > LIMIT_REGION_PAGES:
             size = f"{pages:,} pages, and at most {LIMIT_REGION_PAGES:,} can be looked at"
             raise UsageError(f"the region {region!r} of the trace {self.path} has {size}")
         gfns, at = np.empty(pages, dtype=np.uint64), 0
-        for gfn, length in zip(rows["gfn"], rows["pages"], strict=True):
-            gfns[at : at + int(length)] = np.arange(gfn, gfn + length, dtype=np.uint64)
-            at += int(length)
+        for first, length in ranges:
+            gfns[at : at + length] = np.arange(first, first + length, dtype=np.uint64)
+            at += length
         return gfns if (gfns[1:] > gfns[:-1]).all() else np.unique(gfns)
 
     # Nested traces
@@ -553,6 +583,6 @@ def _filtered(
 ) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         for name, matches in filters.items():
-            kept = matches(batch[name].to_numpy())
-            batch = batch if kept.all() else batch.filter(pa.array(kept))
+            kept = matches(arrow.values(batch[name]))
+            batch = batch if kept.all() else batch.filter(arrow.mask(kept))
         yield batch.select(columns)

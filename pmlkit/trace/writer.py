@@ -13,7 +13,6 @@ import dataclasses
 import datetime
 from typing import TYPE_CHECKING
 
-import pandas as pd
 import pyarrow as pa
 
 from pmlkit.errors import UsageError
@@ -29,13 +28,15 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any, Self
 
+    import pandas as pd
     from numpy.typing import ArrayLike
 
     from pmlkit.trace.entries import Generate, RunLengthCounts
     from pmlkit.trace.schema import Checksum, TraceMeta
     from pmlkit.types import Ints, Json, PathLike
 
-    Rows = Json | Sequence[dict[str, int | str]] | pd.DataFrame | pa.Table
+    # None is no rows.
+    Rows = Mapping[str, Any] | Sequence[dict[str, int | str]] | pd.DataFrame | pa.Table | None
 
 
 # ------------------------------------------------------------------------------
@@ -77,6 +78,8 @@ class TablesWriter:
             self._uncounted.add(name)
             self._tables[name] = data
             return
+        import pandas as pd
+
         frame = pd.DataFrame(data)
         if name in ("rounds", "batches") and "entries" not in frame and len(frame):
             self._uncounted.add(name)
@@ -257,6 +260,8 @@ class TraceWriter:
 
     def set_tables(self, tables: pd.DataFrame) -> None:
         """Add all snapshots of page tables: a DataFrame with the columns of `add_tables`."""
+        import pandas as pd
+
         frame = pd.DataFrame(tables, columns=SNAPSHOTS.names)
         self.add_tables(**{name: frame[name].to_numpy() for name in SNAPSHOTS.names})
 
@@ -278,11 +283,11 @@ class TraceWriter:
 
     def set_guest(self, guest: pd.DataFrame | Mapping[str, Ints]) -> None:
         """Set the guest's own statistics (`schema.GUEST`), in order of time."""
-        self._set("guest", pd.DataFrame(guest))
+        self._set("guest", guest)
 
     def set_disk(self, disk: pd.DataFrame | None) -> None:
         """Set the guest's disk requests (`schema.DISK`), in the order of their arrival."""
-        self._set("disk", pd.DataFrame(disk))
+        self._set("disk", disk)
 
     def set_regions(self, regions: pd.DataFrame | Sequence[dict[str, int | str]]) -> None:
         """Set the regions (`schema.REGIONS`): name, first frame, pages."""

@@ -120,6 +120,23 @@ def test_nothing_heavy_is_imported_before_a_command_runs():
     assert done.stdout.splitlines()[-1] == "set()"
 
 
+@pytest.mark.parametrize(
+    ("command", "heavy"),
+    [
+        ("info", {"pandas", "numba", "scipy", "matplotlib"}),
+        ("wss", {"numba", "scipy", "matplotlib"}),
+        ("mrc", {"pandas", "matplotlib"}),
+    ],
+)
+def test_a_first_answer_imports_only_what_it_needs(command, heavy):
+    """Each of these takes as long as the answer itself."""
+    trace = str(recordings.bundled("hotcold"))
+    code = f"import sys, pmlkit.cli.app as c; c.main([{command!r}, {trace!r}])"
+    ask = f"{code}; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
 def test_without_a_command_it_helps_and_is_wrong_use(run):
     code, out, _ = run()
     assert code == 2
