@@ -15,7 +15,6 @@ import pandas as pd
 
 from pmlkit import recordings
 from pmlkit.notebook.uses import UsesByPage
-from pmlkit.selection import region_names
 from pmlkit.units import Window
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ class Explored:
     @cached_property
     def regions(self) -> list[str]:
         """The names of its regions."""
-        return region_names(self.trace)
+        return self.trace.region_names
 
     def span(self, start_ns: int | None, end_ns: int | None) -> tuple[int, int]:
         """Return the first round of a part and the one after the last, among those read."""
