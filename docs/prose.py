@@ -196,7 +196,7 @@ def of_captions(folder=ROOT / "pmlkit" / "figures"):
             if id(node) in docs | inner:
                 continue
             text = _constant(node)
-            if len(text.split()) >= _CAPTION_WORDS:
+            if len(text.split()) >= _CAPTION_WORDS and not text.startswith("<"):  # no HTML
                 yield Block(path.relative_to(ROOT).as_posix(), node.lineno, text)
 
 

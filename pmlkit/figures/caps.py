@@ -56,18 +56,18 @@ def capped_guests(table: pd.DataFrame, columns: int = 2) -> Figure:
         above.set_title(program)
         for axes in (above, below):
             axes.axvline(0, color=COLORS["grey"], lw=0.5, ls=(0, (2, 2)), zorder=0)
-    panels[0, 0].set_ylabel("pages swapped in a second")
+    panels[0, 0].set_ylabel("pages swapped per second")
     panels[1, 0].set_ylabel("slow-down (times)")
     figure.supxlabel("memory saved (% of the guest's peak)", fontsize=7.5)
     figure.caption = (
-        "guests in QEMU whose memory is what a technique says (the 95th percentile of its estimate "
-        "at T = 1 s, and what the kernel needs), with a swap disk; one point a cap. Above: pages "
-        "that come back from the disk, in a second that the program takes with room for all. "
-        "Below: grey, the instructions of the work (without waiting) over those with room, as "
-        "measured; blue, the time with these and 0.1 ms, which is assumed, for each page that "
-        "comes back. Bars: 95 % intervals of the repeats. Star: the cap that the true W(t, T) "
-        "gives; of the other caps those with swapping are named. Left of the dashed line a cap is "
-        "more than the guest ever needs."
+        "guests in QEMU with a swap disk, whose memory is capped at a technique's estimate. The "
+        "cap is the 95th percentile of the estimate at T = 1 s, plus the kernel's needs. Each "
+        "point is one cap. Above: pages that return from the disk, per second of the program's run "
+        "time with enough memory. Below, grey: instructions of the work (without waiting), "
+        "relative to those with enough memory, as measured. Blue: the run time with these "
+        "instructions and an assumed 0.1 ms per returning page. Bars: 95 % intervals of the "
+        "repeats. Star: the cap from the true W(t, T). Other caps are named if they caused "
+        "swapping. Left of the dashed line, the cap exceeds the guest's peak."
     )
     return figure
 
@@ -150,10 +150,10 @@ def clock_sensitivity(sizes: pd.DataFrame, ranks: pd.DataFrame, columns: int = 2
     _errors(errors, ranks, programs, clocks)
     figure.caption = (
         "programs recorded at three clocks. Left and middle: the 95th percentile of W(t, T) "
-        "against T as time, and as instructions. Right: the least error of each technique within "
-        "an overhead of 0.5 %, T of as many instructions at each clock, against that at the "
-        "slowest clock; on the line nothing moves. One run a program and clock: two runs of one "
-        "are equal to the bit."
+        "against T, as time and as instructions. Right: the least error of each technique within "
+        "an overhead of 0.5 %, against that at the slowest clock. T has the same number of "
+        "instructions at each clock. Points on the line do not depend on the clock. There is one "
+        "run per program and clock, because two such runs are identical."
     )
     return figure
 
@@ -185,7 +185,7 @@ def _errors(axes: Axes, ranks: pd.DataFrame, programs: list[str], clocks: list[f
     axes.plot([low, high], [low, high], color=COLORS["grey"], lw=0.7, zorder=0)
     plain_log(axes.xaxis, axes.yaxis)
     axes.set_xlabel(f"error at {1000 / clocks[0]:,.0f} MIPS (%)")
-    axes.set_ylabel("error at the others (%)")
+    axes.set_ylabel("error at the other clocks (%)")
 
 
 _BUDGET = 0.005

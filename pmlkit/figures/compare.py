@@ -68,10 +68,11 @@ def over_time(comparison: Comparison, trace: str, columns: int = 2) -> Figure:
     figure.supxlabel("guest time (s)", fontsize=7.5)
     figure.supylabel("memory (MiB)", fontsize=7.5)
     figure.caption = (
-        f"{trace}: what each technique says (line; all seeds of those that draw random numbers) "
-        f"against W(t, T) with T = {comparison.plan.window} (grey). The axis ends at {TOP:g} times "
-        "the largest W, and a triangle marks estimates above; an axis in red is a panel's own: its "
-        "technique is above most of the time."
+        f"{trace}: the estimate of each technique (line) against W(t, T) with T = "
+        f"{comparison.plan.window} (grey). Techniques that draw random numbers have one line per "
+        f"seed. The axis ends at {TOP:g} times the largest W; triangles mark estimates above it. A "
+        "red axis has a scale of its own, because most of the technique's estimates exceed the "
+        "common axis."
     )
     return figure
 
@@ -116,7 +117,7 @@ def error_against_overhead(
     axes = figure.subplots()
     points = points[points["mae"] > 0].reset_index(drop=True)
     if points.empty or not (points["overhead"] > 0).any():
-        say_empty(axes, "no technique has an estimate and an error")
+        say_empty(axes, "no technique has both an estimate and an error")
         return figure
     front = pareto(points, "mae")
     least = points.loc[points["overhead"] > 0, "overhead"].min()
@@ -137,12 +138,13 @@ def error_against_overhead(
     several = f"median of {len(comparison.traces)} recordings, or of those with an estimate"
     of = trace or several
     bars = "over seeds" if trace else "of the medians, by a bootstrap over the recordings"
-    edge = " The left-most ones have no cost at all." if (points["overhead"] == 0).any() else ""
+    edge = " The left-most techniques cost nothing." if (points["overhead"] == 0).any() else ""
     figure.caption = (
         f"{of}: mean error against overhead (events times the cost model), T = "
         f"{comparison.plan.window} of {comparison.machines}. Bars: 95 % intervals {bars}; those "
-        "that leave the axes are cut off. Squares change the VM's memory to find out; the line "
-        f"joins the techniques that no other beats in both.{edge}"
+        "that leave the axes are cut off. Squares: techniques that change the VM's memory to "
+        "measure. The line joins the techniques that no other one beats in both error and "
+        f"overhead.{edge}"
     )
     return figure
 
@@ -196,7 +198,7 @@ def step_response(comparison: Comparison, trace: str, columns: int = 2) -> Figur
     kinds = [up for up in (True, False) if (steps["up"] == up).any()]
     figure = new_figure(columns, 0.9 + 0.14 * max(len(names), 1), {"steps": steps})
     if not kinds:
-        say_empty(figure.subplots(), "the working set makes no step between phases")
+        say_empty(figure.subplots(), "the working set has no step between phases")
         return figure
     pad(figure, w_pad=0.06)  # labels are a little wider in print
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
@@ -208,10 +210,10 @@ def step_response(comparison: Comparison, trace: str, columns: int = 2) -> Figur
     panels[0].set_ylim(len(names) - 0.5, -0.5)
     panels[0].tick_params(axis="y", length=0, labelsize=6)
     figure.caption = (
-        f"{trace}: estimates around the largest step up and down of the working set. White: within "
-        f"{WITHIN:.0%} of the new level; blue: below it (dark: by more than half); brown: above; "
-        "grey: no estimate. The line marks the step, a cross the moment from which it counts as "
-        "followed."
+        f"{trace}: estimates around the largest steps of the working set, up and down. White: "
+        f"within {WITHIN:.0%} of the new level. Blue: below it (dark if less than half of it). "
+        "Brown: above it. Grey: no estimate. The line marks the step. A cross marks the time at "
+        "which the technique has followed it."
     )
     return figure
 
@@ -306,8 +308,8 @@ def errors(comparison: Comparison, column: str = "mae", columns: int = 2) -> Fig
     axes.set_ylim(len(table) - 0.5, -0.5)
     figure.caption = (
         f"Errors ({column.upper()}) in percent of the working set, T = {comparison.plan.window}, "
-        "and their medians, by which the techniques are sorted. From, to: the 95 % interval of the "
-        "median, by a bootstrap over the recordings. Colours end at 2 and 1,000 percent. In grey: "
+        "with their medians, by which the techniques are sorted. From, to: the 95 % interval of "
+        "the median, by a bootstrap over the recordings. Colours end at 2 and 1,000 percent. Grey: "
         "no estimate."
     )
     return figure

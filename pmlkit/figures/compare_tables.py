@@ -148,7 +148,7 @@ def save_tables(comparison: Comparison, folder: PathLike) -> list[Path]:
     for title, sheet in tables.items():
         stem = f"table-{title.split(':')[0]}"
         written += table(sheet, folder / stem, f"{title}. {comparison.caption}")
-    written += table(cost_table(), folder / "costs", "What the events cost")
+    written += table(cost_table(), folder / "costs", "Costs of the events")
     page = {"tables.html": html(tables, comparison.caption).encode()}
     return written + write_files(folder, page)
 

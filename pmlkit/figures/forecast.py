@@ -85,11 +85,10 @@ def use(summary: pd.DataFrame, chosen: pd.DataFrame, columns: int = 2) -> Figure
     )
     programs = int(table["programs"].max())
     figure.caption = (
-        f"Memory given and not used, over what was used, against the share of windows that were "
-        f"given less than was used: means over {programs} programs, and 95 % intervals of a "
-        f"bootstrap over programs. Every knob was set beforehand, for {100 * asked:g} % of the "
-        "windows (dotted). Truth: all accesses. Lower, and at the dotted line or left of it, is "
-        "better."
+        "Unused allocated memory, relative to the used memory, against the share of windows with "
+        f"too little memory. Points are means over {programs} programs; bars are 95 % intervals of "
+        f"a bootstrap over programs. Every knob was set in advance, for {100 * asked:g} % of the "
+        "windows (dotted). Truth: all accesses. Lower is better, at or left of the dotted line."
     )
     return figure
 
@@ -157,9 +156,9 @@ def runs(judged: pd.DataFrame, chosen: pd.DataFrame, columns: int = 2) -> Figure
         fontsize=6,
     )
     figure.caption = (
-        "How probable it is that a window is given too little if the one before was, against how "
-        "often windows are: a point for each program. Dotted: as often as by chance. What is far "
-        "above it fails in runs."
+        "The probability of too little memory in a window after such a window, against the share "
+        "of such windows. Each point is a program. Dotted: independent windows. Programs far above "
+        "the line fail in runs."
     )
     return figure
 
@@ -190,8 +189,8 @@ def calibration(coverage: pd.DataFrame, columns: int = 1) -> Figure:
     axes.set_xticks(range(len(taus)), [f"{tau:g}" for tau in taus])
     label_ends(axes, ends)
     figure.caption = (
-        "Held-out programs: the share of windows at or below each calibrated quantile, less what "
-        "the quantile says; means over the logs. Grey: within 2 points."
+        "Held-out programs: the share of windows at or below each calibrated quantile, minus the "
+        "quantile. Values are means over the logs. Grey: within 2 points."
     )
     return figure
 
@@ -247,10 +246,10 @@ def forecast(
     composed = "composed, " if sample.composed else ""
     figure.caption = (
         f"{sample.name} ({composed}windows of {sample.window_s:g} s): what was {sample.measures}, "
-        + (f"what {sample.inputs} shows of it, " if known == "used" else "")
-        + "and the range from the median to the 0.95 quantile that had been forecast {h} windows "
-        "before, by a model that had not seen this program. Marks on top: change points, "
-        "seen afterwards."
+        + (f"what {sample.inputs} shows, " if known == "used" else "")
+        + f"and the range from the median to the 0.95 quantile of the forecast made {h} windows "
+        "earlier. The model had not seen this program. Marks on top: change points, determined "
+        "afterwards."
     )
     return figure
 
@@ -267,7 +266,7 @@ def limits(table: pd.DataFrame, columns: int = 1) -> Figure:
     figure = new_figure(columns, 2.2, {"limits": table})
     axes = figure.subplots()
     colors = (COLORS["black"], COLORS["blue"], COLORS["vermilion"])
-    names = ("its own past", "hindsight", "hindsight,\ntold the phase")
+    names = ("its own past", "hindsight", "hindsight,\nphase known")
     ends = []
     for (column, name), color in zip(zip(DECIDERS, names, strict=True), colors, strict=True):
         style: Style = {"color": color, "ls": "-", "lw": 1.2}
@@ -281,8 +280,8 @@ def limits(table: pd.DataFrame, columns: int = 1) -> Figure:
     axes.set_ylim(0, max(115, 105 * table[list(DECIDERS)].to_numpy().max()))
     label_ends(axes, ends)
     figure.caption = (
-        "Memory given and not used, at equal violations (5 % of the windows), over that of the "
-        "best rule, by deciders that know the log's past; all of the log but what is near the "
-        "window that is forecast; and the phase that the workload will be in. Dotted: 20 % saved."
+        "Unused allocated memory, relative to that of the best rule, at equal violations (5 % of "
+        "the windows). The deciders have increasing knowledge: the log's past; all of the log "
+        "except near the forecast window; and the workload's coming phase. Dotted: 20 % saved."
     )
     return figure

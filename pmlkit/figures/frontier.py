@@ -67,7 +67,7 @@ def error_against_cost(
     styles = dict(zip(names, STYLES, strict=False))
     panels = figure.subplots(1, len(windows), sharex=True, sharey=True, squeeze=False)[0]
     if curves.empty:
-        say_empty(panels[0], "no technique has an estimate of every recording")
+        say_empty(panels[0], "no technique has an estimate for every recording")
         return figure
     for axes, window in zip(panels, windows, strict=True):
         mine, at = (table[table["window_ns"] == window] for table in (curves, marked))
@@ -78,9 +78,10 @@ def error_against_cost(
     _limits(panels, curves, marked)
     _legend(figure, styles, columns)
     figure.caption = (
-        f"The least mean error of a technique's settings at each mean cost (line) with its 95 % "
-        f"interval (band; none where resamples may have no setting so cheap), and the technique as "
-        f"published (circle; square: it cannot be swept). {frontier.caption(points)}."
+        "The least mean error of a technique's settings at each mean cost (line), with its 95 % "
+        "interval (band). The band is missing where some resamples have no setting that cheap. "
+        "Marks: the technique as published (a circle, or a square if it cannot be swept). "
+        f"{frontier.caption(points)}."
     )
     return figure
 

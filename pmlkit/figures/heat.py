@@ -199,9 +199,9 @@ def heat_map(
     return finish(
         figure,
         trace,
-        f"which {pages_name(trace)} were touched when. A cell is {cell} of "
-        f"{address_name(trace)}es by {span_ms:g} ms, dark where all its pages were touched, "
-        "white where none was; address ranges that nothing touched are cut out at the grey lines.",
+        f"the times at which {pages_name(trace)} were touched. A cell is {cell} of "
+        f"{address_name(trace)}es by {span_ms:g} ms. It is dark if all its pages were touched, and "
+        "white if none was. Address ranges without accesses are omitted at the grey lines.",
     )
 
 

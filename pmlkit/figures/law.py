@@ -26,7 +26,7 @@ BLIND = 0.01  # of W missed or too much: from there on a technique counts as bli
 _KINDS: dict[str, Style] = {
     "counts all uses": {"color": COLORS["blue"], "marker": "o", "ms": 2.6},
     "draws a sample": {"color": COLORS["vermilion"], "marker": "^", "ms": 2.6},
-    "is blind to some": {"color": COLORS["green"], "marker": "s", "ms": 2.2},
+    "misses some uses": {"color": COLORS["green"], "marker": "s", "ms": 2.2},
 }
 LOOKS = (1, 2, 4, 10)
 
@@ -63,18 +63,18 @@ def predicted_against_measured(points: pd.DataFrame, columns: int = 1) -> Figure
     words = f"half within a factor of {half:.3g},\nnine of ten within {most:.3g}"
     axes.text(0.97, 0.03, words, transform=axes.transAxes, ha="right", va="bottom", fontsize=6.5)
     figure.caption = (
-        "mean absolute error of techniques, predicted from each recording's own curves by the law "
-        "(nothing fitted), against that of runs: a point for each recording, T, technique, number "
-        f"of looks and of pages watched. Of {len(some):,} points half are within a factor of "
-        f"{half:.3g}, nine of ten within {most:.3g}. The line is equality; between the dotted "
-        "lines the two differ by less than a factor of 2."
+        "predicted mean absolute error of techniques against the measured one. The law predicts it "
+        "from each recording's own curves, without fitting. Each point is one recording, T, "
+        f"technique, number of looks and number of watched pages. Of {len(some):,} points, half "
+        f"are within a factor of {half:.3g}, nine of ten within {most:.3g}. The line is equality; "
+        "between the dotted lines, the two differ by less than a factor of 2."
     )
     return figure
 
 
 def _kind(points: pd.DataFrame) -> pd.Series[str]:
     kinds = points["technique"].map(lambda _: "counts all uses")
-    kinds[(points["missed"] > BLIND) | (points["extra"] > BLIND)] = "is blind to some"
+    kinds[(points["missed"] > BLIND) | (points["extra"] > BLIND)] = "misses some uses"
     kinds[points["watched"] >= 0] = "draws a sample"
     return kinds
 
@@ -102,7 +102,7 @@ def drift(
         say_empty(axes, "the recording is not longer than T")
         return figure
     ages = table["age_ns"] / 1e6
-    axes.plot(ages, 100 * table["drift"], color=COLORS["black"], label="change of W, on average")
+    axes.plot(ages, 100 * table["drift"], color=COLORS["black"], label="mean change of W")
     axes.plot(
         ages, 100 * table["staleness"], color=COLORS["blue"], ls="--", label="staleness of looks"
     )
@@ -118,9 +118,9 @@ def drift(
     return finish(
         figure,
         trace,
-        f"how far W(t, T), T = {format_ns(window_ns)}, is from what it was some time before, on "
-        "average (line), and the mean of that over all ages below: the error of a technique that "
-        "counts all uses and looks so often (dashed; marks: looks per T).",
+        f"the mean change of W(t, T), T = {format_ns(window_ns)}, over a time (line), and the mean "
+        "of this change over all shorter times (dashed). The latter is the error of a technique "
+        "that counts all uses and looks once in that time. Marks: looks per T.",
     )
 
 

@@ -29,8 +29,8 @@ __all__ = ["LiveFigure"]
 _REDRAW_S = 0.3
 _MIB = 1 << 20
 _CAPTION = (
-    "the working set of each round as it came (line), all pages used since the beginning (dashed), "
-    "and rounds in which entries were lost (crosses)."
+    "the working set of each round when it arrived (line), all pages used since the beginning "
+    "(dashed), and rounds in which entries were lost (crosses)."
 )
 
 

@@ -103,9 +103,9 @@ def compare_curves(curves: Mapping[str, MissRatioCurve], trace: Trace, columns: 
     return finish(
         figure,
         trace,
-        "the share of the uses that miss in an LRU cache, against its size, first uses included. "
-        f"The dot is the knee of the first curve, {knee / MIB_PAGES:.3g} MiB: beyond it, memory "
-        "gains little. Bands hold the true ratio in 95 of 100 samples.",
+        "the share of uses that miss in an LRU cache, against its size. First uses are included. "
+        f"The dot is the knee of the first curve, {knee / MIB_PAGES:.3g} MiB: more memory gains "
+        "little. Bands contain the true ratio in 95 of 100 samples.",
     )
 
 
@@ -157,8 +157,8 @@ def miss_ratio_over_time(
     return finish(
         figure,
         trace,
-        "the miss ratio of LRU caches that live through the whole time, by their size and by the "
-        "time at which they missed. Dark: misses. White: nothing was used.",
+        "the miss ratio of LRU caches that are never emptied, by size and time of the miss. Dark: "
+        "misses. White: no uses.",
     )
 
 

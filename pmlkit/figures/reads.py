@@ -91,9 +91,9 @@ def reads_over_time(
     return finish(
         figure,
         trace,
-        "pages used in each round: the harvest of accessed flags (black) is the truth; PML alone "
-        "sees the written ones; the page tables in the same log give the others. Shaded: the "
-        "interval of (d).",
+        "pages used in each round. Black: the truth, a harvest of accessed flags. PML alone sees "
+        "the written pages; the page tables in the same log add the others. Shaded: the interval "
+        "of (d).",
     )
 
 
@@ -138,10 +138,10 @@ def reads_errors(table: pd.DataFrame, columns: int = 2, by: str = "guest") -> Fi
     axes.grid(True, axis="x")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=1 + columns)
     figure.caption = (
-        "the mean absolute error of each method over the rounds in which guests of the lab work. "
-        "Bars, where single rounds are kept: 95 % intervals of these means, by a bootstrap over "
-        "the rounds; those that follow each other are alike, so they are too short. Dashed: 10 "
-        f"percent. Errors below {LEAST_DRAWN} percent are drawn at {LEAST_DRAWN}."
+        "the mean absolute error of each method, over the rounds in which guests of the lab work. "
+        "Bars, if single rounds are stored: 95 % intervals of these means, by a bootstrap over the "
+        "rounds. Consecutive rounds resemble each other, so these intervals are too short. Dashed: "
+        f"10 percent. Errors below {LEAST_DRAWN} percent are drawn at {LEAST_DRAWN}."
     )
     return figure
 
@@ -172,11 +172,12 @@ def mechanism(trace: Trace, table: int | None = None, columns: int = 2) -> Figur
     return finish(
         figure,
         trace,
-        "(a) after a re-arm the first access to a page, be it a read, walks the page tables; the "
-        "walk counts as a write to each of them, so they are logged (red), and the page that is "
-        "only read is not. (b) one leaf table: each column is a round, each row one of its 512 "
-        "entries. Blue pages were read only: PML alone has none of them. The marks below say in "
-        "which rounds the table was in the log, which is whenever a page under it was used.",
+        "(a) After a re-arm, the first access to a page walks the page tables, even if it is a "
+        "read. The walk counts as a write to each table, so the tables are logged (red). The page "
+        "that is only read is not logged. (b) One leaf table: each column is a round, each row one "
+        "of its 512 entries. Blue pages were only read: PML alone contains none of them. The marks "
+        "below show the rounds in which the table was logged: those in which a page below it was "
+        "used.",
     )
 
 
@@ -232,10 +233,10 @@ def harvest_costs(measured: pd.DataFrame, modelled: pd.DataFrame, columns: int =
     axes.grid(True, which="major")
     axes.legend(loc="upper left")
     figure.caption = (
-        "cost of a round's harvest for one working set in guests of growing memory. Marks: medians "
-        "over the rounds measured in the lab, in instructions, without the first after logging was "
-        "enabled; bars, where they show: from the least to the most. Lines: the model through the "
-        "medians, which extends them to 1 TiB."
+        "cost of a round's harvest for one working set, in guests with different amounts of "
+        "memory. Marks: medians over the rounds measured in the lab, in instructions, without the "
+        "first round after logging was enabled. Bars, if visible: from the least to the most. "
+        "Lines: the model through the medians, which extends them to 1 TiB."
     )
     return figure
 
@@ -269,13 +270,14 @@ def hotness(
         return figure
     axes.plot(both["place"], both["touched"], "o", ms=3, color=COLORS["blue"], mew=0, alpha=0.7)
     axes.set(xlabel="place of the first log in a window (0: first)", xlim=(0, 1))
-    axes.set_ylabel("share of rounds in which it is used")
+    axes.set_ylabel("share of rounds with a use")
     axes.set_ylim(bottom=0)
     words = f"rank correlation {score.correlation:.2f}"
     axes.set_title(f"{words}, precision at {score.k}: {score.precision:.2f}", loc="right")
     figure.caption = (
-        "each point is a leaf table: where in a round's log it comes first, after a re-arm, and "
-        "how many pages are touched under it. If the first were the hottest, they would fall."
+        "each point is a leaf table: its first position in a round's log after a re-arm, and the "
+        "number of pages touched below it. If the earliest tables were the hottest, the points "
+        "would fall from left to right."
     )
     return figure
 
@@ -298,7 +300,7 @@ def draw_walk(axes: Axes) -> None:
     _box(axes, 5.9, 2.0, "page, read", COLORS["blue"])
     _arrow(axes, (4.2, 3.6), (3.0, 2.8))
     _arrow(axes, (5.6, 3.6), (7.2, 2.8))
-    axes.text(5, 0.6, "red: in the log    blue: not", ha="center", fontsize=6.5, color="#404040")
+    axes.text(5, 0.6, "red: logged    blue: not logged", ha="center", fontsize=6.5, color="#404040")
 
 
 def _box(axes: Axes, x: float, y: float, text: str, color: str) -> None:

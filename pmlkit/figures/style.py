@@ -170,18 +170,13 @@ def styled(function: Callable[P, R]) -> Callable[P, R]:
 
 # What these parameters mean in every figure that has them.
 _SHARED = {
-    "window": """\
-window : str or Window, optional
-    The window T; default: 100 ms, or the nearest T that the trace has.""",
-    "columns": """\
-columns : {1, 2}
-    Columns of the paper that the figure spans: 3.33 or 7.0 inches wide.""",
-    "start": """\
-start, end : str, int or None
-    Draw only the rounds between these times: ``"2s"``, or nanoseconds.""",
-    "kinds": """\
-kinds : str
-    Accesses that count: letters out of ``"rwx"`` (read, written, executed).""",
+    "window": "window : str or Window, optional\n    The window T. Default: 100 ms, or the nearest "
+    "T that the trace supports.",
+    "columns": "columns : {1, 2}\n    Number of columns of the paper, 3.33 or 7.0 inches wide.",
+    "start": "start, end : str, int or None\n    Draw only the rounds between these times "
+    '(``"2s"`` or nanoseconds).',
+    "kinds": 'kinds : str\n    Accesses that count, letters from ``"rwx"`` (read, written, '
+    "executed).",
 }
 _PARAMETERS = "\n\nParameters\n----------\n"
 _RETURNS = "\n\nReturns\n-------\npmlkit.figures.style.Figure"

@@ -101,9 +101,10 @@ def wss_over_time(
     return finish(
         figure,
         trace,
-        f"the working set W(t, T), distinct pages used in the last T = {_name(window, wss)}, over "
-        "time; above it the memory that the guest's kernel counts as allocated, and its RAM. "
-        "What is allocated is not what is used. The scale of the upper part may differ.",
+        "the working set W(t, T) over time: distinct pages used in the last T = "
+        f"{_name(window, wss)}. Above it are the memory that the guest's kernel counts as "
+        "allocated, and its RAM. Allocated memory is not the same as used memory. The scale of the "
+        "upper part may differ.",
     )
 
 
@@ -147,8 +148,8 @@ def pml_against_all(
     return finish(
         figure,
         trace,
-        f"the pages in PML's log against all pages used in the last T = "
-        f"{_name(window, figure.data['wss'])}. PML logs a page when it is first written; the "
+        "the pages in PML's log against all pages used in the last T = "
+        f"{_name(window, figure.data['wss'])}. PML logs a page when it is first written. The "
         "shaded pages were only read or executed, and PML does not see them.",
     )
 
@@ -176,9 +177,9 @@ def turnover(
     return finish(
         figure,
         trace,
-        "the pages that came into the working set, and those that left it, from one window of "
-        f"T = {_name(window, table)} to the next. A large set that is the same all the time shows "
-        "nothing here; a program that goes on to other pages shows as much above as below.",
+        "the pages that entered the working set, and those that left it, from one window of T = "
+        f"{_name(window, table)} to the next. A large but constant set shows nothing here. A "
+        "program that moves to other pages shows as much above as below.",
     )
 
 
@@ -215,7 +216,7 @@ def _line(kinds: str) -> Line:
     if kinds in LINES:
         return LINES[kinds]
     if not kinds or set(kinds) - set("rwx"):
-        raise UsageError(f"the kinds {kinds!r} are not known: use letters out of rwx")
+        raise UsageError(f"the kinds {kinds!r} are not known: use letters from rwx")
     return Line(kinds, f"used ({kinds})", COLORS["purple"])
 
 

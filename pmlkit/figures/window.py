@@ -59,9 +59,9 @@ def surface(
     return finish(
         figure,
         trace,
-        "the mean working set in MiB over the window T and the threshold m: a page counts if it "
-        "was used in at least m rounds of T. Lines join equal sizes; where they run close "
-        "together, the choice of T and m matters. White: no page was used so often.",
+        "the mean working set in MiB over the window T and the threshold m. A page counts if it "
+        "was used in at least m rounds of T. Lines join equal sizes; where they are close "
+        "together, the choice of T and m matters. White: no page was used that often.",
     )
 
 
@@ -85,10 +85,10 @@ def wss_against_window(
     return finish(
         figure,
         trace,
-        "(a) the mean working set against the window T: where it is flat, T holds what the "
-        "guest uses again and again. (b) the slope of (a), which Denning and Schwartz showed to "
-        "be the rate of uses of pages that are not in the working set; under it that rate, "
-        "counted in the trace. Where the two part, the trace is too short for such a T.",
+        "(a) The mean working set against the window T. Where it is flat, T covers the pages that "
+        "the guest uses repeatedly. (b) The slope of (a) (black), and the miss rate counted in the "
+        "trace (blue). Denning and Schwartz proved that they are equal. Where they differ, the "
+        "trace is too short for that T.",
     )
 
 
@@ -134,9 +134,9 @@ def reuse_histogram(
     return finish(
         figure,
         trace,
-        "(a) how long after a use of a page its next use came. (b) the share of the pages that "
-        "were used in at least so many rounds: pages far to the right are hot, those that drop "
-        "out on the left were used once or twice.",
+        "(a) The time from a use of a page to its next use. (b) The share of pages that were used "
+        "in at least a given number of rounds. Pages far to the right are hot; pages that leave "
+        "the curve on the left were used once or twice.",
     )
 
 
@@ -157,7 +157,7 @@ def _gap_panel(axes: Axes, gaps: pd.DataFrame, round_ms: float) -> None:
 
 def _uses_panel(axes: Axes, uses: pd.DataFrame) -> None:
     """Draw the complementary cumulative distribution of the uses per page."""
-    axes.set(xlabel="rounds in which a page is used, at least", ylabel="pages (%)")
+    axes.set(xlabel="least number of rounds with a use", ylabel="pages (%)")
     if uses.empty:
         return say_empty(axes, "no page is used")
     share = uses["pages"][::-1].cumsum()[::-1] / uses["pages"].sum() * 100
@@ -178,7 +178,7 @@ def period_trade_off(trace: Trace, advice: Advice, columns: int = 2) -> Figure:
     cost.plot(t_ms, 100 * table["guest_overhead"], color=COLORS["black"], label="guest")
     cost.plot(t_ms, 100 * table["host_overhead"], color=COLORS["black"], ls=":", label="host")
     asked = {"color": COLORS["black"], "lw": 0.5}
-    cost.axhline(100 * advice.target, label="asked, of the guest", **asked)
+    cost.axhline(100 * advice.target, label="limit for the guest", **asked)
     cost.set(yscale="log", ylabel="overhead (%)")
     plain_log(cost.yaxis)
     cost.legend()
@@ -197,10 +197,10 @@ def period_trade_off(trace: Trace, advice: Advice, columns: int = 2) -> Figure:
     return finish(
         figure,
         trace,
-        "against the period T: (a) what logging costs the guest and the host, (b) the mean "
-        "working set, (c) by how much it grows if T is doubled. Horizontal lines: what was asked "
-        f"of the guest's overhead (the host's has no limit), and of the growth; dashed: the period "
-        f"chosen. T: {advice.time.text}. Constants: {', '.join(advice.constants.kinds)}.",
+        "properties of the period T: (a) the cost of logging for the guest and the host, (b) the "
+        "mean working set, (c) its growth if T is doubled. Horizontal lines: the requested limits "
+        "of the guest's overhead (the host's has none) and of the growth. Dashed: the chosen "
+        f"period. Clock of T: {advice.time.text}. Constants: {', '.join(advice.constants.kinds)}.",
     )
 
 

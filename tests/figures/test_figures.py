@@ -405,9 +405,21 @@ def test_clusters_far_apart_stay_readable(make_trace):
 @pytest.mark.parametrize(
     "address, name, what",
     [
-        ("virtual", "virtual address", "which pages of the program were touched when. A cell is "),
-        ("block", "block address (MiB)", "which pages of the disk were touched when. A cell is "),
-        ("guest-physical", f"{PHYSICAL} (MiB)", "which guest frames were touched when. A cell is "),
+        (
+            "virtual",
+            "virtual address",
+            "the times at which pages of the program were touched. A cell is ",
+        ),
+        (
+            "block",
+            "block address (MiB)",
+            "the times at which pages of the disk were touched. A cell is ",
+        ),
+        (
+            "guest-physical",
+            f"{PHYSICAL} (MiB)",
+            "the times at which guest frames were touched. A cell is ",
+        ),
     ],
 )
 def test_an_axis_says_what_the_addresses_are_of(address, name, what, make_trace):

@@ -31,7 +31,7 @@ def test_predicted_against_measured(columns):
     assert len(figure.data["points"]) == 29
     assert "half are within a factor of 1.5, nine of ten within 1.5" in figure.caption
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert labels == ["counts all uses (10)", "draws a sample (10)", "is blind to some (9)"]
+    assert labels == ["counts all uses (10)", "draws a sample (10)", "misses some uses (9)"]
     figure.draw_without_rendering()
     assert_nothing_sticks_out(figure)
 

@@ -235,7 +235,7 @@ def test_the_figure_carries_its_numbers(steady):
     assert figure.data["periods"] is advice.table
     assert len(figure.axes) == 3
     legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert legend == ["guest", "host", "asked, of the guest"]
+    assert legend == ["guest", "host", "limit for the guest"]
 
 
 def test_the_command(steady, tmp_path, capsys):
