@@ -4,7 +4,7 @@
 Analyses take the keyword arguments of `select`:
 
 kinds : str, int or Kind
-    Words (``"read,written"``), letters out of ``"rwxp"`` (p: page-table pages of a PML log), or a
+    Words (``"read,written"``), letters from ``"rwxp"`` (p: page-table pages of a PML log), or a
     mask; ``"rwx"`` if left out. A page counts once, even if it was used in several of these ways. A
     PML log has writes only.
 start, end : str, int or None

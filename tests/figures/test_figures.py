@@ -284,7 +284,7 @@ def test_wrong_use_is_refused(trace, make_trace):
         figures.surface(trace, columns=3)
     with pytest.raises(UsageError, match="no figure 'pie'"):
         figures.draw(trace, "pie")
-    with pytest.raises(UsageError, match="letters out of rwx"):
+    with pytest.raises(UsageError, match="letters from rwx"):
         figures.wss_over_time(trace, kinds=("q",))
     with pytest.raises(NeedsError, match="PML log"):
         figures.pml_against_all(make_trace(pml=False))
