@@ -60,10 +60,10 @@ def host_sees(ways: pd.DataFrame, columns: int = 1) -> Figure:
     figure.legend(*handles, loc="outside upper center", ncols=len(kernels), handletextpad=0.2)
     figure.caption = (
         "pages that a KVM host sees of a guest that reads 10 MiB and writes 7 MiB in each round, "
-        "by method and kernel. Marks: medians of the rounds, with whiskers from the least to the most "
-        "(for our reads, the bounds). Dash: the method counts pages without naming them. Cross: "
-        "this kernel does not have the method. Emulated: Debian's kernels on a processor with PML "
-        "in Bochs."
+        "by method and kernel. Marks: medians of the rounds, with whiskers from the least to the "
+        "most (for our reads, the bounds). Dash: the method counts pages without naming them. "
+        "Cross: this kernel does not have the method. Emulated: Debian's kernels on a processor "
+        "with PML in Bochs."
     )
     return figure
 
