@@ -28,7 +28,7 @@ lint: $(READY) ## check the code: style, types, licences, notebooks, links, mani
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pre_commit run --all-files
 
 docs: $(READY) ## build the documentation -> results/docs/index.html
-	$(PY) -m sphinx -q -W --keep-going -b html docs results/docs
+	$(PY) -m sphinx -q -W --keep-going -b html docs results/docs $(ARGS)
 
 LATEX := pdflatex -interaction=nonstopmode -halt-on-error
 paper: $(READY) ## make the figures and tables of an article -> results/paper/paper.pdf (needs LaTeX)

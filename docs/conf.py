@@ -7,8 +7,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import answers
+import executed
 import figures
+import gallery
 import layers
+import pages
 import tables
 
 import pmlkit
@@ -18,16 +22,28 @@ author = copyright = "the pmlkit authors"
 release = pmlkit.__version__
 
 extensions = [
-    "myst_parser",
+    "mathml",
+    "myst_nb",  # with myst_parser
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
     "sphinx_click",
 ]
-source_suffix = {".md": "markdown", ".rst": "restructuredtext"}  # autosummary writes .rst
+source_suffix = {
+    ".rst": "restructuredtext",  # the first: autosummary writes it
+    ".md": "myst-nb",
+    ".ipynb": "myst-nb",
+}
 exclude_patterns = ["_build", "_figures"]
 myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
 myst_heading_anchors = 3
+# `--` stays two hyphens: options are copied from these pages.
+smartquotes = False
+html_math_renderer = "mathml"
+# `executed` has run the notebooks. What draws widgets would come from the network.
+nb_execution_mode = "off"
+nb_ipywidgets_js = {}
 autosummary_generate = True
 # The texts that matplotlib and scikit-learn give these methods need their own roles.
 autodoc_default_options = {"members": True, "exclude-members": "set, set_score_request"}
@@ -43,9 +59,18 @@ html_theme = "furo"
 html_title = "pmlkit"
 html_copy_source = False
 
-figures.make(Path(__file__).parent / "_figures")
-layers.make(Path(__file__).parent / "_figures")
-tables.make(Path(__file__).parent / "_figures")
+# For a quick look at a text, `make docs ARGS="-t draft"` leaves figures as they are there, and
+# notebooks as they are stored.
+FIGURES = Path(__file__).parent / "_figures"
+DRAFT = tags.has("draft")  # noqa: F821
+if not DRAFT:
+    figures.refresh(FIGURES)
+figures.make(FIGURES)
+layers.make(FIGURES)
+tables.make(FIGURES)
+gallery.make(FIGURES)
+answers.make(FIGURES)
+executed.make(Path(__file__).parent / "notebooks", execute=not DRAFT)
 
 
 _COLUMNS = re.compile(r"^(?!>>>)\S.*?\S {2,}\S|^ {8}", re.MULTILINE)  # a name, and what it is
@@ -69,3 +94,4 @@ def _keep_columns(app, what, name, obj, options, lines):
 def setup(app):
     """Let Sphinx call what is here."""
     app.connect("autodoc-process-docstring", _keep_columns, priority=100)
+    app.connect("build-finished", pages.check)

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figures of the concept pages: drawn anew at each build, from the bundled recordings."""
 
+import hashlib
+import shutil
 from pathlib import Path
 
 import pandas as pd
 
 import pmlkit
 from pmlkit import compare, figures
+from pmlkit.batch.job import source_digest
 from pmlkit.figures import compare as figures_compare
 from pmlkit.figures import forecast as forecast_figures
 from pmlkit.figures import reads as figures_reads
@@ -34,6 +37,19 @@ MEASURED = (
     ),
 )
 TECHNIQUES = "pml,pml-page-tables,prl,vmware,idle-pages,intermittent"
+
+
+def refresh(folder):
+    """Empty the folder if the package, its data, or these modules have changed."""
+    folder, digest = Path(folder), hashlib.blake2b(source_digest().encode(), digest_size=16)
+    manifest = Path(pmlkit.bundled("redis")).parent / "MANIFEST"
+    for path in [manifest, *sorted(Path(__file__).parent.glob("*.py"))]:
+        digest.update(path.read_bytes())
+    mark = folder / "source"
+    if not mark.exists() or mark.read_text() != digest.hexdigest():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        mark.write_text(digest.hexdigest())
 
 
 def make(folder):

@@ -27,7 +27,9 @@ from markdown_it import MarkdownIt
 ROOT = Path(__file__).resolve().parents[1]
 STYLES = ROOT / "docs" / "styles" / "pmlkit"
 GLOSSARY = ROOT / "docs" / "reference" / "glossary.md"
-_SENTENCE = re.compile(r"(?<=[.!?])[\"')\]*_]*\s+(?=[\"'(\[*_]*[A-Z`\d])")
+_SENTENCE = re.compile(
+    r"(?<=[.!?])[\"')\]*_]*\s+(?=[\"'(\[*_]*(?:[A-Z`\d]|pmlkit\b|redis\b|sqlite\b))"
+)
 # A point after these ends no sentence.
 _SHORT = re.compile(r"\b(?:e\.g|i\.e|cf|vs|etc|al|Fig|Sec|No|ca|approx)\.[\"')\]*_]*$")
 # What a help text calls an argument, as `TRACE` or `NAME.csv`.
@@ -130,6 +132,11 @@ def blocks(markdown, where):
         if token.type == "inline":
             text = "".join(_words(token.children))
             yield Block(where, token.map[0] + 1, re.sub(r"\$[^$]+\$", "`math`", text))
+        elif token.type == "fence" and token.info.startswith("{glossary}"):
+            # A term, and its indented definition: each is a paragraph, at its line.
+            content = re.sub(r"(?m)^(?=\S)", "- ", token.content)
+            for block in blocks(content, where):
+                yield block._replace(line=block.line + token.map[0] + 1)
 
 
 def _blank(match):
@@ -263,7 +270,7 @@ def terms(path=GLOSSARY):
 
 def _defined(glossary):
     lines = glossary.splitlines()
-    return (line for line, after in zip(lines, lines[1:], strict=False) if after.startswith(": "))
+    return (line for line, after in zip(lines, lines[1:], strict=False) if after.startswith("  "))
 
 
 def check(found, known=None, of=None):

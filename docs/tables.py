@@ -23,7 +23,7 @@ TECHNIQUES = {
     "pruned-scan": ("accessed-flag scan under upper entries in use", "all accesses"),
     "cold-age": ("Google's cold-age histogram", "all accesses"),
     "mglru": ("aging of MGLRU, from Linux 6.12 on", "all accesses"),
-    "mglru-blind": ("aging of MGLRU, before", "pages mapped anew"),
+    "mglru-blind": ("aging of MGLRU, before", "newly mapped pages"),
     "hint-faults": ("hint faults (NUMA balancing, TPP)", "all accesses"),
     "prl": ("PRL, a log of all references (no processor has it)", "all accesses"),
     "flag-sample": ("a sample of accessed flags", "one frame in 64"),
@@ -45,7 +45,7 @@ SIZED = ("redis", "gcc-jobs", "sqlite-lab")
 KNOWERS = {
     "own past": "own past",
     "hindsight": "hindsight",
-    "told the phase": "told which phase comes",
+    "told the phase": "knows the phase",
 }
 
 
@@ -68,8 +68,8 @@ def forecasts(found):
         if row["decider"] not in (*parts, "recommended", "VPA 60, as is"):
             continue
         cells = {"inputs": row["inputs"], "ahead": f"{row['horizon'] * 0.5:g} s"}
-        cells["who decides"] = parts.get(row["decider"], "") + row["decider"]
-        for name, title in (("violations", "too little, %"), ("again", "again after one, %")):
+        cells["decider"] = parts.get(row["decider"], "") + row["decider"]
+        for name, title in (("violations", "violations, %"), ("again", "after a violation, %")):
             cells[title] = f"{100 * row[name]:.1f}"
         cells["longest run"] = f"{row['longest']:.0f}"
         low, high = 100 * row["idle_low"], 100 * row["idle_high"]
@@ -80,7 +80,7 @@ def forecasts(found):
         {
             "inputs": tests["inputs"],
             "ahead": [f"{h * 0.5:g} s" for h in tests["horizon"]],
-            "who": tests["ours"],
+            "model": tests["ours"],
             "against": tests["theirs"] + " with " + tests["against"],
             "cost": [f"{r.ratio:.2f} ({r.low:.2f} to {r.high:.2f})" for r in tests.itertuples()],
             "cheaper on": [f"{r.lower} of {r.programs}" for r in tests.itertuples()],
@@ -96,11 +96,11 @@ def forecasts(found):
 
 
 PROGRAMS = {
-    verdict.HELD_OUT: "These are the programs that were held out: nothing was fitted to them, or "
-    "set on them.",
-    verdict.DEVELOPMENT: "**These are the programs for development**, each judged with what was "
-    "fitted to and set on others. The rule and the model were named on them, so the comparison is "
-    "in their favour; the held-out programs are not judged yet.",
+    verdict.HELD_OUT: "The programs are the held-out ones: nothing was fitted to them or set on "
+    "them.",
+    verdict.DEVELOPMENT: "**The programs are those for development.** Each is scored with models "
+    "and settings of the others. The rule and the model were named on them, so the comparison "
+    "favours both. The held-out programs are not scored yet.",
 }
 
 
@@ -131,7 +131,8 @@ def make(folder):
     sizing().to_csv(Path(folder) / "sizing.csv", index=False)
     data = Path(pmlkit.bundled("redis")).parent
     for name in ("exit-costs/exits.csv", "exit-off/exits-off.csv", "reads-draws/worst.csv"):
-        pd.read_csv(data / name).to_csv(Path(folder) / Path(name).name, index=False)
+        table = pd.read_csv(data / name).rename(columns=lambda title: title.replace("anew", "new"))
+        table.to_csv(Path(folder) / Path(name).name, index=False)
     harvests(pd.read_csv(data / "harvests" / "guests.csv")).to_csv(
         Path(folder) / "harvests.csv", index=False
     )

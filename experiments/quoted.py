@@ -522,10 +522,11 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
 
 
 def texts() -> Iterable[Path]:
-    """Return the texts that may quote: Markdown and notebooks."""
+    """Return the texts that may quote: Markdown and notebooks, without what `make docs` makes."""
     yield ROOT / "README.md"
     yield ROOT / "hypervisor-patches" / "README.md"
-    yield from sorted((ROOT / "docs").glob("*/*.md"))
+    made = {"_figures", "notebooks"}
+    yield from sorted(p for p in (ROOT / "docs").glob("*/*.md") if p.parent.name not in made)
     yield from sorted((ROOT / "docs").glob("*.md"))
     yield from sorted((ROOT / "notebooks").glob("*.ipynb"))
 

@@ -60,7 +60,7 @@ def test_a_trial_is_shown_in_absolute_terms_with_its_intervals():
                         columns=["number", "statement", "value", "bound", "holds"])  # fmt: skip
     found = verdict.Verdict("held-out", chosen, pd.DataFrame(), means, tests, said)
     made = tables.forecasts(found)
-    assert made["means"]["who decides"].tolist() == [
+    assert made["means"]["decider"].tolist() == [
         "best rule: a, others", "best model: m, as is", "recommended"
     ]  # fmt: skip
     assert made["means"].iloc[0].tolist()[3:] == ["4.0", "30.0", "2", "80 (50 to 125)"]

@@ -88,7 +88,7 @@ def test_the_headline_of_the_sample_is_that_of_its_draws():
     means = [np.mean(rows.loc[rows["recording"] == n, "error"]) for n in set(rows["recording"])]
     assert quoted.number("draws.all.16.anew.error.most") == f"{max(means):.1f}"
     assert quoted.number("draws.all.16.anew.worst.most") == f"{rows['error'].max():.1f}"
-    keys = quoted.keys((ROOT / "README.md").read_text())
+    keys = quoted.keys((ROOT / "docs" / "concepts" / "reads.md").read_text())
     assert "draws.all.16.anew.error.most" in keys
 
 

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The notebooks, executed for the documentation: each on its own bundled recording.
+
+A run is kept in ``results/docs-notebooks``. It is used again while the digest of the source is
+the same. Runs of `make demo` of the same source are used, too.
+"""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import yaml
+
+from pmlkit.batch import runner
+from pmlkit.batch.job import read_record, source_digest
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results"
+NAME = "docs-notebooks"
+# Parameters that differ here from the notebook's own, so that the build stays short.
+SHORTER = {"10_frontier": {"window": "1s"}}
+_TRACE = re.compile(r'^trace = "([\w-]+)"', re.MULTILINE)
+_INDEX = """# Notebooks
+
+Each notebook calls the package and shows the results. They were executed on bundled recordings when
+the documentation was built. To run one yourself, type `make jupyter` in a clone. To run many, use
+[`pmlkit run`](../howto/batch.md).
+
+| notebook | recording |
+|---|---|
+{rows}
+
+```{{toctree}}
+:hidden:
+
+{names}
+```
+"""
+
+
+def stored():
+    """Return {name: (title, recording)} of the notebooks; the recording is a parameter's value."""
+    found = {}
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"]]
+        text = "\n".join(cells)
+        title, trace = re.search(r"^# (.*)$", text, re.MULTILINE), _TRACE.search(text)
+        found[path.stem] = title[1], trace and trace[1]
+    return found
+
+
+def experiment(folder):
+    """Write the experiment of all notebooks with a recording, and return its path."""
+    runs = [
+        {"notebook": name, "traces": [trace], "parameters": SHORTER.get(name, {})}
+        for name, (_, trace) in stored().items()
+        if trace
+    ]
+    path = folder / f"{NAME}.yaml"
+    path.write_text(yaml.safe_dump({"title": "The notebooks of the documentation", "runs": runs}))
+    return path
+
+
+def run(folder):
+    """Run what is not done by this source, and return {notebook's name: its executed file}."""
+    planned = runner.plan(experiment(folder), RESULTS)
+    for job in planned.jobs:
+        kept = planned.folder / job.id
+        if not _is_current(kept):
+            shutil.rmtree(kept, ignore_errors=True)
+            if _is_current(RESULTS / "demo" / job.id):
+                shutil.copytree(RESULTS / "demo" / job.id, kept)
+    report = runner.run(planned)
+    for job, record in report.failed:
+        raise RuntimeError(f"{job.notebook}: {record['error']}")
+    return {job.notebook: planned.folder / job.id / f"{job.notebook}.ipynb" for job in planned.jobs}
+
+
+def _is_current(folder):
+    record = read_record(folder)
+    return bool(record) and record["status"] == "done" and record["source"] == source_digest()
+
+
+def make(folder, execute=True):
+    """Fill a folder with the notebooks, executed or as they are stored, and their index."""
+    folder = Path(folder)
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.ipynb"):
+        old.unlink()
+    done = run(folder) if execute else {}
+    rows = []
+    for name, (title, trace) in stored().items():
+        notebook = nbformat.read(done.get(name, ROOT / "notebooks" / f"{name}.ipynb"), as_version=4)
+        nbformat.write(shown(notebook, SHORTER.get(name)), folder / f"{name}.ipynb")
+        rows.append(f"| [{title}]({name}.ipynb) | {trace or ''} |")
+    text = _INDEX.format(rows="\n".join(rows), names="\n".join(stored()))
+    (folder / "index.md").write_text(text)
+
+
+def shown(notebook, parameters=None):
+    """Return a notebook without what only a run needs: paths of this machine, times, messages."""
+    cells = []
+    for cell in notebook.cells:
+        if "injected-parameters" in cell.metadata.get("tags", ()):
+            if not parameters:
+                continue
+            cell.source = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
+        cell.metadata.pop("papermill", None)
+        if cell.cell_type == "code":
+            cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
+        cells.append(cell)
+    notebook.cells = cells
+    notebook.metadata.pop("papermill", None)
+    notebook.metadata.pop("widgets", None)
+    return notebook

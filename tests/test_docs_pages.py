@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the check of built pages refuses, and how formulas and notebooks get onto a page."""
+
+import importlib
+import re
+import sys
+
+import nbformat
+import pytest
+from tree import ROOT
+
+pytest.importorskip("sphinx", reason="needs the extra docs")
+sys.path.insert(0, str(ROOT / "docs"))  # as docs/conf.py does
+answers, executed, gallery, pages = map(
+    importlib.import_module, ("answers", "executed", "gallery", "pages")
+)
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<code>pmlkit record –list</code>",
+        '<script src="https://example.org/x.js"></script>',
+        '<link rel="stylesheet" href="//example.org/x.css"/>',
+        '<img alt="x" src="http://example.org/x.png">',
+    ],
+)
+def test_a_page_that_cannot_be_copied_or_needs_the_network_is_refused(html):
+    assert len(pages.problems(f"<p>{html}</p>")) == 1
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<code>pmlkit record --list</code> 5–10, and – alone",
+        '<a href="https://example.org/">x</a><script src="_static/x.js"></script>',
+        '<script>f("https://example.org/–x")</script>',
+    ],
+)
+def test_links_and_ranges_are_no_problem(html):
+    assert pages.problems(html) == []
+
+
+def test_smart_quotes_are_off():
+    assert re.search(
+        r"^smartquotes = False$", (ROOT / "docs" / "conf.py").read_text(), re.MULTILINE
+    )
+
+
+def test_each_figure_of_the_package_is_in_the_gallery():
+    functions = {function for function, _, _ in gallery.entries().values()}
+    assert functions == set(gallery.HOMES)
+
+
+def test_the_code_of_an_entry_makes_its_figure():
+    function, command, code = gallery.entries()["heat"]
+    assert command == "    pmlkit plot hotcold heat -o heat\n"
+    assert gallery.draw(code).data is not None and function == "heat_map"
+
+
+def test_each_notebook_has_a_title_and_a_recording_or_none():
+    found = executed.stored()
+    assert set(found) == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert found["02_working_set"][1] == "redis"
+
+
+def test_a_shown_notebook_has_neither_injected_cells_nor_messages():
+    new = nbformat.v4
+    out = [
+        new.new_output("stream", name="stderr", text="warning"),
+        new.new_output("stream", name="stdout", text="result"),
+    ]
+    cells = [
+        new.new_markdown_cell("text"),
+        new.new_code_cell("x = 1", metadata={"tags": ["injected-parameters"]}),
+        new.new_code_cell("print(x)", outputs=out, metadata={"papermill": {"duration": 1}}),
+    ]
+    notebook = new.new_notebook(cells=cells, metadata={"papermill": {}, "widgets": {}})
+    text, code = executed.shown(notebook).cells
+    assert text.source == "text"
+    assert [one["text"] for one in code.outputs] == ["result"]
+    assert not code.metadata and not notebook.metadata
+
+
+def test_a_parameter_of_the_build_is_shown():
+    cell = nbformat.v4.new_code_cell("trace = '/x'", metadata={"tags": ["injected-parameters"]})
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    assert executed.shown(notebook, {"window": "1s"}).cells[0].source == "window = '1s'"
+
+
+def test_each_question_has_an_answer_and_a_command():
+    parts = re.split(r"^### ", answers.PAGE.read_text(), flags=re.MULTILINE)[1:]
+    assert len(parts) > 15
+    for part in parts:
+        assert len(re.findall(r"^    pmlkit ", part, re.MULTILINE)) == 1, part
+    assert {"advise", "mrc", "diff"} <= set(answers.shown())
+
+
+def test_an_answer_is_what_comes_before_the_table():
+    assert answers.first_lines("One.  \nTwo.\n\na  b\n1  2\n") == "One.\nTwo.\n"
+    assert answers.first_lines("a\n" * 9, lines=2) == "a\na\n"
+
+
+def test_a_shown_answer_is_run(tmp_path, monkeypatch):
+    page = "    pmlkit info hotcold\n\n```{literalinclude} _figures/answers/info.txt\n```\n"
+    monkeypatch.setattr(answers, "PAGE", tmp_path / "q.md")
+    answers.PAGE.write_text(page)
+    answers.make(tmp_path)
+    assert "hotcold" in (tmp_path / "answers" / "info.txt").read_text()
