@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.selection import deed, time_ns
+from pmlkit.selection import deed, times_ns
 from pmlkit.trace.summary import source_text
 from pmlkit.units import format_bytes, format_ns, parse_window
 
@@ -219,7 +219,7 @@ def _allocated(trace: Trace, selection: Selection) -> int | None:
     """Return the most that the guest had allocated in the part of the trace, bytes."""
     if trace.guest is None:
         return None
-    start, end = time_ns(selection.get("start")), time_ns(selection.get("end"))
+    start, end = times_ns(trace, **selection)
     last = trace.duration_ns if end is None else end
     inside = trace.guest["t_ns"].between(start or 0, last)
     values = trace.guest.loc[inside, "allocated_bytes"]

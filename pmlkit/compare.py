@@ -18,10 +18,11 @@ import pandas as pd
 from pmlkit import progress, recordings, techniques
 from pmlkit.costs import prices
 from pmlkit.errors import ClocksDiffer, NeedsError, UsageError
-from pmlkit.selection import time_ns
+from pmlkit.selection import times_ns
 from pmlkit.techniques import scores
 from pmlkit.techniques.runs import time_scale, within
 from pmlkit.timeline import timeline
+from pmlkit.trace.annotation import is_named
 from pmlkit.trace.schema import PAGE_SIZE
 from pmlkit.units import format_bytes, format_ns, parse_duration_ns
 
@@ -337,7 +338,7 @@ def _ending_workers(others: set[BaseProcess]) -> Iterator[None]:
 def _compare_on(plan: Plan, path: Path) -> dict[str, pd.DataFrame]:
     """Return the tables of a `Comparison` for one trace."""
     trace = recordings.open_trace(path)
-    first, stop = trace.rounds_between(*plan.span)
+    first, stop = trace.rounds_between(*times_ns(trace, plan.start, plan.end))
     recorded = techniques.Recorded.of(trace)
     recorded = replace(recorded, time=recorded.time.given(plan.ns_per_insn))
     timeline(trace).size(plan.window)  # raises if the trace cannot resolve T
@@ -497,7 +498,9 @@ class Plan:
         if self.ns_per_insn is not None and not 0 < self.ns_per_insn < float("inf"):
             raise UsageError(f"an instruction takes {self.ns_per_insn:g} ns: give more than 0")
         parse_duration_ns(self.window)
-        time_ns(self.start), time_ns(self.end)
+        for time in (self.start, self.end):
+            if isinstance(time, str) and not is_named(time):
+                parse_duration_ns(time)
         for name in self.techniques:
             techniques.make(name)
         if not isinstance(self.seeds, int) or self.seeds < 1:
@@ -508,24 +511,26 @@ class Plan:
         return self.techniques or tuple(techniques.TECHNIQUES)
 
     @property
-    def span(self) -> tuple[int | None, int | None]:
-        """`start` and `end` in nanoseconds."""
-        return time_ns(self.start), time_ns(self.end)
-
-    @property
     def is_part(self) -> bool:
         """Whether less than the whole recording may be scored."""
-        return self.span != (None, None)
+        return (self.start, self.end) != (None, None)
 
     @property
     def part_caption(self) -> str:
         """The part, for a caption, if there is one."""
         if not self.is_part:
             return ""
-        start, end = self.span
-        until = "the end" if end is None else format_ns(end)
-        since = f"windows from {format_ns(start or 0)} to {until}"
+        until = "the end" if self.end is None else _words(self.end)
+        since = f"windows from {_words(self.start or 0)} to {until}"
         return f"; {since}, watched from the recording's start"
+
+
+def _words(time: str | int) -> str:
+    """Write a time: as a duration, or by the phase that it is named after."""
+    if isinstance(time, str) and is_named(time):
+        which, _, name = time.partition(":")
+        return f"the {'start' if which == 'mark' else 'end'} of phase {name}"
+    return format_ns(parse_duration_ns(time) if isinstance(time, str) else time)
 
 
 def plan(

@@ -193,7 +193,7 @@ def between(
     if len(traces) != 2:
         raise UsageError(f"a comparison is of 2 recordings, and there are {len(traces)}: give two")
     differences = _comparable(traces, min_count, selection)
-    window = common_window(traces, window, selection.get("start"), selection.get("end"))
+    window = common_window(traces, window, **selection)
     windows = {
         label: workingset.estimate(trace, window, step, min_count, **selection)
         for label, trace in traces.items()

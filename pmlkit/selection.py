@@ -8,8 +8,11 @@ kinds : str, int or Kind
     mask; ``"rwx"`` if left out. A page counts once, even if it was used in several of these ways. A
     PML log has writes only.
 start, end : str, int or None
-    Select only the rounds between these times, ``"2s"`` or nanoseconds. Windows do not extend to
-    before `start`.
+    Select only the rounds between these times: ``"2s"``, nanoseconds, or names as of
+    `pmlkit.trace.annotation` (``"mark:NAME"``, where a phase starts; ``"end:NAME"``, where it
+    ends). Windows do not extend to before `start`.
+phase : str or None
+    Select only this phase, in place of `start` and `end`.
 region : str or None
     Select only the frames of this region.
 page_tables : "drop", "keep" or "expand"
@@ -36,9 +39,10 @@ from pmlkit.kernels.by_page import References
 from pmlkit.kernels.pages import grown, numbered
 from pmlkit.timeline import Timeline, timeline
 from pmlkit.trace import arrow
+from pmlkit.trace.annotation import bounds, time_ns
 from pmlkit.trace.kinds import Kind, parse_kinds
 from pmlkit.trace.schema import SAMPLED
-from pmlkit.units import format_ns, parse_duration_ns
+from pmlkit.units import format_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -48,7 +52,7 @@ if TYPE_CHECKING:
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Gfns, Ints
 
-__all__ = ["Part", "Selection", "Stream", "deed", "select", "stream", "time_ns"]
+__all__ = ["Part", "Selection", "Stream", "deed", "select", "stream", "time_ns", "times_ns"]
 
 
 class Selection(TypedDict, total=False):
@@ -59,6 +63,7 @@ class Selection(TypedDict, total=False):
     end: str | int | None
     region: str | None
     page_tables: str
+    phase: str | None
 
 
 class Entries(TypedDict):
@@ -221,6 +226,7 @@ def stream(
     end: str | int | None = None,
     region: str | None = None,
     page_tables: str = "drop",
+    phase: str | None = None,
 ) -> Stream:
     """Select uses of a trace; `pmlkit.selection` describes the parameters.
 
@@ -233,7 +239,7 @@ def stream(
         hint = "pmlkit reads NAME.trace --method sample makes an estimate of it"
         raise NeedsError(trace, "accesses of all frames, but a sample's", hint)
     mask = _mask(trace, kinds, page_tables)
-    span = time_ns(start), time_ns(end)
+    span = times_ns(trace, start, end, phase)
     first, stop = trace.rounds_between(*span)
     if first == stop and trace.n_rounds:
         lasts = format_ns(trace.duration_ns)
@@ -261,6 +267,24 @@ def _mask(trace: Trace, kinds: str | int | None, page_tables: str) -> int | None
     return mask | Kind.PAGE_TABLE if page_tables == "keep" and mask & Kind.WRITE else mask
 
 
-def time_ns(time: str | int | None) -> int | None:
-    """Return a time as nanoseconds; parse text, and keep None."""
-    return parse_duration_ns(time) if isinstance(time, str) else time
+def times_ns(
+    trace: Trace,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    phase: str | None = None,
+    **_others: object,
+) -> tuple[int | None, int | None]:
+    """Return the times between which a selection takes rounds, ns; None stays None.
+
+    Raises
+    ------
+    UsageError
+        If `phase` is given with `start` or `end`, or a time is none.
+    UnknownName
+        If the trace has no such phase.
+    """
+    if phase is None:
+        return time_ns(trace, start), time_ns(trace, end)
+    if (start, end) != (None, None):
+        raise UsageError("a phase has a start and an end: leave out --start and --end")
+    return bounds(trace, phase)

@@ -29,9 +29,11 @@ from pmlkit.units import format_bytes, format_ns, parse_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Unpack
 
     import pandas as pd
 
+    from pmlkit.selection import Selection
     from pmlkit.types import PathLike
     from pmlkit.units import Window
 
@@ -207,9 +209,8 @@ def _rounds(trace: Trace) -> str:
 def common_window(
     traces: Mapping[str, Trace],
     window: str | int | Window | None = None,
-    start: str | int | None = None,
-    end: str | int | None = None,
     wanted_ns: int = SECOND,
+    **selection: Unpack[Selection],
 ) -> Window:
     """Return the T that several recordings are looked at with.
 
@@ -217,10 +218,10 @@ def common_window(
     ----------
     window : str, int or Window, optional
         By default the shortest of those that `timeline.default_window` chooses for each.
-    start, end : str, int or None
-        Of the part of each recording.
     wanted_ns : int
         The default T, if all can resolve it.
+    **selection
+        The part of each recording, as of `pmlkit.selection`.
 
     Raises
     ------
@@ -228,7 +229,7 @@ def common_window(
         If T is in rounds, and rounds differ between the recordings.
     """
     if window is None:
-        parts = [stream(trace, start=start, end=end).timeline for trace in traces.values()]
+        parts = [stream(trace, **selection).timeline for trace in traces.values()]
         defaults = [default_window(part, wanted_ns) for part in parts]
         timed = [one for one in defaults if one.ns is not None]
         window = min(timed, key=lambda one: one.length) if timed else defaults[0]

@@ -102,7 +102,7 @@ def estimate(
     check_count("min_count", min_count, "uses")
     if isinstance(trace, Mapping):
         traces = labelled(trace)
-        window = common_window(traces, window, selection.get("start"), selection.get("end"))
+        window = common_window(traces, window, **selection)
         return stacked(estimate, traces, window, step, min_count, **selection)
     source, names = stream(trace, **selection), trace.region_names
     window = default_window(source.timeline) if window is None else window

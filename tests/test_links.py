@@ -14,6 +14,7 @@ import pytest
 from tree import ROOT, tracked
 
 from pmlkit.cli.app import cli
+from pmlkit.figures import catalogue
 
 LINK = re.compile(r"(?<!\\)!?\[[^\]]*\]\(([^()\s]+)\)")
 URL = re.compile(r"https?://[^\s)>\]\"'`,]+")
@@ -56,6 +57,9 @@ def test_links_lead_somewhere(path):
             continue
         file, _, anchor = target.partition("#")
         there = (path.parent / file).resolve() if file else path
+        if there.parent == ROOT / "docs" / "_figures" / "gallery":  # the build fills it
+            assert there.stem in catalogue.FIGURES, target
+            continue
         if there.parent.name == "_figures":
             assert there.stem in figures(), target
             continue

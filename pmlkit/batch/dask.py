@@ -33,6 +33,7 @@ from pmlkit.batch.job import (
     write_record,
 )
 from pmlkit.errors import PmlkitError, UsageError
+from pmlkit.trace import annotation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
@@ -114,7 +115,11 @@ class Cluster:
     def _submit(self, job: Job, missing: Missing | None = None) -> Future[Answer]:
         """Submit a run; if a worker lacks traces, to that worker and with them."""
         wanted = missing.digests if missing else ()
-        packed = {t.digest: _pack(Path(t.path), _file(t)) for t in job.traces if t.digest in wanted}
+        traces = [trace for trace in job.traces if trace.digest in wanted]
+        if annotated := [t.path for t in traces if annotation.seal(t.path)]:
+            what = f"{annotated[0]} was given phases, which a worker without it would not have"
+            raise UsageError(f"{what}: remove them, or share the folder with all workers")
+        packed = {trace.digest: _pack(Path(trace.path), _file(trace)) for trace in traces}
         return self.client.submit(
             on_worker,
             job,

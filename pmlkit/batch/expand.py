@@ -26,7 +26,7 @@ from pmlkit.batch.notebook import notebooks_folder
 from pmlkit.batch.schema import LIMIT_RUNS
 from pmlkit.errors import FileRefused, PmlkitError, TraceNotFound, UsageError, output_error
 from pmlkit.files import read_regular
-from pmlkit.trace import manifest
+from pmlkit.trace import annotation, manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -222,7 +222,7 @@ def _job(
 ) -> Job:
     path, document = notebook
     cells = [[cell["cell_type"], cell["source"]] for cell in document["cells"]]
-    named = [[trace.name, trace.digest] for trace in traces]
+    named = [[trace.name, trace.digest, *annotation.seal(trace.path)] for trace in traces]
     identity = [path.stem, cells, parameters, named, entry.together, needs, __version__]
     return Job(
         id=_digest(identity)[:ID_LENGTH],

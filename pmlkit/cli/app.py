@@ -21,6 +21,7 @@ from click import Choice, IntRange
 
 from pmlkit import signals
 from pmlkit.cli.advise import advise
+from pmlkit.cli.annotate import annotate
 from pmlkit.cli.collect import collect
 from pmlkit.cli.compare import compare
 from pmlkit.cli.corpus import corpus
@@ -135,6 +136,7 @@ def doctor(ctx: click.Context, capabilities: tuple[str, ...], as_json: bool) -> 
 
 
 cli.add_command(advise)
+cli.add_command(annotate)
 cli.add_command(calibrate)
 cli.add_command(collect)
 cli.add_command(compare)

@@ -21,7 +21,7 @@ from pmlkit.cli.options import (
     only_answer,
     option,
     output,
-    span,
+    span_of_paths,
 )
 from pmlkit.cli.show import show
 from pmlkit.errors import TraceNotFound, UsageError
@@ -55,7 +55,7 @@ _EXPERIMENTS = (".yaml", ".yml")
         "auto: VMware's 30 s become T; 1: as published.  [default: auto]")  # fmt: skip
 @option("--seeds", type=IntRange(1), default=None, help="Runs of what draws random numbers.  "
         "[default: 5]")  # fmt: skip
-@span
+@span_of_paths
 @option("--ns-per-insn", default=None, type=FloatRange(0, min_open=True), help="How long an "
         "instruction takes on the machine of a TRACE that does not say it: for "
         "overheads.")  # fmt: skip

@@ -11,7 +11,6 @@ import click
 from click import Choice, FloatRange, IntRange
 
 from pmlkit.cli.options import (
-    DURATION,
     MEMORY,
     PATH,
     TRACE,
@@ -23,6 +22,7 @@ from pmlkit.cli.options import (
     option,
     output,
     overwrite,
+    span_of_paths,
 )
 from pmlkit.cli.show import show
 from pmlkit.errors import UsageError
@@ -66,8 +66,7 @@ EXAMPLES = example(
 @option("--compose", "pattern", type=Choice(["daily", "bursty", "walk"]), help="Write a log that "
         "is composed of TRACE's phases.")  # fmt: skip
 @option("--hours", default=72, type=IntRange(1), help="Of the composed log.")
-@option("--start", type=DURATION, help="Leave out what is earlier.")
-@option("--end", type=DURATION, help="Leave out what is later: forecast from there.")
+@span_of_paths
 @overwrite
 @only_answer
 @as_json

@@ -54,7 +54,7 @@ def export(
     format: str | None,
     output: str | None,
     list_them: bool,
-    start: int | None,
+    start: str | int | None,
     end: str | int | None,
     as_json: bool,
     **options: Any,
@@ -70,9 +70,13 @@ def export(
         raise UsageError("name a TRACE, a FORMAT (`pmlkit export --list` has them) and -o FILE")
     from pmlkit import interop
     from pmlkit.cli import console
+    from pmlkit.selection import times_ns
+    from pmlkit.trace.reader import Trace
 
     with console.busy("writing", quiet=as_json):
-        count = interop.export(trace, format, output, start_ns=start, end_ns=end, **options)
+        opened = Trace.open(trace)
+        start_ns, end_ns = times_ns(opened, start, end)
+        count = interop.export(opened, format, output, start_ns=start_ns, end_ns=end_ns, **options)
     line = f"{output}: {count:,} {interop.FORMATS[format].unit}"
     show(as_json, {"path": output, "count": count}, click.echo, line, indent=None)
 

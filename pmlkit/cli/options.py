@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 from importlib import import_module
@@ -15,10 +16,11 @@ from pmlkit import progress
 from pmlkit.errors import PmlkitError, UsageError, closest, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any, TypeAlias
 
     from pmlkit.trace.reader import Trace
+    from pmlkit.types import Json
 
     Command: TypeAlias = Callable[..., object]
     Declaration: TypeAlias = Callable[[Command], Command]
@@ -41,6 +43,17 @@ class _Parsed(click.ParamType):  # type: ignore[type-arg]
             return getattr(units, self.function)(value)
         except UsageError as error:
             self.fail(str(error), param, ctx)
+
+
+class _Time(click.ParamType):  # type: ignore[type-arg]
+    """A time of a trace: a duration, which becomes ns, or ``mark:PHASE``, which stays a text."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from pmlkit.trace.annotation import is_named
+
+        return value if is_named(value) else DURATION.convert(value, param, ctx)
 
 
 class _Memory(click.ParamType):  # type: ignore[type-arg]
@@ -149,6 +162,7 @@ class _Setting(click.ParamType):  # type: ignore[type-arg]
 # An unreadable path is not wrong usage (exit code 2): opening it raises the error.
 PATH = click.Path(readable=False)
 DURATION = _Parsed("time", "parse_duration_ns")
+TIME = _Time()
 WINDOW = _Parsed("window", "parse_window")
 MEMORY = _Memory()
 SIZE, PAGES = _Size(), _Size(none=True)
@@ -190,6 +204,10 @@ def of_trace(what: Callable[[Trace], Iterable[str]]) -> Callable[..., list[str]]
     return complete
 
 
+def _named_phases(trace: Trace) -> list[str]:
+    return [phase["name"] for phase in trace.phase_starts if phase["name"]]
+
+
 def example(*lines: str) -> str:
     """Format a command's examples for the end of its help."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
@@ -222,10 +240,92 @@ def echo(text: str, err: bool = False) -> None:
     click.echo(visible(text), err=err)
 
 
-def span(command: Command) -> Command:
-    """Declare ``--start`` and ``--end``."""
-    command = option("--end", type=DURATION, help="Leave out what is later.")(command)
-    return option("--start", type=DURATION, help="Leave out what is earlier.")(command)
+def span(command: Command, opened: bool = True) -> Command:
+    """Declare the options that choose a part of a trace: ``--start``, ``--end``, ``--phase``...
+
+    The command gets ``start`` and ``end``, which may name a phase. If ``--phase`` defines phases,
+    its traces are `opened` and have these phases, instead of paths.
+    """
+
+    @functools.wraps(command)
+    def chosen(*arguments: Any, phases: tuple[str, ...], between: Any, **options: Any) -> object:
+        given = {name: options[name] for name in ("start", "end") if options[name] is not None}
+        if bool(phases) + bool(between) + bool(given) > 1:
+            raise UsageError("--phase, --between, and --start with --end choose a part: take one")
+        if between:
+            options["start"], options["end"] = (f"mark:{name}" for name in between)
+        if phases:
+            traces = {"trace", "traces"} & options.keys() if opened else set()
+            options |= _of_phases(phases, {name: options[name] for name in traces})
+        return command(*arguments, **options)
+
+    for declare in _SPAN:
+        chosen = declare(chosen)  # type: ignore[assignment]
+    return chosen
+
+
+_SPAN = (
+    option("--between", nargs=2, metavar="MARK MARK", shell_complete=of_trace(_named_phases),
+           help="From where one phase starts to where another one does."),
+    option("--phase", "phases", multiple=True, metavar="NAME[=START..END]",
+           shell_complete=of_trace(_named_phases), help="Look at this phase only, NAME#2 for the "
+           "second one; load=2s..5s names a part. Several have to follow one another."),
+    option("--end", type=TIME, metavar="TIME", help="Leave out what is later: 8s, or mark:PHASE, "
+           "end:PHASE."),
+    option("--start", type=TIME, metavar="TIME", help="Leave out what is earlier: 2s, or "
+           "mark:PHASE, end:PHASE."),
+)  # fmt: skip
+
+
+def span_of_paths(command: Command) -> Command:
+    """Declare the options of `span` for a command that opens its traces itself."""
+    return span(command, opened=False)
+
+
+def _of_phases(phases: Sequence[str], given: Json) -> Json:
+    """Return what ``--phase`` stands for: ``start`` and ``end``, and traces with phases."""
+    from pmlkit.trace import annotation
+
+    traces = {name: value for name, value in given.items() if value}
+    defined = [annotation.parse(text) for text in phases if _defines(text)]
+    if defined and len(defined) < len(phases):
+        raise UsageError("--phase names phases, or defines them as NAME=START..END: not both")
+    if defined:
+        defined.sort(key=lambda span: span.start_ns)
+        annotation.check_met(defined)
+        if not traces:
+            return {"start": defined[0].start_ns, "end": defined[-1].end_ns}
+        named = {name: _with_phases(value, defined) for name, value in traces.items()}
+        names = [span.name for span in defined]
+        last = f"{names[-1]}#{names.count(names[-1])}" if names.count(names[-1]) > 1 else names[-1]
+        first = f"{names[0]}#1" if names.count(names[0]) > 1 else names[0]
+        return {"start": f"mark:{first}", "end": f"end:{last}", **named}
+    if len(phases) > 1 and not traces:
+        raise UsageError("several phases: define them as NAME=START..END, or take --between")
+    for path in _flat(traces) if len(phases) > 1 else []:
+        annotation.check_joined(_open(path), phases)
+    return {"start": f"mark:{phases[0]}", "end": f"end:{phases[-1]}"}
+
+
+def _defines(text: str) -> bool:
+    return ".." in text.rpartition("=")[2] and "=" in text
+
+
+def _flat(traces: Json) -> list[Any]:
+    values = (value if isinstance(value, tuple) else (value,) for value in traces.values())
+    return [path for value in values for path in value]
+
+
+def _open(path: Any) -> Trace:
+    from pmlkit.recordings import open_trace
+
+    return open_trace(path)
+
+
+def _with_phases(value: Any, phases: Sequence[Any]) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_with_phases(path, phases) for path in value)
+    return _open(value).with_phases(phases)
 
 
 def kinds(**more: Any) -> Declaration:

@@ -42,7 +42,8 @@ def wss(
     from pmlkit.cli import console
 
     with console.busy("counting pages", quiet=as_json):
-        common = several.common_window(traces, window, how["start"], how["end"])
+        part = {name: value for name, value in how.items() if name != "min_count"}
+        common = several.common_window(traces, window, **part)
         found = {
             label: replace(answers.working_set(trace, common, step, **how), name=label)
             for label, trace in traces.items()

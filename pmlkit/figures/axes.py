@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from pmlkit.selection import time_ns
+from pmlkit.selection import times_ns
 from pmlkit.timeline import timeline
 from pmlkit.trace.schema import ADDRESSES
 
@@ -148,7 +148,7 @@ def _plain(value: float) -> str:
 
 def time_limits(trace: Trace, start: Time, end: Time) -> tuple[int, int]:
     """Return `start` and `end` ("2s", nanoseconds or None) in nanoseconds, within the trace."""
-    start_ns, end_ns, last = time_ns(start), time_ns(end), trace.duration_ns
+    (start_ns, end_ns), last = times_ns(trace, start, end), trace.duration_ns
     return start_ns or 0, last if end_ns is None else min(end_ns, last)
 
 

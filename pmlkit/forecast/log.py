@@ -21,6 +21,7 @@ import numpy as np
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.kernels import by_page
 from pmlkit.reads.sampled import ONE_IN, sampled
+from pmlkit.selection import times_ns
 from pmlkit.timeline import Timeline, timeline
 from pmlkit.trace.kinds import is_page_table
 from pmlkit.trace.schema import DRAWN, SAMPLED
@@ -153,8 +154,8 @@ def step_of(trace: Trace, window: str | int, parts: int) -> int | None:
 def read(
     trace: Trace,
     program: str | None = None,
-    start: int | None = None,
-    end: int | None = None,
+    start: str | int | None = None,
+    end: str | int | None = None,
     inputs: str = "pml",
     step_ns: int | None = None,
 ) -> Log:
@@ -167,8 +168,8 @@ def read(
     program : str, optional
         Logs of one program are left out together. Default: the first word of the domain's name, so
         that ``redis`` and ``redis-tides`` are one program.
-    start, end : int, optional
-        Read only rounds that overlap this range, ns.
+    start, end : str or int, optional
+        Read only rounds between these times, as of `pmlkit.selection`.
     inputs : str
         One of `INPUTS`. The sample is Xen's draw 0: the same frames in every round.
     step_ns : int, optional
@@ -187,16 +188,17 @@ def read(
     round_ns = step_ns or log.resolution_ns or timeline(log).resolution_ns
     if round_ns is None:
         raise NeedsError(log, "rounds of a length in time", "record with --window in ms")
-    first, stop = log.rounds_between(start, end)
+    start_ns, end_ns = times_ns(trace, start, end)
+    first, stop = log.rounds_between(start_ns, end_ns)
     if first == stop:
         raise UsageError(f"the trace {log.path} has no round between start and end: widen them")
-    entries = log.entries(["round", "gfn", "kind"], start, end)
+    entries = log.entries(["round", "gfn", "kind"], start_ns, end_ns)
     rounds = log.rounds.iloc[first:stop]
     step, n_steps = _steps(rounds, round_ns)
     entry_step = step[entries["round"].to_numpy().astype(np.int64) - first]
     complete = entry_step < n_steps
     composed = log.meta.options.get("composed")
-    touched, one_in, used = _accesses(trace, inputs, (start, end), round_ns)
+    touched, one_in, used = _accesses(trace, inputs, (start_ns, end_ns), round_ns)
     return Log(
         name=trace.path.name.removesuffix(".trace"),
         program=program or _program(log, composed),

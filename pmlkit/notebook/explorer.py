@@ -186,7 +186,7 @@ class Explorer:
         if window is not None:
             self.window.value = self._nearest(window)
         self.min_count.value = min_count
-        ends = [time_ns(edge) for edge in time]
+        ends = [time_ns(self._first.trace, edge) for edge in time]
         whole = self.time.min, self.time.max
         self.time.value = tuple(
             edge if ns is None else min(max(ns / 1e9, whole[0]), whole[1])

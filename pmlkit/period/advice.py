@@ -34,7 +34,7 @@ from pmlkit.kernels.by_time import Reuse
 from pmlkit.kernels.pages import grown
 from pmlkit.period.costs import BUFFER_ENTRIES, ENTRY_BYTES, Constants, from_trace
 from pmlkit.period.kvm import is_kvms
-from pmlkit.selection import stream, time_ns
+from pmlkit.selection import stream, times_ns
 from pmlkit.trace.schema import PAGE_SIZE
 from pmlkit.units import format_bytes, format_ns
 
@@ -240,7 +240,7 @@ def advise(
 
 
 def _check_length(trace: Trace, start: str | int | None, end: str | int | None) -> None:
-    first, stop = trace.pml.rounds_between(time_ns(start), time_ns(end))
+    first, stop = trace.pml.rounds_between(*times_ns(trace, start, end))
     if stop - first < 4:
         what = "4 rounds or more between start and end"
         raise NeedsError(trace, what, "choose a longer part, or collect for longer")

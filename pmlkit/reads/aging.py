@@ -26,7 +26,7 @@ from pmlkit.errors import FileRefused, NeedsError, UsageError
 from pmlkit.files import read_regular
 from pmlkit.pagetables import PAGES_OF_A_TABLE, is_marked
 from pmlkit.reads.page_sets import Sets, of_log, sets, unseen, window_sizes
-from pmlkit.selection import time_ns
+from pmlkit.selection import times_ns
 from pmlkit.timeline import Windows
 from pmlkit.trace.schema import HOST_CLOCK
 
@@ -122,7 +122,7 @@ def estimate(
     UsageError
         If no interval lies within the trace.
     """
-    span = time_ns(start), time_ns(end)
+    span = times_ns(trace, start, end)
     first, stop = trace.rounds_between(*span)
     begins, ends = (c[first:stop] for c in _on_host(trace))
     since = table["clock_ns"] - table["length_ns"]

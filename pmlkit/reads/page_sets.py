@@ -13,7 +13,7 @@ from pmlkit import pagetables
 from pmlkit.errors import NeedsError
 from pmlkit.kernels import by_page
 from pmlkit.pagetables import ACCESSED, CLEARED, LEAF, USER
-from pmlkit.selection import time_ns
+from pmlkit.selection import times_ns
 from pmlkit.timeline import Windows, timeline
 from pmlkit.trace.schema import UNSEEN
 
@@ -80,8 +80,8 @@ def sets(trace: Trace, start: str | int | None = None, end: str | int | None = N
         If the log has no marks, or there are no snapshots.
     """
     logged, first, stop = log(trace, start, end)
-    rows = pagetables.entries(trace, time_ns(start), time_ns(end))
-    tables = pagetables.table_frames(trace, rows, time_ns(start), time_ns(end))
+    rows = pagetables.entries(trace, *times_ns(trace, start, end))
+    tables = pagetables.table_frames(trace, rows, *times_ns(trace, start, end))
     written = pagetables.without(*pairs(logged[logged["level"] == 0]), *tables)
     before = _before(rows)
     parts = {
@@ -127,7 +127,7 @@ def log(
 
     If the log is not `marked`, all entries are data.
     """
-    span = time_ns(start), time_ns(end)
+    span = times_ns(trace, start, end)
     entries = trace.pml.to_pandas(["round", "gfn"], *span).drop_duplicates()
     if not marked:
         return entries.assign(level=0), *trace.rounds_between(*span)
@@ -210,7 +210,7 @@ def windows_of(
     end: str | int | None = None,
 ) -> Windows:
     """Return the windows over the rounds from `start` to `end`."""
-    first, stop = trace.rounds_between(time_ns(start), time_ns(end))
+    first, stop = trace.rounds_between(*times_ns(trace, start, end))
     return timeline(trace, first, stop - first).windows(window, step)
 
 
@@ -218,7 +218,7 @@ def unseen(
     trace: Trace, windows: Windows, start: str | int | None = None, end: str | int | None = None
 ) -> Bools:
     """Mask the windows in which an incomplete harvest may have missed a page table."""
-    first, stop = trace.rounds_between(time_ns(start), time_ns(end))
+    first, stop = trace.rounds_between(*times_ns(trace, start, end))
     rounds = np.array(trace.pml.meta.options.get(UNSEEN, []), np.int64)
     rounds = rounds[(rounds >= first) & (rounds < stop)] - first
     mask = np.zeros(len(windows), bool)
@@ -235,7 +235,7 @@ def frame(
     end: str | int | None = None,
 ) -> pd.DataFrame:
     """Create the table that `estimate` returns."""
-    first, stop = trace.rounds_between(time_ns(start), time_ns(end))
+    first, stop = trace.rounds_between(*times_ns(trace, start, end))
     table = pd.DataFrame({"t_ns": windows.t_ns} | vars(columns))
     table.insert(4, "bytes", table["pages"] * trace.meta.domain["page_size"])
     table["asked_ns"] = windows.asked_ns
@@ -276,7 +276,7 @@ def harvested(
     trace : Trace
         The trace whose log marks the page tables.
     """
-    span = time_ns(start), time_ns(end)
+    span = times_ns(trace, start, end)
     first, stop = trace.rounds_between(*span)
     rounds, gfns = pairs(home.to_pandas(["round", "gfn"], *span))
     if not tables:

@@ -129,7 +129,7 @@ def estimate(
         As `pmlkit.reads.estimate` returns it.
     """
     if trace.sample is not None:
-        end = _until(trace.sample, end)
+        end = _until(trace, trace.sample, end)
     touched, one_in, redraw = _looked_at(trace, start, end, one_in, (draw, redraw), touched)
     frames = frames or (sets if tables else of_log)(trace, start, end)
     windows = page_sets.windows_of(trace, window, step, start, end)
@@ -171,9 +171,9 @@ def of_sets(
     return _estimated(*_strata(frames, found, windows, sample), sample[0])
 
 
-def _until(sample: Trace, end: str | int | None) -> int:
+def _until(trace: Trace, sample: Trace, end: str | int | None) -> int:
     """Leave out rounds after the last harvest: the collector was killed in one."""
-    last, asked = int(sample.rounds["t_end_ns"].iloc[-1]), time_ns(end)
+    last, asked = int(sample.rounds["t_end_ns"].iloc[-1]), time_ns(trace, end)
     return last if asked is None else min(asked, last)
 
 
@@ -320,7 +320,7 @@ def average(
         Mean, low and high, pages.
     """
     if trace.sample is not None:
-        end = _until(trace.sample, end)
+        end = _until(trace, trace.sample, end)
     found, one_in, redraw = _looked_at(trace, start, end, one_in, (draw, redraw), touched)
     written = of_log(trace, start, end).written
     n_rounds = max(written.n_rounds, 1)

@@ -27,7 +27,7 @@ import pandas as pd
 from pmlkit.costs import PROCESSORS, Cost
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.kernels.pml import REARM, pml_log
-from pmlkit.selection import time_ns
+from pmlkit.selection import times_ns
 from pmlkit.trace.kinds import Kind
 from pmlkit.trace.reader import Trace
 from pmlkit.trace.writer import TraceWriter
@@ -162,7 +162,7 @@ def simulate(
     access = access if isinstance(access, Trace) else Trace.open(access)
     if access.meta.kind != "access":
         raise NeedsError(access, "accesses", "give an access trace, such as `pmlkit record` writes")
-    span = time_ns(start), time_ns(end)
+    span = times_ns(access, start, end)
     first, stop = access.rounds_between(*span)
     if first == stop and span != (None, None):
         raise UsageError(f"{access.path.name} has no round between --start and --end: change them")

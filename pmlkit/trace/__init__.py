@@ -20,6 +20,7 @@ manifest     reading and writing ``trace.json``, with the checksums of all files
 consistency  checks of tables against each other
 audit        the full check behind `Trace.check`
 summary      facts and phases as text, and the HTML that notebooks show for a trace
+annotation   phases that a trace is given afterwards; times by the names of phases
 known        known answers: what a workload declares, compared with its trace
 """
 

@@ -63,7 +63,7 @@ def measure(trace: Trace) -> list[KnownAnswer]:
     Answers that the trace cannot give are omitted. A PML log contains only writes. An incomplete
     recording gives no answer for its unfinished phase.
     """
-    phases = trace.phase_of_rounds()
+    phases = trace.phase_of_rounds(recorded=True)
     return [
         KnownAnswer(known["phase"], known["region"], known["kind"], int(known["pages"]), pages)
         for known in trace.meta.known

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
@@ -25,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pmlkit.errors import NeedsError, TraceDamaged, UnknownName, UsageError, read_error
-from pmlkit.trace import arrow, consistency, manifest, summary
+from pmlkit.trace import annotation, arrow, consistency, manifest, summary
 from pmlkit.trace.entries import RowsReader
 from pmlkit.trace.kinds import Kind, select_kinds
 from pmlkit.trace.parquet import check_size, read_table, verify
@@ -35,7 +36,7 @@ from pmlkit.trace.writer import TraceWriter
 from pmlkit.units import format_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
     import pandas as pd
@@ -98,17 +99,19 @@ class Trace:
             self.meta = TraceMeta.from_json(document)
         except (UsageError, TypeError) as error:
             raise TraceDamaged(path, manifest.NAME, f"contradicts the format ({error})") from error
+        self._document = document
+        self._given: Sequence[annotation.Span] | None = None  # by `with_phases`
         self._verified: set[str] = set()
         self._reader = RowsReader(self.path, self.files, self._verify)
 
     @classmethod
-    def open(cls, path: PathLike) -> Trace:
+    def open(cls, path: PathLike | Trace) -> Trace:
         """Open the trace at a path.
 
         Parameters
         ----------
-        path : path-like
-            The folder ``NAME.trace``.
+        path : path-like or Trace
+            The folder ``NAME.trace``. A trace that is open is returned.
 
         Raises
         ------
@@ -123,6 +126,8 @@ class Trace:
         >>> trace.meta.domain["name"], trace.phases["name"].tolist()
         ('hotcold', ['start', 'hotcold', 'hot', 'done'])
         """
+        if isinstance(path, Trace):
+            return path
         trace = cls._open(path)
         if SAMPLED in trace.meta.options:
             hint = f"open the log that it belongs to, {trace.path.parent}"
@@ -148,8 +153,8 @@ class Trace:
         """Return the trace's facts and phases as HTML, which notebooks show."""
         return summary.to_html(self)
 
-    def __reduce__(self) -> tuple[Callable[[PathLike], Trace], tuple[Path]]:
-        return Trace.open, (self.path,)
+    def __reduce__(self) -> tuple[Callable[..., Trace], tuple[object, ...]]:
+        return _reopened, (self.path, self._given)
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -160,6 +165,11 @@ class Trace:
             self._verified.add(name)
 
     # The description
+
+    @property
+    def digest(self) -> str:
+        """The digest that seals its ``trace.json``, and so all its files."""
+        return manifest.digest(self._document)
 
     @property
     def duration_ns(self) -> int:
@@ -232,11 +242,43 @@ class Trace:
 
     @property
     def phases(self) -> pd.DataFrame:
-        """Starts of the phases: DataFrame of name, round, t_ns, insn (-1: not known)."""
-        columns: Json = {"name": object, "round": "int64", "t_ns": "int64", "insn": "int64"}
+        """Starts of the phases: DataFrame of name, round, t_ns, insn (-1: not known).
+
+        If `with_phases` or `pmlkit.trace.annotation` gave the trace any, they are these, with gaps
+        named ``""``; else they are the recorded ones, `meta.phases`.
+        """
         import pandas as pd
 
-        return pd.DataFrame(self.meta.phases, columns=list(columns)).astype(columns)
+        columns: Json = {"name": object, "round": "int64", "t_ns": "int64", "insn": "int64"}
+        return pd.DataFrame(self.phase_starts, columns=list(columns)).astype(columns)
+
+    @cached_property
+    def phase_starts(self) -> list[Json]:
+        """The rows of `phases`: mappings of name, round, t_ns and insn."""
+        spans = annotation.load(self) if self._given is None else self._given
+        return self.meta.phases if spans is None else annotation.starts(self, spans)
+
+    def with_phases(self, given: Mapping[str, Any] | Iterable[annotation.Span]) -> Trace:
+        """Return the trace with these phases in place of its own; nothing is written.
+
+        Parameters
+        ----------
+        given : dict of str to (start, end), or iterable of annotation.Span
+            Times are ``"2s"`` or nanoseconds; an end of None is the next start, or the trace's end.
+
+        Raises
+        ------
+        UsageError, NeedsError
+            As of `pmlkit.trace.annotation.checked`.
+
+        Examples
+        --------
+        >>> import pmlkit
+        >>> trace = pmlkit.open("hotcold").with_phases({"a": (0, "1s"), "b": ("1s", None)})
+        >>> trace.phases["name"].tolist()
+        ['a', 'b']
+        """
+        return _reopened(self, annotation.checked(self, given))
 
     @cached_property
     def _rounds(self) -> pd.DataFrame:
@@ -340,8 +382,13 @@ class Trace:
         first = min(np.searchsorted(ends, start_ns, "right"), np.searchsorted(starts, start_ns))
         return min(int(first), stop), stop
 
-    def phase_of_rounds(self) -> Array:
+    def phase_of_rounds(self, recorded: bool = False) -> Array:
         """Name the phase of each round.
+
+        Parameters
+        ----------
+        recorded : bool
+            By the recorded phases, whatever others the trace was given.
 
         Returns
         -------
@@ -349,7 +396,7 @@ class Trace:
             A round in which a phase starts belongs to that phase, or the last of several;
             ``""`` before the first phase.
         """
-        phases = self.meta.phases
+        phases = self.meta.phases if recorded else self.phase_starts
         names = np.array(["", *(phase["name"] for phase in phases)], dtype=object)
         starts = np.array([phase["round"] for phase in phases], np.int64)
         return names[np.searchsorted(starts, np.arange(self.n_rounds), "right")]
@@ -395,7 +442,7 @@ class Trace:
     def _pml(self) -> Trace:
         # The nested trace.json is one of this trace's files, so its digest is checked as well.
         self._verify(manifest.PML_FILE)
-        return Trace.open(self.path / "pml.trace")
+        return _reopened(Trace.open(self.path / "pml.trace"), self._given)
 
     @property
     def pml_is_nested(self) -> bool:
@@ -560,6 +607,13 @@ class Trace:
         from pmlkit.trace.audit import check_trace
 
         return check_trace(self)
+
+
+def _reopened(path: PathLike | Trace, given: Sequence[annotation.Span] | None) -> Trace:
+    """Open a trace, and give it the phases of `Trace.with_phases`."""
+    trace = Trace.open(os.fspath(path))
+    trace._given = given
+    return trace
 
 
 def _checked_columns(what: str, columns: Sequence[str] | None, schema: pa.Schema) -> list[str]:

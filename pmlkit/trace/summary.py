@@ -61,11 +61,15 @@ class Phase(NamedTuple):
 
 
 def phases(trace: Any) -> list[Phase]:
-    """Return the phases of a `Trace`; each lasts until the next one, or the end of the trace."""
-    starts = [*trace.meta.phases, {"t_ns": trace.duration_ns, "round": trace.n_rounds}]
+    """Return the phases of a `Trace`; each lasts until the next one, or the end of the trace.
+
+    Gaps between phases that the trace was given are left out.
+    """
+    starts = [*trace.phase_starts, {"t_ns": trace.duration_ns, "round": trace.n_rounds}]
     return [
         Phase(a["name"], a["t_ns"], b["t_ns"] - a["t_ns"], a["round"], b["round"] - a["round"])
         for a, b in itertools.pairwise(starts)
+        if a["name"] or trace.phase_starts is trace.meta.phases
     ]
 
 

@@ -21,6 +21,8 @@ import pmlkit
 from pmlkit import cli
 from pmlkit.batch import expand, results, runner
 from pmlkit.errors import OutputError, PmlkitError, UsageError
+from pmlkit.trace import annotation
+from pmlkit.trace.reader import Trace
 
 
 @pytest.fixture
@@ -72,6 +74,11 @@ def test_an_id_changes_with_notebook_parameters_trace_and_version(case, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(expand, "__version__", "9.9")
         assert changed()
+    trace = Trace.open(case.parent / "one.trace")
+    annotation.annotate(trace, {"given": (0, None)})
+    assert len(before & set(ids(runner.plan(case)))) == 2
+    annotation.remove(trace)
+    assert not changed()
     write_trace(case.parent / "one.trace", seed=9, overwrite=True)
     assert len(before & set(ids(runner.plan(case)))) == 2
     case.write_text(case.read_text().replace("- 1", "- 3"))

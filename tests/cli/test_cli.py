@@ -25,10 +25,12 @@ READ, WRITE = Kind.READ, Kind.WRITE
 COMMAND = [sys.executable, "-c", "import sys; from pmlkit.cli.app import main; sys.exit(main())"]
 COMMANDS = [
     "advise",
+    "annotate",
     "calibrate",
     "collect",
     "compare",
     "corpus",
+    "diff",
     "doctor",
     "export",
     "forecast",
@@ -153,7 +155,7 @@ def test_every_command_has_help_with_an_example_and_json(run, name):
 
 
 # Commands that take a trace, and all of it: they check it, or hand it on.
-WHOLE_TRACES = {"advise", "frontier", "info"}
+WHOLE_TRACES = {"advise", "annotate", "frontier", "info"}
 
 
 def leaf(name):
@@ -169,7 +171,7 @@ def test_every_command_that_reads_a_trace_takes_a_part_of_it(name):
     options = {o for p in leaf(name).params for o in p.opts}
     arguments = {param.name for param in leaf(name).params if isinstance(param, click.Argument)}
     reads = bool(arguments & {"trace", "traces"}) and name not in WHOLE_TRACES
-    assert ({"--start", "--end"} <= options) == reads
+    assert ({"--start", "--end", "--phase", "--between"} <= options) == reads
 
 
 @pytest.mark.parametrize("name", LEAVES)
