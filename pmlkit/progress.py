@@ -47,6 +47,7 @@ __all__ = [
     "Reporter",
     "Task",
     "Terminal",
+    "can_print",
     "has_user",
     "note",
     "over",
@@ -273,12 +274,13 @@ class Terminal(Reporter):
         share = self.share()
         if share is None:
             return ""
-        full, empty = ("━", "╌") if _can_print(self.stream, "━╌") else ("#", "-")
+        full, empty = ("━", "╌") if can_print(self.stream, "━╌") else ("#", "-")
         columns = round(BAR * share)
         return full * columns + empty * (BAR - columns) + "  "
 
 
-def _can_print(stream: IO[str], text: str) -> bool:
+def can_print(stream: IO[str], text: str) -> bool:
+    """Return whether a stream's encoding has these characters."""
     try:
         text.encode(getattr(stream, "encoding", None) or "ascii")
     except (UnicodeEncodeError, LookupError):

@@ -8,6 +8,7 @@ options  options that several commands share
 show     print a result, as JSON or as people read it
 console  tables and progress on the terminal
 live     a running collection on the terminal
+terminal a figure as text
 plans    an experiment and its report, as text and as JSON
 collect, compare, forecast, interop, lab, mrc, period, reads, record, run
          one or more commands each

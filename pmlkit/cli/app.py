@@ -232,19 +232,27 @@ def wss(
     show(as_json, value, console.answer, found.lines, *rows)
 
 
-@cli.command(epilog=example("pmlkit plot --list", "pmlkit plot data/hotcold.trace wss -o f/hot"))
+@cli.command(epilog=example("pmlkit plot --list", "pmlkit plot hotcold wss --terminal",
+                            "pmlkit plot data/hotcold.trace wss -o f/hot"))  # fmt: skip
 @click.argument("trace", type=TRACE, required=False)
 @click.argument("figure", required=False, shell_complete=names("pmlkit.figures.catalogue:FIGURES"))
 @drawing("Write it")
 @option("--list", "list_them", is_flag=True, help="List the figures, a line each.")
 @option("--window", type=WINDOW, help="T, where the figure has one.")
 @option("--columns", default=1, type=IntRange(1, 2), help="Of the paper, that it spans.")
+@option("--terminal", is_flag=True, help="Print it as text: wss, heat or mrc.")
 @span
 @as_json
 def plot(
-    trace: Trace, figure: str, output: str, list_them: bool, as_json: bool, **how: Any
+    trace: Trace,
+    figure: str,
+    output: str,
+    list_them: bool,
+    terminal: bool,
+    as_json: bool,
+    **how: Any,
 ) -> None:
-    """Draw FIGURE of TRACE, fit for a paper."""
+    """Draw FIGURE of TRACE for a paper, or as text for a terminal."""
     from pmlkit import figures
     from pmlkit.cli import console
     from pmlkit.trace.reader import Trace
@@ -252,8 +260,13 @@ def plot(
     if list_them:
         titles = {name: figures.about(name) for name in figures.FIGURES}
         return show(as_json, titles, console.named, "figure", titles)
-    if trace is None or figure is None or output is None:
-        raise UsageError("name a TRACE, a FIGURE (`pmlkit plot --list` has them) and -o STEM")
+    if terminal and not output:
+        from pmlkit.cli.terminal import print_figure
+
+        return print_figure(trace, figure or "wss", as_json, **how)
+    if trace is None or figure is None or output is None or terminal:
+        hint = "a TRACE, a FIGURE (`pmlkit plot --list` has them), and -o STEM or --terminal"
+        raise UsageError(f"name {hint}")
     with console.busy("drawing", quiet=as_json):
         written = figures.save(figures.draw(Trace.open(trace), figure, **how), output)
     paths = [str(path) for path in written]

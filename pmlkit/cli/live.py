@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Show a running collection: a table on a terminal, one line per round elsewhere.
+"""Show a running collection: a table and a curve on a terminal, one line per round elsewhere.
 
 Apart from `collect`, which imports it late, as rich takes long.
 """
@@ -9,15 +9,20 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from pmlkit.cli import console
+from pmlkit.figures import terminal
+from pmlkit.progress import can_print
 from pmlkit.units import format_bytes, format_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from rich.console import Console
 
     from pmlkit.sources.host.collection import Collection
     from pmlkit.sources.watch import Seen
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["line", "summary", "watching"]
 
 _ROWS = 10
+_CURVE_ROWS, _FEWEST_ROWS = 10, 4
 
 
 @contextmanager
@@ -52,12 +58,14 @@ def watching(name: str, quiet: bool = False) -> Iterator[Callable[[Seen], None]]
         yield lambda seen: page.print(line(seen))
     else:
         rows: list[Seen] = []
+        view = _Curve(page)
         with Live(_view(name, rows), console=page, auto_refresh=False, transient=True) as live:
 
             def show(seen: Seen) -> None:
                 rows.append(seen)
+                view.add(seen)
                 del rows[:-_ROWS]
-                live.update(_view(name, rows), refresh=True)
+                live.update(Group(_view(name, rows), view.text()), refresh=True)
 
             yield show
 
@@ -72,6 +80,34 @@ def line(seen: Seen) -> str:
         f"{seen.lost:,} lost, ring {seen.fill:.0%}, "
         f"paused {format_ns(seen.pause_ns)}, {cpu:.1f} % of a CPU"
     )
+
+
+class _Curve:
+    """The working set since the start, as a line of text characters."""
+
+    def __init__(self, page: Console) -> None:
+        self.page = page
+        self.t_s: list[float] = []
+        self.mib: list[float] = []
+        self.lost = 0
+
+    def add(self, seen: Seen) -> None:
+        """Add a round."""
+        self.t_s.append(seen.t_ns / 1e9)
+        self.mib.append(seen.bytes / (1 << 20))
+        self.lost += seen.lost
+
+    def text(self) -> Text:
+        """Return the curve; empty where the terminal is too low for it and the table."""
+        width, height = self.page.size
+        room = min(height - _ROWS - 6, _CURVE_ROWS)
+        if len(self.t_s) < 2 or room < _FEWEST_ROWS:
+            return Text("")
+        ascii_only = not can_print(self.page.file, "\u28ff\u2502")
+        limits = self.t_s[0], self.t_s[-1]
+        rows = terminal.line(self.t_s, self.mib, limits, "s", width, room, ascii_only)
+        title = f"working set per round, MiB; {self.lost:,} entries lost since the start"
+        return Text("\n".join([title[:width], *rows]), no_wrap=True)
 
 
 def _view(name: str, rows: Sequence[Seen]) -> Table:

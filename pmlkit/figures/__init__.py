@@ -15,6 +15,7 @@ caps        guests capped at what techniques say; what the guest's clock moves
 visible     what a KVM host sees of a guest, by each way of looking
 live        a figure that grows while a guest is logged
 explorer    the figure behind `pmlkit.explore`
+terminal    figures as text
 tables      LaTeX tables with their rows as CSV
 notes       captions and links to files, below figures and tables in a notebook
 compare_tables

@@ -34,7 +34,7 @@ __all__ = ["Lines", "Picture", "View", "maps", "thin"]
 POINTS = 600  # pieces of a line: about a screen's columns
 DPI = 120
 SPACE = {"left": 0.075, "right": 0.985, "bottom": 0.19, "top": 0.91, "wspace": 0.24}
-TICKS = 8  # on the time axes, at most
+TICKS = 6  # on the time axes, at most
 RIGHT_GAP = 0.085  # between the halves, of the width
 
 

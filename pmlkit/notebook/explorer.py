@@ -53,6 +53,7 @@ __all__ = ["Explorer", "UsesByPage", "explore", "windows"]
 MOST = 8  # the largest threshold m
 MOST_RECORDINGS = 4
 NONE, LOG = "none", "log"
+ALL = ""  # of a Dropdown, None is no choice
 SLIDER = ipywidgets.Layout(width="32em")
 LABELS = {"description_width": "8em"}
 TIPS = {
@@ -192,7 +193,7 @@ class Explorer:
             edge if ns is None else min(max(ns / 1e9, whole[0]), whole[1])
             for ns, edge in zip(ends, whole, strict=True)
         )
-        for widget, value in ((self.region, region), (self.technique, technique or NONE)):
+        for widget, value in ((self.region, region or ALL), (self.technique, technique or NONE)):
             known = [option[1] for option in widget.options]
             if value not in known:
                 what = "region" if widget is self.region else "technique"
@@ -237,7 +238,7 @@ class Explorer:
         shared = [one.regions for one in self.recordings]
         regions = [name for name in shared[0] if all(name in others for others in shared)]
         self.region = ipywidgets.Dropdown(
-            options=[("all pages", None), *((name, name) for name in regions)],
+            options=[("all pages", ALL), *((name, name) for name in regions)],
             description="region", **_looks("region", SLIDER))  # fmt: skip
         self.technique = ipywidgets.Dropdown(
             options=self._techniques(), description="compare with", **_looks("technique", SLIDER)
@@ -280,7 +281,7 @@ class Explorer:
 
     def update(self, change: object = None) -> None:
         """Compute for the widgets' values, and redraw the figure."""
-        k, m, region = self.window.value, self.min_count.value, self.region.value
+        k, m, region = self.window.value, self.min_count.value, self.region.value or None
         size = k * (self._unit_ns or 1)
         timed = self._unit_ns is not None
         parts = [
@@ -426,7 +427,7 @@ class Explorer:
             self._name(self.window.value).replace(" rounds", "r").replace(" ", ""),
             self.min_count.value,
             time,
-            self.region.value,
+            self.region.value or None,
             self.technique.value if self.technique.value != NONE else None,
         )
 
@@ -475,7 +476,11 @@ class Explorer:
         ]
         boxes = [ipywidgets.HBox(row) for row in rows]
         pictures = [picture.widget for picture in self._live]
-        below = ipywidgets.HBox([ipywidgets.VBox(pictures[1:]), self.messages])
+        for picture in self._live:  # a box would squeeze it
+            width = f"{picture.figure.get_size_inches()[0] * picture.figure.dpi:.0f}px"
+            picture.widget.layout.flex, picture.widget.layout.min_width = "0 0 auto", width
+        heats = ipywidgets.VBox(pictures[1:], layout=ipywidgets.Layout(flex="0 0 auto"))
+        below = ipywidgets.HBox([heats, self.messages])
         return ipywidgets.VBox([*boxes, self.note, pictures[0], below])
 
     def _selector(self, axes: Axes, live: bool) -> SpanSelector:

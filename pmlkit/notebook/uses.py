@@ -57,6 +57,7 @@ class UsesByPage:
         self.frames = refs.gfn[self._starts[:-1]]
         cuts = [len(refs) * i // WORKERS for i in range(WORKERS + 1)]
         cuts = np.searchsorted(self._starts[:-1], cuts).tolist()
+        self._pool = ThreadPoolExecutor(WORKERS)  # to start threads takes longer than a small sum
         self._shares = list(zip(cuts[:-1], cuts[1:], strict=True))
 
     def __len__(self) -> int:
@@ -136,8 +137,7 @@ class UsesByPage:
             kernel(self._starts, self._rounds, chosen, pages, span, *how, total)
             return total
 
-        with ThreadPoolExecutor(WORKERS) as pool:
-            return sum(pool.map(part, self._shares), zeros)
+        return sum(self._pool.map(part, self._shares), zeros)
 
 
 def windows(n_rounds: int) -> list[int]:

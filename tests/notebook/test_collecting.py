@@ -4,6 +4,7 @@
 import struct
 import sys
 import time
+from dataclasses import replace
 
 import IPython
 import numpy as np
@@ -155,6 +156,41 @@ def test_a_terminal_sees_a_table(monkeypatch, capsys):
         show(SEEN)
     shown = screen.getvalue()
     assert "collecting guest" in shown and "1 MiB" in shown and "2,560" in shown
+
+
+def test_a_terminal_sees_the_curve_and_all_that_was_lost(monkeypatch):
+    import io
+
+    from rich.console import Console
+
+    from pmlkit.cli import console
+
+    screen = io.StringIO()
+    page = Console(file=screen, force_terminal=True, width=100, height=30)
+    monkeypatch.setattr(console, "console", lambda error=False: page)
+    with live.watching("guest") as show:
+        for number in range(20):
+            pages = 2560 if number == 10 else 256
+            show(replace(SEEN, round=number, t_ns=(1 + number) * 10**9, pages=pages))
+    shown = screen.getvalue().rpartition("collecting guest")[2]
+    assert "working set per round, MiB; 140 entries lost since the start" in shown
+    peak = next(line for line in shown.splitlines() if line.startswith("10 "))
+    column = peak.partition("|")[2].index(":") / (100 - 6)
+    assert column == pytest.approx(10 / 19, abs=0.03)
+    axis = next(line for line in shown.splitlines() if "+--" in line or "++-" in line)
+    assert len(peak) <= 100 and len(axis) <= 100
+
+
+def test_a_low_terminal_sees_no_curve(monkeypatch):
+    import io
+
+    from rich.console import Console
+
+    page = Console(file=io.StringIO(), force_terminal=True, width=100, height=12)
+    curve = live._Curve(page)
+    for number in range(3):
+        curve.add(replace(SEEN, t_ns=number))
+    assert curve.text().plain == ""
 
 
 def test_a_recording_is_seen_as_its_spool_grows(tmp_path):

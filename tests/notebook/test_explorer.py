@@ -55,7 +55,7 @@ def test_it_starts_with_all_of_the_trace(trace):
 def test_every_widget_changes_the_figure_to_what_the_package_computes(trace, region, k, m, part):
     explored = explore(trace)
     explored.window.value, explored.min_count.value = k, m
-    explored.time.value, explored.region.value = part, region
+    explored.time.value, explored.region.value = part, region or explorer.ALL
     start, end = (round(seconds * 1e9) for seconds in part)
     wanted = {"start": start, "end": end, "region": region}
     rounds = (end - start) // 10_000_000

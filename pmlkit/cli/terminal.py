@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pmlkit plot --terminal`: a figure as text, as wide as the terminal."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+from pmlkit.cli.options import echo
+from pmlkit.cli.show import show
+from pmlkit.errors import UsageError
+from pmlkit.progress import can_print
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pmlkit.types import PathLike
+
+__all__ = ["print_figure"]
+
+
+def print_figure(
+    trace: PathLike | None, figure: str, as_json: bool, columns: int, **how: Any
+) -> None:
+    """Print a figure; in a pipe it is 80 columns wide, or as COLUMNS states.
+
+    Parameters
+    ----------
+    trace : path-like
+    figure : str
+        One of `pmlkit.figures.terminal.FIGURES`.
+    as_json : bool
+        Print its lines as JSON.
+    columns : int
+        Of a paper: without a meaning here.
+    **how
+        As in `pmlkit.figures.terminal.draw`.
+    """
+    from pmlkit.cli import console
+    from pmlkit.figures import terminal
+    from pmlkit.trace.reader import Trace
+
+    if trace is None:
+        raise UsageError("name a TRACE")
+    width = shutil.get_terminal_size().columns
+    ascii_only = not can_print(sys.stdout, "".join(terminal.SHADES))
+    with console.busy("drawing", quiet=as_json):
+        opened = Trace.open(trace)
+        text = terminal.draw(opened, figure, width=width, ascii_only=ascii_only, **how)
+    show(as_json, text.splitlines(), _print, text)
+
+
+def _print(text: str) -> None:
+    for line in text.splitlines():
+        echo(line)
