@@ -30,6 +30,7 @@ from matplotlib.widgets import SpanSelector
 from pmlkit import figures, progress
 from pmlkit.errors import PmlkitError, UsageError
 from pmlkit.figures.explorer import Lines, Picture, View, maps
+from pmlkit.figures.notes import links_html
 from pmlkit.notebook import views
 from pmlkit.notebook.explored import Explored, Part, code, difference
 from pmlkit.notebook.uses import UsesByPage, windows
@@ -438,25 +439,25 @@ class Explorer:
         return figures.save(self.figure, views.output_folder(self.out) / stem)
 
     def _save(self, _: object) -> None:
-        self._tell(lambda: "saved " + ", ".join(str(path) for path in self.save_figure()))
+        try:
+            self._tell(links_html(self.save_figure()))
+        except PmlkitError as error:
+            self._tell(html.escape(str(error)))
 
     def _copy(self, _: object) -> None:
-        self._tell(self.code, copied=True)
+        text = self.code()
+        self._tell(f"<pre>{html.escape(text)}</pre>", text)
 
-    def _tell(self, make: Callable[[], str], copied: bool = False) -> None:
-        """Show a text below the buttons, or why there is none; copy it to the clipboard."""
+    def _tell(self, content: str, copied: str = "") -> None:
+        """Show HTML next to the heat map; copy a text to the clipboard."""
         from IPython import display
 
-        try:
-            text = make()
-        except PmlkitError as error:
-            text, copied = str(error), False
         make_html: Callable[[str], object] = display.HTML
         make_script: Callable[[str], object] = display.Javascript
         self.messages.outputs = ()
-        self.messages.append_display_data(make_html(f"<pre>{html.escape(text)}</pre>"))
+        self.messages.append_display_data(make_html(content))
         if copied:
-            script = f"navigator.clipboard?.writeText({_script_text(text)})"
+            script = f"navigator.clipboard?.writeText({_script_text(copied)})"
             self.messages.append_display_data(make_script(script))
 
     # Showing
@@ -476,7 +477,7 @@ class Explorer:
         ]
         boxes = [ipywidgets.HBox(row) for row in rows]
         pictures = [picture.widget for picture in self._live]
-        for picture in self._live:  # a box would squeeze it
+        for picture in self._live[1:]:  # a box would squeeze it
             width = f"{picture.figure.get_size_inches()[0] * picture.figure.dpi:.0f}px"
             picture.widget.layout.flex, picture.widget.layout.min_width = "0 0 auto", width
         heats = ipywidgets.VBox(pictures[1:], layout=ipywidgets.Layout(flex="0 0 auto"))
