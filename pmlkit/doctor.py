@@ -21,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pmlkit import recordings
+from pmlkit import progress, recordings
 from pmlkit.errors import PmlkitError, UnknownName
 from pmlkit.files import cache_folder
 from pmlkit.kvm import bpf, find
@@ -449,7 +449,7 @@ def examine(names: Sequence[str] = ()) -> list[Capability]:
     if unknown:
         raise UnknownName("capability", unknown[0], CAPABILITIES)
     chosen = list(dict.fromkeys(names)) or list(CAPABILITIES)
-    return [_examine(name) for name in chosen]
+    return [_examine(name) for name in progress.over(chosen, name=str)]
 
 
 def _examine(name: str) -> Capability:

@@ -25,6 +25,7 @@ from pmlkit.errors import (
     read_error,
 )
 from pmlkit.foreign import loads
+from pmlkit.progress import task
 from pmlkit.spool import (
     END_KIND,
     FRAME,
@@ -114,8 +115,10 @@ class Spool:
         self._file.close()
 
     def _read(self) -> Generator[tuple[int, bytes], None, None]:
-        with self._file:
-            yield from self._next_frames()
+        with self._file, task("the spool", self._size) as read:
+            for frame in self._next_frames():
+                read.done = self.offset
+                yield frame
 
     def _next_frames(self) -> Iterator[tuple[int, bytes]]:
         """Yield frames; while the caller decodes one, a thread hashes the next one."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pmlkit import recordings
+from pmlkit import progress, recordings
 from pmlkit.errors import ClocksDiffer, NeedsError, PmlkitError
 from pmlkit.law.curves import Curves
 from pmlkit.law.parts import STATED, parts_of
@@ -391,7 +391,7 @@ def _all(curves: Curves, window_ns: int, reads: bool) -> tuple[list[Prediction],
     """Return all predictions, and the techniques that are left out, with the reason."""
     found: list[Prediction] = []
     left_out: dict[str, list[str]] = {}
-    for name in STATED:
+    for name in progress.over(list(STATED), name=str):
         technique = make(name)
         if why := _not_for(technique, curves.recorded, reads):
             left_out.setdefault(why, []).append(name)

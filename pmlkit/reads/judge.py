@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pmlkit import pagetables
+from pmlkit import pagetables, progress
 from pmlkit.reads import page_sets, sampled
 from pmlkit.reads.methods import estimate
 from pmlkit.reads.page_sets import joined, of_log
@@ -90,7 +90,7 @@ def compare(
     frames = page_sets.sets(trace) if trace.has_tables else None
     truth = page_sets.window_sizes(touched)
     parts = []
-    for method in methods:
+    for method in progress.over(list(methods), name=str):
         if method in ("density", "sample"):
             tables = method == "density"
             known = frames if tables else of_log(trace)

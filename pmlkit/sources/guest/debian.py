@@ -25,6 +25,7 @@ from urllib.parse import unquote
 
 from pmlkit.errors import GuestError, MissingTool, PmlkitError, output_error
 from pmlkit.files import cache_folder
+from pmlkit.progress import over, task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -314,7 +315,8 @@ def _download(folder: Path, debs: Iterable[_Deb], progress: Tell) -> None:
     progress(f"fetching {len(missing)} Debian packages")
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         wanted = [f"{deb.name}={deb.version}" for deb in missing]
-        done = _apt(folder, "apt-get", "-qq", "download", "--", *wanted, cwd=scratch)
+        with task(f"fetching {len(missing)} Debian packages"):
+            done = _apt(folder, "apt-get", "-qq", "download", "--", *wanted, cwd=scratch)
         if done.returncode:
             raise PackageError([deb.name for deb in missing], _complaint(done, "apt failed"))
         for path in Path(scratch).iterdir():
@@ -326,7 +328,7 @@ def _unpack(folder: Path, debs: Sequence[_Deb], root: Path, progress: Tell) -> N
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         fresh = Path(scratch) / "new" / "root"
         fresh.mkdir(parents=True)
-        for deb in debs:
+        for deb in over(debs, "unpacking", lambda deb: deb.name):
             archive = folder / "archives" / deb.file
             done = _run(["dpkg-deb", "-x", str(archive), str(fresh)])
             if done.returncode:
