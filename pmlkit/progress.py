@@ -135,8 +135,11 @@ class Reporter:
     def close(self, task: Task) -> None:
         """End a task; nothing of it stays on the screen."""
         with self._lock:
-            if task in self.tasks:  # and what was opened within and not closed: a generator
-                del self.tasks[self.tasks.index(task) :]
+            gone = {task}  # and what was opened within and not closed: a generator
+            for other in self.tasks:
+                if other.parent in gone:
+                    gone.add(other)
+            self.tasks = [other for other in self.tasks if other not in gone]
             if not self.tasks and self._stop is not None:
                 self._stop.set()
                 self._stop = None
@@ -331,8 +334,7 @@ def _current() -> Reporter:
     reporter = _reporter.get()
     if reporter is not None:
         return reporter
-    in_main = threading.current_thread() is threading.main_thread()
-    return _NOTEBOOK if in_main and has_user() else Reporter()
+    return _NOTEBOOK if has_user() else Reporter()
 
 
 def has_user() -> bool:

@@ -255,6 +255,26 @@ def test_an_interrupt_removes_the_bar_and_ends_the_thread(screen, monkeypatch):
     assert threading.active_count() <= before
 
 
+def test_what_a_thread_reads_is_seen(log):
+    from pmlkit.kernels.pages import ahead
+
+    lines = []
+    with progress.task("counting"):
+        for _ in ahead(progress.over(range(10), "reading"), depth=1):
+            lines.append(log(10 * (1 + len(lines))))
+    assert any("counting: reading: " in line for line in lines)
+
+
+def test_a_task_that_ends_in_another_order_leaves_the_others(log):
+    with progress.task("drawing"):
+        rows = progress.over([1], "rows")
+        next(rows)
+        with progress.task("cells"):
+            pass
+        rows.close()
+        assert log(10) == "drawing: 0:10\n"
+
+
 def test_a_task_that_a_generator_left_open_ends_with_the_one_around_it(log):
     left = []
     with progress.task("reading"):

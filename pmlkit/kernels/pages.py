@@ -6,6 +6,7 @@ Pages arrive as an array or as a stream, which a thread numbers ahead of the con
 
 from __future__ import annotations
 
+import contextvars
 import queue
 import threading
 from collections import deque
@@ -169,7 +170,8 @@ def ahead(items: Iterable[_Item], depth: int = 4) -> Iterator[_Item]:
         except BaseException as error:
             put(error)
 
-    thread = threading.Thread(target=produce, daemon=True)
+    context = contextvars.copy_context()  # what reports its progress there is seen as here
+    thread = threading.Thread(target=context.run, args=(produce,), daemon=True)
     thread.start()
     try:
         while isinstance(message := queued.get(), tuple):
