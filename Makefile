@@ -22,7 +22,7 @@ jupyter: $(READY) ## open JupyterLab at notebooks/00_start.ipynb
 
 test: $(READY) ## install what the tests need (QEMU: as root) and run them; ARGS="-k name" for some
 	@bash .ci/apt
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY) ## check the code: style, types, licences, notebooks, links, manifest
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pre_commit run --all-files

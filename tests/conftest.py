@@ -19,6 +19,29 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# What takes longest begins first: else a worker of `pytest -n` is left alone with it at the end.
+LONGEST = (
+    "test_interop_requests.py",
+    "test_recorder.py",
+    "test_notebooks.py",
+    "test_parquet_pages.py",
+    "test_explorer_browser.py",
+    "test_figures.py",
+    "test_wheel.py",
+    "test_notebook.py",
+    "test_agent.py",
+    "test_hostile_dom0.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Order the files for workers, which take them one after the other; alone, keep their order."""
+    if config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
+        place = {name: number for number, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
+
+
 @pytest.fixture
 def make_trace(tmp_path):
     """A function that writes a small trace into the test's folder and opens it.

@@ -25,7 +25,7 @@ from tests.bench.goals import GOALS, verdicts
 
 OUT = Path("results/bench")
 MODULES = ("startup", "distinct", "missratio", "store", "explorer", "collection", "scaling")
-MODULES += ("kvm", "recorder")
+MODULES += ("kvm", "recorder", "whole")
 SCALES = {"quick": timing.QUICK, "full": timing.FULL, None: timing.DEFAULT}
 
 

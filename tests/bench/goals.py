@@ -31,6 +31,11 @@ GOALS = {
     "explorer_update_ms": ("explorer: a widget moves, 10^7 entries, ms", "<=", 100),
     "help_s": ("pmlkit --help, s", "<=", 0.3),
     "import_s": ("import pmlkit, s", "<=", 0.5),
+    "info_vs_imports": ("pmlkit info redis: CPU over `import pandas, pyarrow`", "<=", 1.5),
+    "wss_vs_imports": ("pmlkit wss redis: the same", "<=", 1.5),
+    "mrc_vs_imports": ("pmlkit mrc redis: the same", "<=", 1.5),
+    "demo_cpu_s": ("make demo, CPU s", "<=", 60),
+    "suite_cpu_s": ("make test without the lab, CPU s", "<=", 600),
 }
 
 
