@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import nbformat
-
 from pmlkit import __version__, recordings
 from pmlkit.batch.notebook import notebooks_folder
 from pmlkit.batch.schema import LIMIT_RUNS
@@ -247,6 +245,8 @@ def _digest(value: object) -> str:
 
 def _notebook(experiment: Experiment, entry: Entry) -> tuple[Path, Json]:
     """Read an entry's notebook, and check that it has all the entry's parameters."""
+    import nbformat  # after `pmlkit.batch.schema`, which imports jsonschema without its grammar
+
     where = (*entry.where, "notebook")
     path = _notebook_path(entry.notebook)
     try:

@@ -17,12 +17,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import jsonschema
 import yaml
 
 from pmlkit.errors import FileRefused, PmlkitError, closest
 from pmlkit.files import read_regular
 from pmlkit.foreign import LIMIT_BYTES, check_events, check_size
+from pmlkit.lazy import without
+
+with without("rfc3987_syntax"):  # builds a grammar of addresses: four times as long as the rest
+    import jsonschema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
