@@ -317,7 +317,7 @@ def _laid_out(figure: Figure) -> Iterator[None]:
     try:
         if engine is not None:
             engine.execute(figure)
-            figure.set_layout_engine("none")
+            figure.set_layout_engine(None)  # and not "none", with which each file is drawn twice
         yield
     finally:
         figure.set_layout_engine(engine)
