@@ -149,7 +149,7 @@ MUTANTS = [
     ),
     *mutants(
         "kernels/loops.py",
-        "kernels/test_by_page.py test_timeline.py",
+        "notebook/test_explorer.py",
         (
             "a page stays a window longer",
             "last = min(leave[rounds[i - back] - first], until)",
@@ -166,9 +166,21 @@ MUTANTS = [
         "kernels/test_by_page.py",
         (
             "repetitions in a round count",
-            "by_page.select(np.concatenate(([True], ~repeated)))",
-            "by_page.select(np.concatenate(([True], repeated | ~repeated)))",
+            "np.append(True, packed[1:] != packed[:-1])",
+            "np.append(True, packed[1:] == packed[1:])",
         ),
+        (
+            "repetitions count where the sort is slow",
+            "kept = np.append(True, ~repeated)",
+            "kept = np.append(True, repeated | ~repeated)",
+        ),
+        (
+            "a page leaves when its threshold is one use less",
+            "leave[kept - back]",
+            "leave[kept - back + 1]",
+        ),
+        ("the threshold is one use more", "earlier >= back", "earlier > back"),
+        ("the last use of a page ends with it", "= len(windows)  # the last", "= 0  # the last"),
         ("the sort has a bit too few", ".bit_length() + bits > 64", ".bit_length() + bits > 65"),
         (
             "a plateau is one round early",
@@ -297,8 +309,8 @@ MUTANTS = [
         ("snapshots of the round after the last", "if last >= n_rounds:", "if last > n_rounds:"),
         (
             "a span ends before it starts",
-            "table[start].to_numpy() > table[end].to_numpy()",
-            "table[start].to_numpy() > table[end].to_numpy() + 5",
+            "arrow.values(table[start]) > arrow.values(table[end])",
+            "arrow.values(table[start]) > arrow.values(table[end]) + 5",
         ),
     ),
     *mutants(
