@@ -35,7 +35,7 @@ source_suffix = {
     ".md": "myst-nb",
     ".ipynb": "myst-nb",
 }
-exclude_patterns = ["_build", "_figures"]
+exclude_patterns = ["_build", "_figures", "notebooks/files"]
 myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
 myst_heading_anchors = 3
 # `--` stays two hyphens: options are copied from these pages.
@@ -58,6 +58,9 @@ suppress_warnings = ["ref.python"]
 html_theme = "furo"
 html_title = "pmlkit"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_extra_path = ["notebooks/files"]  # what the notebooks saved
 
 # For a quick look at a text, `make docs ARGS="-t draft"` leaves figures as they are there, and
 # notebooks as they are stored.

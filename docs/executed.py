@@ -19,8 +19,16 @@ from pmlkit.batch.job import read_record, source_digest
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 NAME = "docs-notebooks"
+FILES = "files"  # within the folder of the notebooks: what is copied to the site's root
 # Parameters that differ here from the notebook's own, so that the build stays short.
-SHORTER = {"10_frontier": {"window": "1s"}}
+SHORTER = {
+    "10_frontier": {
+        "window": "1s",
+        "techniques": "pml,pml-page-tables,idle-pages,pruned-scan,flag-sample,vmware",
+    }
+}
+# A link to a file that a cell saved, as `figures.save` shows it.
+_SAVED = re.compile(r'href=\\?"([\w-]+\.\w+)\\?" target=')
 _TRACE = re.compile(r'^trace = "([\w-]+)"', re.MULTILINE)
 _INDEX = """# Notebooks
 
@@ -86,17 +94,26 @@ def _is_current(folder):
 def make(folder, execute=True):
     """Fill a folder with the notebooks, executed or as they are stored, and their index."""
     folder = Path(folder)
-    folder.mkdir(exist_ok=True)
-    for old in folder.glob("*.ipynb"):
-        old.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / FILES).mkdir(parents=True)
     done = run(folder) if execute else {}
     rows = []
     for name, (title, trace) in stored().items():
-        notebook = nbformat.read(done.get(name, ROOT / "notebooks" / f"{name}.ipynb"), as_version=4)
-        nbformat.write(shown(notebook, SHORTER.get(name)), folder / f"{name}.ipynb")
+        path = done.get(name, ROOT / "notebooks" / f"{name}.ipynb")
+        notebook = shown(nbformat.read(path, as_version=4), SHORTER.get(name))
+        text = linked(nbformat.writes(notebook), path.parent, folder / FILES / "notebooks" / name)
+        (folder / f"{name}.ipynb").write_text(text)
         rows.append(f"| [{title}]({name}.ipynb) | {trace or ''} |")
     text = _INDEX.format(rows="\n".join(rows), names="\n".join(stored()))
     (folder / "index.md").write_text(text)
+
+
+def linked(text, source, target):
+    """Copy the files to which a notebook's outputs link, and return its text with new links."""
+    for name in sorted(set(_SAVED.findall(text))):
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / name, target / name)
+    return _SAVED.sub(lambda match: match[0].replace(match[1], f"{target.name}/{match[1]}"), text)
 
 
 def shown(notebook, parameters=None):

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 STYLES = ROOT / "docs" / "styles" / "pmlkit"
 GLOSSARY = ROOT / "docs" / "reference" / "glossary.md"
 _SENTENCE = re.compile(
-    r"(?<=[.!?])[\"')\]*_]*\s+(?=[\"'(\[*_]*(?:[A-Z`\d]|pmlkit\b|redis\b|sqlite\b))"
+    r"(?<=[.!?])[\"')\]*_]*\s+(?=[\"'(\[*_]*(?:[A-Z`\d]|\([a-z]\) |pmlkit\b|redis\b|sqlite\b))"
 )
 # A point after these ends no sentence.
 _SHORT = re.compile(r"\b(?:e\.g|i\.e|cf|vs|etc|al|Fig|Sec|No|ca|approx)\.[\"')\]*_]*$")

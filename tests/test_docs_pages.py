@@ -107,3 +107,30 @@ def test_a_shown_answer_is_run(tmp_path, monkeypatch):
     answers.PAGE.write_text(page)
     answers.make(tmp_path)
     assert "hotcold" in (tmp_path / "answers" / "info.txt").read_text()
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path):
+    links = ["b.html", "b.html#there", "#own", "b.html#gone", "c.html", "https://example.org/x"]
+    site = {
+        "a.html": '<p id="own">' + "".join(f'<a href="{link}">x</a>' for link in links),
+        "b.html": '<p id="there"><a href="a.html?q=1">x</a>',
+    }
+    for name, text in site.items():
+        (tmp_path / name).write_text(text)
+    found = pages.broken({tmp_path / name: text for name, text in site.items()})
+    assert [(page.name, link) for page, link in found] == [
+        ("a.html", "b.html#gone"),
+        ("a.html", "c.html"),
+    ]
+
+
+def test_files_that_a_notebook_saved_come_along(tmp_path):
+    (tmp_path / "wss.pdf").write_text("x")
+    output = nbformat.v4.new_output(
+        "display_data", data={"text/html": '<a href="wss.pdf" target="_blank">wss.pdf</a>'}
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=[output])])
+    text = executed.linked(nbformat.writes(notebook), tmp_path, tmp_path / "out" / "02_wss")
+    shown = nbformat.reads(text, as_version=4).cells[0].outputs[0]["data"]["text/html"]
+    assert 'href="02_wss/wss.pdf"' in shown
+    assert (tmp_path / "out" / "02_wss" / "wss.pdf").exists()
