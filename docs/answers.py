@@ -3,6 +3,7 @@
 
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -17,6 +18,7 @@ _SHOWN = re.compile(
     re.MULTILINE,
 )
 LINES = 6
+COLUMNS = 84  # that a page shows without scrolling
 
 
 def shown(text=None):
@@ -31,7 +33,8 @@ def shown(text=None):
 def first_lines(output, lines=LINES):
     """Return the answer before the table: up to an empty line, or so many lines."""
     answer = output.partition("\n\n")[0].rstrip()
-    return "\n".join(line.rstrip() for line in answer.splitlines()[:lines]) + "\n"
+    folded = (textwrap.fill(one, COLUMNS, subsequent_indent="  ") for one in answer.splitlines())
+    return "\n".join(line for _, line in zip(range(lines), folded, strict=False)) + "\n"
 
 
 def make(folder):

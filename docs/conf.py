@@ -97,4 +97,4 @@ def _keep_columns(app, what, name, obj, options, lines):
 def setup(app):
     """Let Sphinx call what is here."""
     app.connect("autodoc-process-docstring", _keep_columns, priority=100)
-    app.connect("build-finished", pages.check)
+    app.connect("build-finished", pages.check, priority=900)  # after the theme has finished

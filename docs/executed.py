@@ -113,6 +113,7 @@ def linked(text, source, target):
     for name in sorted(set(_SAVED.findall(text))):
         target.mkdir(parents=True, exist_ok=True)
         shutil.copy(source / name, target / name)
+    text = text.replace(f"{ROOT}/", "")  # paths as they are in any clone
     return _SAVED.sub(lambda match: match[0].replace(match[1], f"{target.name}/{match[1]}"), text)
 
 
