@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 import click
 from click import FloatRange, IntRange
 
-from pmlkit.cli.options import DURATION, as_json, echo, example, option, trace_argument
+from pmlkit.cli.options import DURATION, as_json, example, only_answer, option, trace_argument
 from pmlkit.cli.show import show
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from pmlkit.law.advise import Advice
+    from pmlkit.law.advice import Advice
 
 
 _EXAMPLES = example(
-    "pmlkit advise redis --budget 0.5%",
+    "pmlkit advise redis",
+    "pmlkit advise redis --cover 95% --window 2s --summary",
     "pmlkit advise data/sqlite.trace --budget 0.1% --window 1s --no-check --json",
 )
 
@@ -29,18 +30,22 @@ _EXAMPLES = example(
         "in per cent.")  # fmt: skip
 @option("--window", type=DURATION, help="T.  [default: the shortest from which on the working set "
         "grows by a tenth or less if T doubles]")  # fmt: skip
+@option("--cover", default="99%", metavar="SHARE", help="Of the time: W has to fit for so much of "
+        "it.")  # fmt: skip
 @option("--check/--no-check", default=True, help="Run the technique on TRACE, and print its error "
         "beside the predicted one.")  # fmt: skip
 @option("--seeds", default=5, type=IntRange(1), help="Draws for that, if it draws pages.")
 @option("--ns-per-insn", default=None, type=FloatRange(0, min_open=True), help="How long an "
         "instruction takes on the machine of a TRACE that does not say it.")  # fmt: skip
+@only_answer
 @as_json
-def advise(trace: str, budget: str, as_json: bool, **how: Any) -> None:
-    """Say how to measure TRACE's VM, and how big it has to be.
+def advise(trace: str, budget: str, only_answer: bool, as_json: bool, **how: Any) -> None:
+    """Answer how big TRACE's VM must be, and how to measure it.
 
-    Which technique, how many looks per T, how many pages watched: out of all that the law of errors
-    predicts, those with the least error within --budget. The predictions are from the working set's
-    own curves; only the choice is run, to check them.
+    The size holds W, the working set in T, for a share of the time. The answer states how sure
+    that is, and what would change it: another target, another T, a phase. Then follows the
+    technique with the least error within --budget, of all that the law of errors predicts. Only
+    that one is run, to check the prediction.
     """
     from pmlkit.cli import console
     from pmlkit.law import advise as law_advise
@@ -49,14 +54,17 @@ def advise(trace: str, budget: str, as_json: bool, **how: Any) -> None:
     share = parse_share(budget)  # before the trace is read
     with console.busy("predicting", quiet=as_json):
         advice = law_advise.advise(trace, share, **how)
-    show(as_json, advice.as_dict, _print, advice)
+    lines = [advice.answer, *advice.about_size]
+    if only_answer:
+        return show(as_json, {"summary": advice.summary}, console.answer, lines)
+    show(as_json, advice.as_dict, console.answer, lines, lambda: _print(advice))
 
 
 def _print(advice: Advice) -> None:
     from pmlkit.cli import console
-    from pmlkit.law.advise import shown
+    from pmlkit.law.advice import shown
 
-    echo(advice.answer)
-    for line in advice.lines:
-        echo(f"- {line}")
-    console.sheet(shown(advice), "No other technique beats these in error and cost (* the choice)")
+    console.answer([advice.measure, *(f"- {line}" for line in advice.lines[1:])])
+    if not advice.front.empty:
+        title = "No other technique beats these in error and cost (* the choice)"
+        console.answer([], lambda: console.sheet(shown(advice), title))

@@ -41,7 +41,9 @@ parts       what each technique sees, how often it looks, how many frames it wat
             events of a look, as counted by the curves
 seen        what a technique would report if it looked at each instant, and the scatter of draws
 predict     a technique's error and cost, predicted
+size        how big the VM must be: percentiles of W, how sure, what changes them
 advise      the best technique within a budget, and the memory that the VM needs
+advice      the answer of `advise`: words, and a card
 """
 
 from pmlkit.law.curves import Curves

@@ -3,6 +3,7 @@
 
 import html
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ import pmlkit
 from pmlkit import law, techniques, workingset
 from pmlkit.cli import app
 from pmlkit.errors import PmlkitError, UsageError
-from pmlkit.law import advise
+from pmlkit.law import advice as advice_words
+from pmlkit.law import advise, size
 from pmlkit.techniques import scores
 from pmlkit.units import parse_share
 
@@ -58,6 +60,62 @@ def test_the_size_is_that_of_the_working_sets(advice):
     assert advice.size.windows == 6
 
 
+@pytest.mark.parametrize("cover", ["50%", 0.9, "100%"])
+def test_the_size_needed_holds_the_working_set_for_that_share_of_time(cover):
+    found = advise.advise("hotcold", "1%", "1s", check=False, cover=cover).size
+    share = parse_share(cover)
+    pages = workingset.sweep(pmlkit.open("hotcold"), ["1s"])
+    full = pages[pages["full"]]["pages"].to_numpy()
+    assert np.mean(full <= found.needed) >= share - 0.01  # rounds are nearly of one length
+    assert np.mean(full < found.needed) <= share + 0.01
+    if share == 1:
+        assert found.needed == found.peak
+
+
+def test_the_phase_that_drives_the_size_is_named():
+    blocks = [vm.block(100, 0)] * 400 + [vm.block(900, 5000)] * 100 + [vm.block(100, 0)] * 400
+    recorded = replace(vm.make(blocks), phases=(("calm", 0), ("storm", 400), ("after", 500)))
+    found = size.size_of(law.Curves(recorded), vm.WINDOW_NS)
+    assert (found.driver, found.without) == ("storm", 100)
+    assert found.needed >= 900
+    assert "Phase storm drives the size" in " ".join(found.changes)
+    calm = replace(vm.make([vm.block(100, 0)] * 900), phases=(("calm", 0), ("after", 500)))
+    assert size.size_of(law.Curves(calm), vm.WINDOW_NS).driver == ""
+
+
+def test_other_windows_are_those_that_the_recording_has():
+    recorded = vm.constant(500, rounds=1000)
+    curves = law.Curves(recorded)
+    unit = recorded.resolution_ns
+    found = size.size_of(curves, 10 * unit)
+    assert found.other_windows == ((5 * unit, 500), (20 * unit, 500))
+    assert [ns for ns, _ in size.size_of(curves, 5 * unit).other_windows] == [10 * unit]
+    assert size.size_of(curves, 500 * unit).other_windows == ((250 * unit, 500),)
+
+
+def test_how_sure_the_size_is_goes_by_the_windows_that_are_independent():
+    random = np.random.default_rng(1).integers(50, 500, 400)
+    blocks = [vm.block(int(n), 0) for n in random for _ in range(vm.WINDOW_NS // vm.ROUND_NS)]
+    many = size.size_of(law.Curves(vm.make(blocks)), vm.WINDOW_NS)
+    assert f"a chance of about 1 in {round(many.independent) + 1}" in many.sure
+    assert many.independent > 200
+    ramp = size.size_of(law.Curves(vm.ramp(low=200, high=1000, rounds=900)), vm.WINDOW_NS)
+    assert "too few to state how likely a larger one is" in ramp.sure
+
+
+def test_without_a_clock_there_is_a_size_and_no_technique(make_trace):
+    clock = {"kind": "host", "ns_per_insn": None}
+    trace = make_trace(rounds=200, clock=clock)
+    found = advise.advise(trace, window="100ms")
+    assert found.choice is None and found.front.empty
+    assert found.answer.startswith("x needs ")
+    assert "How to measure it is not known" in found.lines[0]
+    assert json.loads(json.dumps(found.as_dict(), default=float))["choice"] is None
+    assert found.answer in html.unescape(found._repr_html_())
+    known = advise.advise(trace, budget="100%", window="100ms", ns_per_insn=1.0, check=False)
+    assert known.choice is not None
+
+
 def test_a_larger_budget_is_never_worse():
     errors = [
         advise.advise("hotcold", share, "1s", check=False).choice.error
@@ -80,7 +138,7 @@ def test_a_log_of_writes_says_what_it_cannot_know(of_log):
     assert not of_log.reads
     assert of_log.checked is None
     assert "writes" in of_log.answer
-    assert any("Not known" in line for line in of_log.lines)
+    assert any("Not known" in line for line in of_log.about_size)
     assert set(of_log.front["technique"]) <= {"pml", "qemu-bitmap", "qemu-sampling", "soft-dirty"}
 
 
@@ -93,13 +151,16 @@ def test_the_recommended_window_is_the_shortest_that_is_steady():
 
 
 def test_words(advice):
-    assert advice.answer.startswith("This VM uses ")
-    for words in ("at T = 1 s", "look with", "per T", "error at"):
-        assert words in advice.answer
+    assert advice.answer.startswith("hotcold needs ")
+    assert "to hold what it uses in T = 1 s for 99 % of the time" in advice.answer
+    for words in ("To measure it:", "per T", "error at"):
+        assert words in advice.measure
+    assert repr(advice).splitlines()[0] == advice.answer
+    assert "background" not in advice._repr_html_()  # nor a colour: it is read in dark and light
     assert any(line.startswith("Checked by running it") for line in advice.lines)
     assert advice.answer in html.unescape(advice._repr_html_())
-    assert len(advise.shown(advice)) <= advise.LISTED + 1
-    assert (advise.shown(advice)[""] == "*").sum() == 1
+    assert len(advice_words.shown(advice)) <= advice_words.LISTED + 1
+    assert (advice_words.shown(advice)[""] == "*").sum() == 1
 
 
 def test_what_cannot_be():
@@ -109,12 +170,15 @@ def test_what_cannot_be():
         advise.advise("hotcold", "much")
     with pytest.raises(UsageError, match="more than 0"):
         advise.advise("hotcold", 0)
+    with pytest.raises(UsageError, match="at most 100%"):
+        advise.advise("hotcold", cover="101%")
 
 
 def test_the_command_prints_json(capsys):
     assert app.main(["advise", "hotcold", "--no-check", "--window", "1s", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["answer"].startswith("This VM uses")
+    assert found["answer"].startswith("hotcold needs ")
+    assert found["summary"]["needed_bytes"] == 4096 * found["size_pages"]["needed"]
     assert found["choice"]["overhead"] <= found["budget"] == 0.005
     assert found["checked"] is None
 

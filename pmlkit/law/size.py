@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How big a VM must be: percentiles of W over time, how sure they are, and what changes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pmlkit.law.curves import at
+from pmlkit.resampling import Series
+from pmlkit.units import format_bytes, format_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pmlkit.law.curves import Curves
+    from pmlkit.techniques.recorded import Recorded
+    from pmlkit.types import Bools, Floats, Ints, Json
+
+__all__ = ["Size", "is_regular", "size_of"]
+
+ALIKE = 0.9  # share of the rounds
+LEAST_INDEPENDENT = 10  # windows, for a statement on the next one
+DRIVES = 0.05  # share of the size that a phase adds, to be named
+
+
+@dataclass(frozen=True)
+class Size:
+    """The working set of a recording in pages; percentiles are of time.
+
+    Attributes
+    ----------
+    window_ns : int
+        T.
+    cover : float
+        Share of the time in which W has to fit.
+    needed : float
+        The size for that.
+    mean, p50, p95, p99, peak : float
+    windows : int
+        Windows T, one after the other, that the recording has.
+    independent : float
+        How many independent windows these are worth (`pmlkit.resampling.Series`).
+    other_windows : tuple of (int, float)
+        Half and double T, as far as the recording has them, and the size needed with each.
+    driver : str
+        The phase that adds most to `needed`; empty if none adds much.
+    without : float
+        The size needed by the windows that contain nothing of that phase.
+    allocated_bytes : int or None
+        The most that the guest's kernel counted as allocated.
+    page_size : int
+        Bytes.
+    """
+
+    window_ns: int
+    cover: float
+    needed: float
+    mean: float
+    p50: float
+    p95: float
+    p99: float
+    peak: float
+    windows: int
+    independent: float
+    other_windows: tuple[tuple[int, float], ...]
+    driver: str
+    without: float
+    allocated_bytes: int | None
+    page_size: int = 4096
+
+    def bytes_text(self, pages: float) -> str:
+        """Return a number of pages as a size."""
+        return format_bytes(pages * self.page_size)
+
+    @property
+    def sure(self) -> str:
+        """How sure the size is, in a sentence or two."""
+        like = ""
+        if self.independent < self.windows:
+            like = f", worth about {max(self.independent, 1):.0f} independent ones"
+        has = f"The recording has {self.windows:,} windows of T{like}"
+        if self.independent < LEAST_INDEPENDENT:
+            return (
+                f"{has}: too few to state how likely a larger one is. Record for longer, or "
+                "several times."
+            )
+        return (
+            f"{has}. If the VM goes on like this, the next window exceeds the peak with a chance "
+            f"of about 1 in {round(self.independent) + 1:,}."
+        )
+
+    @property
+    def changes(self) -> Iterator[str]:
+        """What would change the size, a sentence each."""
+        yield (
+            f"Another target: {self.bytes_text(self.p95)} for 95 % of the time, "
+            f"{self.bytes_text(self.p99)} for 99 %, {self.bytes_text(self.peak)} for all of it."
+        )
+        others = [f"{self.bytes_text(n)} with {format_ns(ns)}" for ns, n in self.other_windows]
+        if others:
+            yield f"Another T: {', '.join(others)}."
+        if self.driver:
+            yield (
+                f"Phase {self.driver} drives the size: windows without it need "
+                f"{self.bytes_text(self.without)}."
+            )
+        kept = "Pages that are not touched within T come on top, if they must not be swapped"
+        if self.allocated_bytes is None:
+            yield f"{kept}."
+        else:
+            yield f"{kept}: the guest had at most {format_bytes(self.allocated_bytes)} allocated."
+
+    def as_dict(self) -> Json:
+        """Return the numbers for JSON, in pages."""
+        names = ("needed", "mean", "p50", "p95", "p99", "peak", "windows", "independent")
+        return {name: getattr(self, name) for name in names}
+
+
+def size_of(curves: Curves, window_ns: int, cover: float = 0.99) -> Size:
+    """Measure how large a VM must be to hold W for a share of the time.
+
+    Parameters
+    ----------
+    curves : Curves
+    window_ns : int
+        T.
+    cover : float
+        Share of the time, above 0 and at most 1.
+    """
+    pages, weights = _scored(curves, window_ns)
+    p50, p95, p99, needed = _quantiles(pages, weights, [0.5, 0.95, 0.99, cover])
+    recorded = curves.recorded
+    driver, without = _driver(curves, window_ns, cover, needed)
+    windows = max(int(recorded.duration_ns // window_ns), 1)
+    ends = np.arange(1, windows + 1) * window_ns
+    series = Series(at(curves.t_ns, curves.pages("accesses", window_ns), ends))
+    return Size(
+        window_ns=window_ns,
+        cover=cover,
+        needed=needed,
+        mean=float(np.average(pages, weights=weights)),
+        p50=p50,
+        p95=p95,
+        p99=p99,
+        peak=float(pages.max()),
+        windows=windows,
+        independent=series.independent,
+        other_windows=tuple(_with_others(curves, window_ns, cover)),
+        driver=driver,
+        without=without,
+        allocated_bytes=_allocated(recorded),
+    )
+
+
+def _scored(curves: Curves, window_ns: int, kept: Bools | None = None) -> tuple[Floats, Floats]:
+    """Return W of the full windows and how long each is valid; of those that are `kept`."""
+    scored = curves.scored(window_ns)
+    scored = scored if kept is None else scored & kept
+    return curves.pages("accesses", window_ns)[scored], curves.weights[scored]
+
+
+def _quantiles(pages: Floats, weights: Floats, shares: list[float]) -> list[float]:
+    return np.quantile(pages, shares, weights=weights, method="inverted_cdf").tolist()
+
+
+def _with_others(curves: Curves, window_ns: int, cover: float) -> Iterator[tuple[int, float]]:
+    """Yield half and double T, as far as the recording has them, with the size for each."""
+    recorded = curves.recorded
+    unit = recorded.resolution_ns
+    for other in (window_ns // 2, 2 * window_ns):
+        whole = other % unit == 0 or not is_regular(recorded)
+        if whole and unit <= other <= recorded.duration_ns // 2:
+            (needed,) = _quantiles(*_scored(curves, other), [cover])
+            yield other, needed
+
+
+def is_regular(recorded: Recorded) -> bool:
+    """Return whether nearly all rounds are of one length: then T has to be a multiple of it."""
+    alike = np.abs(np.diff(recorded.t_ns) - recorded.resolution_ns) <= recorded.resolution_ns / 10
+    return bool(alike.mean() > ALIKE)
+
+
+def _driver(curves: Curves, window_ns: int, cover: float, needed: float) -> tuple[str, float]:
+    """Return the phase without which the size is least, and that size; no name if none matters."""
+    best, least = "", needed * (1 - DRIVES)
+    for name in dict.fromkeys(name for name, _ in curves.recorded.phases):
+        pages, weights = _scored(curves, window_ns, _without(curves, window_ns, name))
+        if weights.sum() >= window_ns:
+            (size,) = _quantiles(pages, weights, [cover])
+            if size < least:
+                best, least = name, size
+    return best, least if best else needed
+
+
+def _without(curves: Curves, window_ns: int, name: str) -> Bools:
+    """Return which windows contain nothing of a phase."""
+    recorded = curves.recorded
+    starts = [int(recorded.t_ns[first] - recorded.t_ns[0]) for _, first in recorded.phases]
+    spans: Ints = np.array([*starts, recorded.duration_ns])
+    kept = np.ones(len(curves.t_ns), bool)
+    for place, (phase, _) in enumerate(recorded.phases):
+        if phase == name:
+            ends = curves.t_ns
+            kept &= (ends <= spans[place]) | (ends - window_ns >= spans[place + 1])
+    return kept
+
+
+def _allocated(recorded: Recorded) -> int | None:
+    guest = recorded.guest
+    if guest is None or guest.empty or "allocated_bytes" not in guest:
+        return None
+    return int(guest["allocated_bytes"].max())
