@@ -19,6 +19,7 @@ A comment must not begin a line: Markdown would take the line for HTML.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import sys
@@ -42,9 +43,14 @@ __all__ = [
     "bare",
     "filled",
     "keys",
+    "docstrings",
+    "excepted",
     "markdown",
+    "modules",
     "number",
     "plain",
+    "quoting",
+    "results",
     "texts",
 ]
 
@@ -100,6 +106,12 @@ _MEASURED = re.compile(
     rf"(?<![\w.,/^-])(?:{_DIGITS}(?= ?{_UNITS})|\d{{1,3}}(?:,\d{{3}})++|\d+\.\d++(?!\.?\w))"
     "(?!<!--n:)"
 )
+_WORDS = "two|three|four|five|six|seven|eight|nine|ten|twenty|thirty|fifty|a hundred"
+_RESULT = re.compile(
+    rf"(?<![\w.,/^-])(?:{_DIGITS}(?= ?(?:%|percent|times as|x (?:slower|faster)))|"
+    rf"(?:{_WORDS}|{_DIGITS}) times (?:as|faster|slower|more|less)|\d[\d,]* instructions|"
+    r"(?:a|two|three) (?:third|quarter|fifth|tenth)s? of (?:its|the) (?:time|cost))"
+)
 _HIDDEN = re.compile(r"`[^`\n]*`|\]\([^)]*\)|\$[^$\n]+\$|<!--(?!n:).*?-->")
 _FENCE = re.compile(r" {0,3}(`{3,}|:{3,})")
 
@@ -142,12 +154,56 @@ def bare(text: str, plain: Sequence[str] = ()) -> list[Bare]:
     return found
 
 
+def docstrings(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the docstrings of a module, and the line at which each begins."""
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, kinds) and ast.get_docstring(node, clean=False):
+            yield node.body[0].lineno, ast.get_docstring(node, clean=False) or ""
+
+
+def results(text: str, plain: Sequence[str] = ()) -> list[Bare]:
+    """Return the numbers of a docstring that look like results: shares, factors, instructions.
+
+    A docstring has formulas and settings. A result belongs into a text, which names its key.
+    """
+    known = re.compile("|".join(f"(?:{one})" for one in plain) or "(?!)")
+    found = []
+    for place, line in enumerate(text.splitlines()):
+        line = re.sub(r"`[^`]*`", " ", line)
+        spans = [match.span() for match in known.finditer(line)]
+        found += [
+            Bare(place, line[max(match.start() - 30, 0) : match.end() + 20])
+            for match in _RESULT.finditer(line)
+            if not any(start <= match.start() < end for start, end in spans)
+        ]
+    return found
+
+
 def plain(path: Path) -> list[str]:
     """Return what of a text is no measurement, as `bare` takes it: `PLAIN` says why."""
+    return excepted(path.relative_to(ROOT).as_posix())
+
+
+def excepted(name: str) -> list[str]:
+    """Return the regular expressions that `PLAIN` lists everywhere, and under a name."""
     listed: dict[str, dict[str, list[str]]] = yaml.safe_load(PLAIN.read_text())
-    name = path.relative_to(ROOT).as_posix()
     return [
         one for of in ("everywhere", name) for ones in listed.get(of, {}).values() for one in ones
+    ]
+
+
+def modules() -> list[Path]:
+    """Return the modules whose docstrings have no results."""
+    return sorted([*(ROOT / "pmlkit").rglob("*.py"), *(ROOT / "experiments").glob("*.py")])
+
+
+def quoting(path: Path, plain: Sequence[str]) -> list[Bare]:
+    """Return the results that a module's docstrings quote, which they should not."""
+    return [
+        Bare(line + found.line, found.text)
+        for line, text in docstrings(path)
+        for found in results(text, plain)
     ]
 
 
@@ -165,13 +221,18 @@ def _write(path: Path) -> None:
 def _problems() -> Iterator[str]:
     """Yield what is wrong with the texts: numbers out of date, or without a key; old exceptions."""
     for path in texts():
-        name, text, excepted = path.relative_to(ROOT), markdown(path), plain(path)
+        name, text, plain_ones = path.relative_to(ROOT), markdown(path), plain(path)
         if filled(path.read_text()) != path.read_text():
             yield f"{name}: its numbers are out of date: python -m experiments.quoted"
-        for found in bare(text, excepted):
+        for found in bare(text, plain_ones):
             yield f"{name}:{found.line}: name its key, or list it in {PLAIN.name}: {found.text}"
+    settings = excepted("docstrings")
+    for path in modules():
+        for found in quoting(path, settings):
+            where = f"{path.relative_to(ROOT)}:{found.line}"
+            yield f"{where}: quote results in a text, not in a docstring: {found.text}"
     listed = yaml.safe_load(PLAIN.read_text())
-    for name in set(listed) - {"everywhere"}:
+    for name in set(listed) - {"everywhere", "docstrings"}:
         lines = "\n".join(line for _, line in prose(markdown(ROOT / name)))
         for regex in (one for ones in listed[name].values() for one in ones):
             if not re.search(regex, lines, re.M):

@@ -36,6 +36,29 @@ def test_every_table_is_in_a_text():
     assert set(re.findall(r"<!-- table: ([\w-]+) -->", text)) == set(quoted.TABLES)
 
 
+def test_no_docstring_quotes_a_result():
+    excepted = quoted.excepted("docstrings")
+    assert [found for path in quoted.modules() for found in quoted.quoting(path, excepted)] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It sees 98 % of it.",
+        "which is three times faster",
+        "a tenth of the cost",
+        "52 instructions",
+    ],
+)
+def test_a_result_in_a_docstring_is_found_and_where(text, tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text(
+        f'"""Title.\n\n{text}\n"""\n\n\ndef f():\n    """Of 4 KiB, 2 `at 5 %` times."""\n'
+    )
+    assert [found.line for found in quoted.quoting(path, [])] == [3]
+    assert quoted.quoting(path, [re.escape(text)]) == []
+
+
 def test_a_number_without_a_key_is_found_and_where():
     text = "Its error is 4 to 6 % here,\nand 12,345 instructions.\n"
     assert [found.line for found in quoted.bare(text)] == [1, 2]

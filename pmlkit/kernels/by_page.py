@@ -83,7 +83,7 @@ def references(
 
 
 def stable_order(keys: Gfns) -> Ints:
-    """Return what ``np.argsort(keys, kind="stable")`` does, several times faster if it can."""
+    """Return what ``np.argsort(keys, kind="stable")`` does, faster if it can."""
     return _sorted_pairs(keys, np.arange(len(keys)))[1]
 
 

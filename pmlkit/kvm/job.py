@@ -42,7 +42,7 @@ class KvmOptions:
         selects the method by which the VM was named.
     capture : {"auto", "ftrace", "bpf"}
         The method of capture. "auto" selects BPF if kernel and rights allow it: it costs the guest
-        a third of ftrace's cost.
+        less than ftrace (``data/kvm-costs``).
     rounds : int
         Rounds to log; 0: until it is stopped.
     seconds : float

@@ -8,10 +8,10 @@ A logged page is logged again only after a re-arm. The VMM re-arms with
 - ``KVM_GET_DIRTY_LOG``: a slot, unless the VMM clears with ``KVM_CLEAR_DIRTY_LOG`` as QEMU does.
 
 The calls for all slots and pieces of slots form one re-arm. A guest that runs meanwhile writes
-pages as soon as they are re-armed, and the rest of the re-arm may take long: 80 ms were observed
-with one CPU. A round therefore ends, and the next begins, where the re-arm *starts*: the VMM takes
-all later entries at the next re-arm. ``KVM_GET_DIRTY_LOG`` alone first takes what KVM still has,
-and then re-arms. There, the boundary is the end of the last of these calls.
+pages as soon as they are re-armed, and the rest of the re-arm may take long. A round therefore
+ends, and the next begins, where the re-arm *starts*: the VMM takes all later entries at the next
+re-arm. ``KVM_GET_DIRTY_LOG`` alone first takes what KVM still has, and then re-arms. There, the
+boundary is the end of the last of these calls.
 
 The time between the start of logging and the first re-arm is not a round: in that time, a first
 *read* of a page that KVM maps writable also counts.

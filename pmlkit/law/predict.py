@@ -104,7 +104,7 @@ def predict(
     window : str or int
         T, a duration.
     interval : bool
-        Without the interval, the call takes a tenth of the time.
+        Without the interval, the call is much faster.
 
     Raises
     ------

@@ -38,10 +38,8 @@ class Geiger(Technique):
     re-used for new anonymous memory, and copies on write. The recorder's guests run with nested
     paging, where a hypervisor sees neither. This Geiger has only the disk requests. Instead, it
     assumes that a page written to the disk is evicted at that time, because a guest that swaps
-    writes a page before it re-uses the frame. Without that rule, most evictions were not detected.
-    With it, in the bundled recording `pressure`, 98 % of the pages read from swap had a detected
-    eviction. Geiger's treatment of blocks that files free, and of journals, is not needed for a
-    swap disk.
+    writes a page before it re-uses the frame. Without that rule, most evictions are not detected.
+    Geiger's treatment of blocks that files free, and of journals, is not needed for a swap disk.
 
     Attributes
     ----------

@@ -20,12 +20,9 @@ these limits:
 - No read-ahead of swap: the recorder's guests disable it (``vm.page-cluster = 0``).
 
 Its error: tests/techniques/test_memory_real.py compares the model with guests that had a real limit
-and a swap disk. Swap-ins and swap-outs of the model (LRU) differ from those of the guests by these
-percentages. pressure: in 112 MiB -7 and -7, in phases four times as long -7 and -4, in 96 MiB -6
-and -2, in 128 MiB +13 and +1. redis with 70,000 keys: in 160 MiB -8 and -4, in 192 MiB none,
-correctly. xz: in 112 MiB +10 and +14, in 104 MiB 0 and -7. `MemoryModel.slack_pages` was chosen on
-these. xz cycles through more memory than there is, and is sensitive to it: with 1024 pages +48 % in
-112 MiB.
+and a swap disk, and ``data/swap-model`` has the pages that both swapped.
+`MemoryModel.slack_pages` was chosen on these guests. A program that cycles through more memory than
+there is, such as xz, is sensitive to it.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ class Mglru(Technique):
     two looks per T, the pages of T can no longer be counted.
 
     From Linux 6.12 on (commit 1d4832becdc2) the walk asks KVM for the accessed flags of the EPT. In
-    the lab it saw 4,380 pages of a guest that touches 4,364 (``data/host-sees``): the rest are the
-    VMM's own. These are not in a recording, so this model is exact except for the age of a look.
+    the lab it sees the guest's pages and a few of the VMM's own (``data/host-sees``). The latter
+    are not in a recording, so this model is exact except for the age of a look.
 
     Attributes
     ----------
@@ -62,7 +62,8 @@ class BlindMglru(Mglru):
     A page has the accessed flag there when the host maps it for the guest, at its first use, and
     never again. The count is therefore that of pages that the guest uses for the first time. The
     first use in the recording represents it, which is too many if the guest ran before. In the lab,
-    where the guest touches 4,364 pages repeatedly, the count was 13: the VMM's own pages.
+    where the guest touches the same pages repeatedly, the count is that of the VMM's own pages
+    (``data/host-sees``).
 
     Attributes
     ----------

@@ -194,7 +194,7 @@ def _is_plain_round(table: pa.Table) -> bool:
 def _first_repeated(rounds: Array, gfn: Gfns, kind: Array) -> str | None:
     """Return the first entry, by round, kind and frame, that occurs twice; None if there is none.
 
-    Numpy sorts one column of 64 bits ten times as fast as it finds the order of three columns.
+    Numpy sorts one column of 64 bits faster than it finds the order of three columns.
     """
     first, frame_bits = int(rounds[0]), int(gfn.max()).bit_length()
     if int(rounds[-1] - rounds[0]).bit_length() + _KIND_BITS + frame_bits > 64:

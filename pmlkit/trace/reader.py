@@ -286,7 +286,7 @@ class Trace:
 
     @cached_property
     def rounds_table(self) -> pa.Table:
-        """The rounds as a `pyarrow.Table`, which takes a third of the DataFrame's memory."""
+        """The rounds as a `pyarrow.Table`, which takes less memory than the DataFrame."""
         rounds = self.table("rounds")
         self._refuse("rounds.parquet", consistency.rounds_fault(rounds))
         self._refuse(manifest.NAME, consistency.phases_fault(self.meta.phases, len(rounds)))

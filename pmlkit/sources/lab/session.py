@@ -92,7 +92,7 @@ class LabOptions(LogOptions):
     xen_cmdline : str
         Added to Xen's command line.
     fast : bool
-        With `stock`: use our build of Bochs, four times faster. The patched Xen always uses it.
+        With `stock`: use our build of Bochs, which is faster. The patched Xen always uses it.
     snapshot : bool
         Start from a saved state of dom0 (needs `fast`).
     settings : dict

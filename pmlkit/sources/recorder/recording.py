@@ -65,7 +65,7 @@ class RecordOptions:
     swap_mib : int
         Size of a swap disk, whose requests are recorded; 0: the guest has no disk.
     check : bool
-        Let the plugin verify its fast path at every access (3 times slower).
+        Let the plugin verify its fast path at every access (slower).
     """
 
     memory_mib: int | None = None
