@@ -25,6 +25,7 @@ __all__ = [
     "format_ns",
     "missing_texts",
     "parse_duration_ns",
+    "parse_inches",
     "parse_size_bytes",
     "parse_window",
     "units_of",
@@ -149,6 +150,31 @@ def parse_size_bytes(text: str, bare: str = "B") -> int:
     if value is None:
         raise UsageError(f"{str(text)!r} is not a size: write one as 256M, 400MB or 1.5GiB")
     return value
+
+
+def parse_inches(length: str | float) -> float:
+    """Read a length on paper, in inches: ``"3.5in"``, ``"89mm"``; a bare number is inches.
+
+    Raises
+    ------
+    UsageError
+        If it is not a length.
+
+    Examples
+    --------
+    >>> from pmlkit.units import parse_inches
+    >>> parse_inches("3.5in"), parse_inches("25.4 mm"), parse_inches(7)
+    (3.5, 1.0, 7.0)
+    """
+    match = _LENGTH.fullmatch(str(length).strip().lower())
+    if not match:
+        hint = "write one as 3.5in, 89mm, 8.9cm or 252pt"
+        raise UsageError(f"{str(length)!r} is not a length: {hint}")
+    return float(match[1]) / _PER_INCH[match[2] or "in"]
+
+
+_LENGTH = re.compile(r"([0-9]+(?:\.[0-9]*)?)\s*(in|mm|cm|pt)?")
+_PER_INCH = {"in": 1, "mm": 25.4, "cm": 2.54, "pt": 72.27}  # TeX's points
 
 
 def parse_share(text: str | float) -> float:

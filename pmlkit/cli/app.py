@@ -32,6 +32,7 @@ from pmlkit.cli.interop import export, import_
 from pmlkit.cli.lab import lab
 from pmlkit.cli.mrc import mrc
 from pmlkit.cli.options import (
+    LENGTH,
     TRACE,
     WINDOW,
     as_json,
@@ -232,14 +233,22 @@ def wss(
     show(as_json, value, console.answer, found.lines, *rows)
 
 
-@cli.command(epilog=example("pmlkit plot --list", "pmlkit plot hotcold wss --terminal",
-                            "pmlkit plot data/hotcold.trace wss -o f/hot"))  # fmt: skip
+@cli.command(epilog=example(
+    "pmlkit plot --list",
+    "pmlkit plot hotcold wss --terminal",
+    "pmlkit plot data/hotcold.trace wss -o f/hot",
+    "pmlkit plot redis heat --venue ieee --columns 2 -o f/redis",
+))  # fmt: skip
 @click.argument("trace", type=TRACE, required=False)
 @click.argument("figure", required=False, shell_complete=names("pmlkit.figures.catalogue:FIGURES"))
 @drawing("Write it")
 @option("--list", "list_them", is_flag=True, help="List the figures, a line each.")
 @option("--window", type=WINDOW, help="T, where the figure has one.")
-@option("--columns", default=1, type=IntRange(1, 2), help="Of the paper, that it spans.")
+@option("--columns", type=IntRange(1, 2), help="Columns of the paper that it spans. [default: 1]")
+@option("--venue", type=Choice(["acm", "ieee", "usenix", "lncs"], case_sensitive=False),
+        help="Sets the width of a column. [default: acm]")  # fmt: skip
+@option("--width", type=LENGTH, help="Of the figure, instead: 3.5in, 89mm.")
+@option("--height", type=LENGTH, help="Of the figure: 2in, 50mm.")
 @option("--terminal", is_flag=True, help="Print it as text: wss, heat or mrc.")
 @span
 @as_json

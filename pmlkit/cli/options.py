@@ -163,6 +163,7 @@ class _Setting(click.ParamType):  # type: ignore[type-arg]
 PATH = click.Path(readable=False)
 DURATION = _Parsed("time", "parse_duration_ns")
 TIME = _Time()
+LENGTH = _Parsed("length", "parse_inches")
 WINDOW = _Parsed("window", "parse_window")
 MEMORY = _Memory()
 SIZE, PAGES = _Size(), _Size(none=True)

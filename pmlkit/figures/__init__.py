@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions that return a matplotlib Figure, and `save`, which writes it with its data.
 
-All figures take `columns`, 1 or 2: the columns of a paper that the figure spans, 3.33 or 7.0
-inches. Those of a trace take `start` and `end`, which limit what is drawn.
+All figures take `columns`, 1 or 2: the columns of a paper that the figure spans. They take `venue`,
+which says how wide these are, or a `width` and a `height`. Those of a trace take `start` and `end`,
+which limit what is drawn.
 
 Modules
 -------
 catalogue   the table of figures; draws one by name
-style, axes sizes, fonts, colours; axes of time, pages and addresses
+size        widths of venues
+style, axes fonts, colours, saving; axes of time, pages and addresses
 time, window, heat, mrc, reads, compare, frontier, forecast
             figures by subject
 law         the law of errors, against runs

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.collections import LineCollection
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from pmlkit.selection import times_ns
@@ -86,6 +87,7 @@ def panel_letter(axes: Axes, letter: str) -> None:
     axes.set_title(f"({letter})", loc="left")
 
 
+UNMARKED = "start"  # the phase that every recording begins with
 SLANTED_INCHES = 0.17  # between two slanted names: a line's height over the sine of the slant
 
 
@@ -182,9 +184,13 @@ def mark_phases(axes: Axes, trace: Trace, shade: bool = False, labels: bool = Tr
     shade : bool, default False
         Shade every second phase rather than draw a line at each start.
     labels : bool, default True
-        Write the names.
+        Write the names. Those that find no room go to `Figure.unnamed_phases`.
+
+    A trace whose workload marks no phase has no marks.
     """
     phases = trace.phases
+    if phases["name"].tolist() == [UNMARKED]:
+        return
     low, high = axes.get_xlim()
     edges = np.append(phases["t_ns"].to_numpy(), trace.duration_ns) / 1e9
     edges = np.clip(edges, low, high)
@@ -210,8 +216,11 @@ def _label_phases(axes: Axes, names: Sequence[str], edges: Floats) -> None:
             _above(axes, centre, name)
         return
     # A slanted name needs a line's height. If there is no room for all, longer phases win.
-    for index in _spaced(centres, widths, SLANTED_INCHES * (high - low) / inches):
+    named = _spaced(centres, widths, SLANTED_INCHES * (high - low) / inches)
+    for index in named:
         _above(axes, centres[index], names[index], slanted=True)
+    left_out = [name for i, name in enumerate(names) if i not in named and widths[i] > 0]
+    vars(root_figure(axes)).setdefault("unnamed_phases", []).extend(left_out)
 
 
 def _text_inches(text: str, points: float = 6.5) -> float:
@@ -276,12 +285,12 @@ def _spread(wanted: Floats, height: Floats) -> Floats:
 
 
 def name_points(axes: Axes, x: Floats, y: Floats, names: Sequence[str], size: float = 5.5) -> None:
-    """Write names beside points, each at the nearest free place.
+    """Write names beside points, each at the nearest place that is free of names, marks and lines.
 
     Parameters
     ----------
     axes : Axes
-        With its scales and limits set.
+        With all that is drawn in its figure but the names: these depend on the layout.
     x, y : array of float, shape (points,)
     names : sequence of str, shape (points,)
     size : float
@@ -292,20 +301,21 @@ def name_points(axes: Axes, x: Floats, y: Floats, names: Sequence[str], size: fl
     scale = 72 / figure.dpi
     spots = axes.transData.transform(np.c_[x, y]) * scale
     frame = axes.get_window_extent().extents * scale  # type: ignore[operator]
-    taken = [(px - 2, py - 2, px + 2, py + 2) for px, py in spots]
+    taken = np.vstack((_around(spots, 2), _obstacles(axes, scale)))
     for index in np.argsort(-spots[:, 0]):  # from the right, where there is the least room
         width, height = 0.65 * size * len(names[index]), 1.35 * size
         boxes = [(shift, _moved(spots[index], shift, width, height)) for shift in _SHIFTS]
         shift, box = min(boxes, key=lambda it: _cost(it[0], it[1], taken, frame))
-        taken.append(box)
+        taken = np.vstack((taken, box))
         far = np.hypot(*shift) > 8
-        axes.annotate(
+        name = axes.annotate(
             names[index], (x[index], y[index]),
             ((box[0] + box[2]) / 2 - spots[index, 0], (box[1] + box[3]) / 2 - spots[index, 1]),
             textcoords="offset points", fontsize=size, ha="center", va="center",
             arrowprops={"arrowstyle": "-", "lw": 0.3, "color": "#6E6E6E", "shrinkB": 2}
             if far else None,
         )  # fmt: skip
+        name.set_in_layout(False)  # its place was chosen in the layout without it
 
 
 # Offsets of a name from its point (points right, up), the nearest first.
@@ -314,6 +324,39 @@ _SHIFTS = [(4, 0), (-4, 0), (0, 5), (0, -5)] + [
     for r in (6, 10, 15, 21, 28, 36, 45, 55, 66)
     for a in np.arange(0, 2 * np.pi, np.pi / 8)
 ]
+
+
+def _obstacles(axes: Axes, scale: float) -> Floats:
+    """Return boxes around what is drawn in axes, marks and lines: shape (boxes, 4), points."""
+    boxes = [np.zeros((0, 4))]
+    for line in axes.lines:
+        path = (
+            line.get_transform().transform(np.asarray(line.get_xydata(), float).reshape(-1, 2))
+            * scale
+        )
+        joined = line.get_linestyle() not in ("None", "", " ")
+        boxes.append(_around(_along(path), 0.8) if joined else _around(path, 2))
+    for bars in (c for c in axes.collections if isinstance(c, LineCollection)):
+        for segment in bars.get_segments():
+            path = axes.transData.transform(np.asarray(segment, float).reshape(-1, 2)) * scale
+            boxes.append(_around(_along(path), 0.5))
+    found = np.vstack(boxes)
+    return found[np.isfinite(found).all(axis=1)]
+
+
+def _around(spots: Floats, half: float) -> Floats:
+    return np.hstack((spots - half, spots + half))
+
+
+def _along(path: Floats, step: float = 3.0) -> Floats:
+    """Return points on a line that are close together: shape (points, 2), as `path`."""
+    path = np.clip(path, -2000, 2000)
+    pieces = [
+        a + (b - a) * np.linspace(0, 1, int(np.hypot(*(b - a)) / step) + 1)[:, None]
+        for a, b in zip(path, path[1:], strict=False)
+        if np.isfinite([a, b]).all()
+    ]
+    return np.vstack(pieces) if pieces else path
 
 
 def _moved(
@@ -329,14 +372,13 @@ def _moved(
 def _cost(
     shift: tuple[float, float],
     box: tuple[float, float, float, float],
-    taken: Sequence[tuple[float, float, float, float]],
+    taken: Floats,
     frame: Floats,
 ) -> float:
     """Return the cost of a place: leaving the axes, then covering others, then the distance."""
     left, low, right, high = box
-    covered = sum(
-        max(min(right, r) - max(left, a), 0) * max(min(high, t) - max(low, b), 0)
-        for a, b, r, t in taken
-    )
+    across = np.minimum(right, taken[:, 2]) - np.maximum(left, taken[:, 0])
+    up = np.minimum(high, taken[:, 3]) - np.maximum(low, taken[:, 1])
+    covered = float((across.clip(0) * up.clip(0)).sum())
     outside = left < frame[0] or right > frame[2] or low < frame[1] or high > frame[3]
     return 1e6 * outside + 1e3 * covered + np.hypot(*shift)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from pmlkit.figures.style import Figure, Style
+    from pmlkit.types import Array
 
 
 __all__ = ["capped_guests", "clock_sensitivity"]
@@ -23,7 +24,7 @@ _TRUTH: Style = {"marker": "*", "ms": 7, "color": COLORS["vermilion"], "zorder":
 _TECHNIQUE: Style = {"marker": "o", "ms": 3, "color": COLORS["blue"], "zorder": 3}
 _WORK: Style = {"marker": "o", "ms": 3, "mfc": "white", "color": COLORS["grey"], "zorder": 2}
 _FEW = 1.0  # swap-ins a second: the axis is linear below
-_MOST_NAMED = 2  # of techniques at one point
+_MOST_NAMED = {1: 1, 2: 2}  # of techniques at one point, by the figure's columns
 
 
 @paper_figure
@@ -37,17 +38,17 @@ def capped_guests(table: pd.DataFrame, columns: int = 2) -> Figure:
         only.
     """
     programs = list(dict.fromkeys(table["program"]))
-    figure = new_figure(columns, 3.9, {"caps": table})
+    height = 3.9 if columns == 2 else 0.8 + 1.5 * max(len(programs), 1)
+    figure = new_figure(columns, height, {"caps": table})
     if not programs:
         say_empty(figure.subplots(), "no guest was capped")
         return figure
-    panels = figure.subplots(2, len(programs), squeeze=False, sharex="col")
-    for (above, below), program in zip(panels.T, programs, strict=True):
-        points = _merged(table[table["program"] == program])
+    pairs = _pairs(figure, len(programs), columns)
+    for (above, below), program in zip(pairs, programs, strict=True):
+        points = _merged(table[table["program"] == program], columns)
         _points(above, points, "swap_ins_per_s")
         above.set_yscale("symlog", linthresh=_FEW, linscale=0.4)
         above.set_ylim(-0.3, max(points["swap_ins_per_s"].max() * 4, 10))
-        _names(above, points)
         below.plot(points["saved"] * 100, points["work"], ls="none", **_WORK)
         _points(below, points, "slowdown")
         below.set_yscale("log")
@@ -56,14 +57,18 @@ def capped_guests(table: pd.DataFrame, columns: int = 2) -> Figure:
         above.set_title(program)
         for axes in (above, below):
             axes.axvline(0, color=COLORS["grey"], lw=0.5, ls=(0, (2, 2)), zorder=0)
-    panels[0, 0].set_ylabel("pages swapped per second")
-    panels[1, 0].set_ylabel("slow-down (times)")
+            axes.locator_params(axis="x", nbins=2 + columns)
+    for above, below in pairs if columns == 1 else pairs[:1]:
+        above.set_ylabel("pages swapped per second")
+        below.set_ylabel("slow-down (times)")
     figure.supxlabel("memory saved (% of the guest's peak)", fontsize=7.5)
+    for (above, _), program in zip(pairs, programs, strict=True):
+        _names(above, _merged(table[table["program"] == program], columns))
     figure.caption = (
         "guests in QEMU with a swap disk, whose memory is capped at a technique's estimate. The "
         "cap is the 95th percentile of the estimate at T = 1 s, plus the kernel's needs. Each "
-        "point is one cap. Above: pages that return from the disk, per second of the program's run "
-        "time with enough memory. Below, grey: instructions of the work (without waiting), "
+        "point is one cap. Above or left: pages that return from the disk, per second of the program's run "
+        "time with enough memory. Below or right, grey: instructions of the work (without waiting), "
         "relative to those with enough memory, as measured. Blue: the run time with these "
         "instructions and an assumed 0.1 ms per returning page. Bars: 95 % intervals of the "
         "repeats. Star: the cap from the true W(t, T). Other caps are named if they caused "
@@ -72,19 +77,26 @@ def capped_guests(table: pd.DataFrame, columns: int = 2) -> Figure:
     return figure
 
 
-def _merged(of: pd.DataFrame) -> pd.DataFrame:
+def _pairs(figure: Figure, programs: int, columns: int) -> Array:
+    """Return each program's two panels: one above the other, or in one column side by side."""
+    if columns == 2:
+        return figure.subplots(2, programs, squeeze=False, sharex="col").T
+    return figure.subplots(programs, 2, squeeze=False, sharex="row")
+
+
+def _merged(of: pd.DataFrame, columns: int) -> pd.DataFrame:
     """Return a row for each cap, with the names of its techniques: the truth's first."""
     first = of.drop_duplicates("cap_mib").set_index("cap_mib")
     names = of.groupby("cap_mib")["technique"].agg(list)
     first["truth"] = names.map(lambda listed: "truth" in listed)
-    first["names"] = names.map(_named)
+    first["names"] = names.map(lambda listed: _named(listed, _MOST_NAMED[columns]))
     return first.sort_values("saved")
 
 
-def _named(names: list[str]) -> str:
-    left = len(names) - _MOST_NAMED
+def _named(names: list[str], most: int) -> str:
+    left = len(names) - most
     more = f" +{left}" if left > 0 else ""
-    return ", ".join(names[:_MOST_NAMED]) + more
+    return ", ".join(names[:most]) + more
 
 
 def _points(axes: Axes, points: pd.DataFrame, column: str) -> None:
@@ -128,8 +140,9 @@ def clock_sensitivity(sizes: pd.DataFrame, ranks: pd.DataFrame, columns: int = 2
     sizes, ranks : DataFrame
         ``sizes.csv`` and ``ranks.csv`` of ``experiments/clock_sensitivity.py``.
     """
-    figure = new_figure(columns, 2.7, {"sizes": sizes, "ranks": ranks})
-    by_time, by_insn, errors = figure.subplots(1, 3)
+    height, shape = (2.7, (1, 3)) if columns == 2 else (6.0, (3, 1))
+    figure = new_figure(columns, height, {"sizes": sizes, "ranks": ranks})
+    by_time, by_insn, errors = figure.subplots(*shape)
     programs = list(dict.fromkeys(sizes["program"]))
     clocks = sorted(sizes["ns_per_insn"].unique(), reverse=True)
     for program, color in zip(programs, _PROGRAMS, strict=False):

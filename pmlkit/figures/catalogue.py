@@ -79,7 +79,7 @@ def draw(
     window : str or Window, optional
         For the figures that have one.
     **how
-        ``columns``, ``start``, ``end``.
+        ``columns``, ``venue``, ``width``, ``height``, ``start``, ``end``; None: the default.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def draw(
     function = _function(name)
     if window is not None and "window" in inspect.signature(function).parameters:
         how["window"] = window
-    return function(trace, **how)
+    return function(trace, **{name: value for name, value in how.items() if value is not None})
 
 
 def _function(name: str) -> Callable[..., Figure]:

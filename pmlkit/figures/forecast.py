@@ -15,12 +15,14 @@ from pmlkit.forecast.limits import DECIDERS
 from pmlkit.forecast.metrics import MIB_PAGES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from matplotlib.axes import Axes
 
     from pmlkit.figures.style import Figure, Style
     from pmlkit.forecast.analogs import Pooled
     from pmlkit.forecast.forecaster import Forecaster, Sample
-    from pmlkit.types import Ints
+    from pmlkit.types import Array, Ints
 
 __all__ = ["calibration", "forecast", "limits", "runs", "use"]
 
@@ -64,23 +66,20 @@ def use(summary: pd.DataFrame, chosen: pd.DataFrame, columns: int = 2) -> Figure
     asked = chosen.attrs.get("asked", 0.05)
     table = summary[np.isclose(summary["asked"], asked)]
     inputs, horizons = table["inputs"].unique(), table["horizon"].unique()
-    figure = new_figure(columns, 0.6 + 1.7 * len(horizons), {"use": table})
-    grid = figure.subplots(len(horizons), len(inputs), sharex=True, sharey=True, squeeze=False)
+    figure, grid = _grid(columns, len(inputs), len(horizons), {"use": table})
     for row, horizon in zip(grid, horizons, strict=True):
         for axes, name in zip(row, inputs, strict=True):
             part = table[(table["inputs"] == name) & (table["horizon"] == horizon)]
             _draw_use(axes, part, _named(chosen, name, horizon), asked)
             axes.set_title(f"{name}, {_ahead(horizon)}", loc="left")
-        row[0].set_ylabel("idle over used (%)")
-    for axes in grid[-1]:
-        axes.set_xlabel("windows with too little (%)")
+    _outer_labels(figure, "windows with too little (%)", "idle over used (%)")
     figure.legend(
         handles=[
             Line2D([], [], ls="", ms=4, label=label, **style) for label, style in PARTS.values()
         ]
         + [Line2D([], [], ls="", ms=2, marker=".", color=COLORS["grey"], label="other rules")],
-        loc="outside lower center",
-        ncols=6,
+        loc="outside upper center",
+        ncols=3 * columns,
         fontsize=6,
     )
     programs = int(table["programs"].max())
@@ -91,6 +90,24 @@ def use(summary: pd.DataFrame, chosen: pd.DataFrame, columns: int = 2) -> Figure
         "windows (dotted). Truth: all accesses. Lower is better, at or left of the dotted line."
     )
     return figure
+
+
+def _grid(
+    columns: int, inputs: int, horizons: int, data: Mapping[str, pd.DataFrame]
+) -> tuple[Figure, Array]:
+    """Return a figure with a panel for each input and horizon: panels of shape (horizons, inputs).
+
+    In one column of a paper the inputs are one below the other.
+    """
+    down, across = (horizons, inputs) if columns == 2 else (inputs, horizons)
+    figure = new_figure(columns, 0.6 + (1.7 if columns == 2 else 1.45) * down, data)
+    grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    return figure, grid if columns == 2 else grid.T
+
+
+def _outer_labels(figure: Figure, x: str, y: str) -> None:
+    figure.supxlabel(x, fontsize=7.5)
+    figure.supylabel(y, fontsize=7.5)
 
 
 def _ahead(horizon: int, window_s: float = 0.5) -> str:
@@ -132,8 +149,7 @@ def runs(judged: pd.DataFrame, chosen: pd.DataFrame, columns: int = 2) -> Figure
     """
     table = judged[np.isclose(judged["asked"], chosen.attrs.get("asked", 0.05))]
     inputs, horizons = table["inputs"].unique(), table["horizon"].unique()
-    figure = new_figure(columns, 0.6 + 1.7 * len(horizons), {"runs": table})
-    grid = figure.subplots(len(horizons), len(inputs), sharex=True, sharey=True, squeeze=False)
+    figure, grid = _grid(columns, len(inputs), len(horizons), {"runs": table})
     for row, horizon in zip(grid, horizons, strict=True):
         for axes, name in zip(row, inputs, strict=True):
             part = table[(table["inputs"] == name) & (table["horizon"] == horizon)]
@@ -144,15 +160,13 @@ def runs(judged: pd.DataFrame, chosen: pd.DataFrame, columns: int = 2) -> Figure
             axes.plot([0, 50], [0, 50], color="black", lw=0.6, ls=(0, (1, 2)))
             axes.set_title(f"{name}, {_ahead(horizon)}", loc="left")
             axes.set(xlim=(0, None), ylim=(-2, 102))
-        row[0].set_ylabel("again, after one (%)")
-    for axes in grid[-1]:
-        axes.set_xlabel("windows with too little (%)")
+    _outer_labels(figure, "windows with too little (%)", "again, after one (%)")
     figure.legend(
         handles=[
             Line2D([], [], ls="", ms=3, label=label, **style) for label, style in PARTS.values()
         ],
-        loc="outside lower center",
-        ncols=5,
+        loc="outside upper center",
+        ncols=5 if columns == 2 else 3,
         fontsize=6,
     )
     figure.caption = (
@@ -240,7 +254,7 @@ def forecast(
         axes.axvline(t[change] - sample.window_s, ymin=0.97, color=COLORS["black"], lw=0.5)
     axes.set_xlim(0, later[-1])
     axes.set_ylim(0, 1.1 * max(mib.max(), np.quantile(upper, 0.98)))
-    axes.set(xlabel="guest time (s)", ylabel=f"{sample.measures} (MiB)")
+    axes.set(xlabel="guest time (s)", ylabel="memory (MiB)")
     forecast_label = f"q{forecaster.taus_[high]:g}"
     label_ends(axes, [*ends, (upper[-1], forecast_label, forecast_style)])
     composed = "composed, " if sample.composed else ""

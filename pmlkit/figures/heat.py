@@ -193,7 +193,7 @@ def heat_map(
     seconds_axis(axes, grid.t_ns[0], grid.t_ns[-1], trace)
     mark_phases(axes, trace)
     bar = color_bar(axes, mesh, "pages touched in the cell (%)")
-    bar.set_ticks([0, 0.05, 0.2, 0.5, 1], labels=["0", "5", "20", "50", "100"])
+    bar.set_ticks([0, 0.05, 0.2, 0.5, 1], labels=[">0", "5", "20", "50", "100"])
     cell = _size(grid.block_pages, trace.meta.domain["page_size"])
     span_ms = np.diff(grid.t_ns).max() / 1e6 if len(grid.t_ns) > 1 else 0
     return finish(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit import workingset
-from pmlkit.figures.axes import plain_log, say_empty, timeline_between
+from pmlkit.figures.axes import name_points, plain_log, say_empty, timeline_between
 from pmlkit.figures.style import COLORS, finish, new_figure, paper_figure
 from pmlkit.law.curves import drifts
 from pmlkit.units import format_ns, parse_window
@@ -106,15 +106,15 @@ def drift(
     axes.plot(
         ages, 100 * table["staleness"], color=COLORS["blue"], ls="--", label="staleness of looks"
     )
-    for looks in LOOKS:
-        place = window_ns / looks / 1e6, 100 * _at(table, window_ns / looks)
-        axes.plot(*place, ls="", marker="o", ms=3, color=COLORS["blue"])
-        axes.annotate(
-            f"{looks}", place, textcoords="offset points", xytext=(-2, 4), fontsize=6, ha="right"
-        )
+    every = np.array([window_ns / looks / 1e6 for looks in LOOKS])
+    at = np.array([100 * _at(table, ms * 1e6) for ms in every])
+    known = np.isfinite(at)
+    axes.plot(every, at, ls="", marker="o", ms=3, color=COLORS["blue"])
     axes.set(xlabel="age, or time between looks (ms)", ylabel="% of the mean W", xlim=(0, None))
     axes.set_ylim(bottom=0)
     axes.legend()
+    names = [str(looks) for looks, is_known in zip(LOOKS, known, strict=True) if is_known]
+    name_points(axes, every[known], at[known], names, 6)
     return finish(
         figure,
         trace,

@@ -42,6 +42,7 @@ STYLES: tuple[Style, ...] = (
     {"color": COLORS["orange"], "ls": "-"},
 )
 POINTS = 1024
+ALL_MISS = 0.95  # miss ratio
 FEWEST = 100  # sampled pages of SHARDS
 
 
@@ -169,6 +170,9 @@ def _draw_grid(axes: Axes, grid: pd.DataFrame, start_s: float) -> None:
     times = np.concatenate(([start_s], grid.columns.to_numpy() / 1e9))
     values = np.ma.masked_invalid(grid.to_numpy())
     mesh = axes.pcolormesh(times, edges, values, cmap="viridis_r", vmin=0, vmax=1, rasterized=True)
-    axes.set(yscale="log", ylim=(edges[len(edges) // 4], edges[-1]))
+    # Sizes at which nearly every use misses look all the same: most of them are left out.
+    full = np.flatnonzero(np.ma.min(values, axis=1).filled(1) > ALL_MISS)
+    first = max(len(edges) // 4, int(full.max()) - 2 if len(full) else 0)
+    axes.set(yscale="log", ylim=(edges[min(first, len(edges) - 3)], edges[-1]))
     plain_log(axes.yaxis)
     color_bar(axes, mesh, "miss ratio")

@@ -131,7 +131,8 @@ def reads_errors(table: pd.DataFrame, columns: int = 2, by: str = "guest") -> Fi
             bars: Style = {"color": style["color"], "lw": 0.6, "zorder": 0}
             axes.hlines(y.to_numpy(), low.to_numpy(), high.to_numpy(), **bars)
     axes.axvline(10, color=COLORS["grey"], lw=0.6, ls=(0, (2, 2)))
-    axes.set(xscale="log", xlabel="mean absolute error of a round's estimate (% of the truth)")
+    of_what = " of a round's estimate (% of the truth)" if columns == 2 else " (% of the truth)"
+    axes.set(xscale="log", xlabel=f"mean absolute error{of_what}")
     axes.set_yticks(list(places.values()), guests)
     axes.set_ylim(-len(guests) + 0.4, 0.6)
     plain_log(axes.xaxis)
@@ -163,8 +164,12 @@ def mechanism(trace: Trace, table: int | None = None, columns: int = 2) -> Figur
     """
     leaf = reads_mechanism.leaf_history(trace, table)
     data = pd.DataFrame(leaf.states.T, columns=[f"round_{r}" for r in range(trace.n_rounds)])
-    figure = new_figure(columns, 2.5, {"leaf": data})
-    left, right = figure.subplots(1, 2, width_ratios=[1, 1.7])
+    if columns == 2:
+        figure = new_figure(columns, 2.5, {"leaf": data})
+        left, right = figure.subplots(1, 2, width_ratios=[1, 1.7])
+    else:
+        figure = new_figure(columns, 4.6, {"leaf": data})
+        left, right = figure.subplots(2, 1)
     draw_walk(left)
     _draw_history(right, trace, leaf)
     panel_letter(left, "a")

@@ -27,6 +27,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from pmlkit.errors import UsageError, encodable
 from pmlkit.figures.notes import caption_html, links_html
+from pmlkit.figures.size import Size, current, sized
 from pmlkit.files import write_files
 
 if TYPE_CHECKING:
@@ -61,7 +62,6 @@ R = TypeVar("R")
 # How something is drawn, as matplotlib's keyword arguments.
 Style = dict[str, Any]
 
-COLUMN_INCHES = {1: 3.33, 2: 7.0}
 KINDS = ("pdf", "svg", "png")
 _OTHER_KINDS = {"eps", "ps", "pgf", "jpg", "jpeg", "tif", "tiff", "webp", "gif", "bmp"}
 PNG_DPI = 300
@@ -127,11 +127,14 @@ class Figure(_Figure):
         writes it to a text file, and into the metadata of the others.
     files : list of pathlib.Path
         What the last `save` of the figure has written.
+    unnamed_phases : list of str
+        Phases of the trace that are drawn without their names, for want of room.
     """
 
     data: Mapping[str, pd.DataFrame] = MappingProxyType({})
     caption = ""
     files: Sequence[Path] = ()
+    unnamed_phases: Sequence[str] = ()
     _saved_png: bytes | None = None
 
     def _ipython_display_(self) -> None:
@@ -172,7 +175,10 @@ def styled(function: Callable[P, R]) -> Callable[P, R]:
 _SHARED = {
     "window": "window : str or Window, optional\n    The window T. Default: 100 ms, or the nearest "
     "T that the trace supports.",
-    "columns": "columns : {1, 2}\n    Number of columns of the paper, 3.33 or 7.0 inches wide.",
+    "columns": "columns : {1, 2}\n    Number of columns of the paper. With 1, panels are stacked.",
+    "venue": 'venue : {"acm", "ieee", "usenix", "lncs"}, optional\n    Venue of the paper, which '
+    'sets the width. Default: ``"acm"``, 3.33 or 7.0 inches.\nwidth, height : str or float, '
+    'optional\n    Size of the figure: ``"3.5in"``, ``"89mm"``, or a number of inches.',
     "start": "start, end : str, int or None\n    Draw only the rounds between these times "
     '(``"2s"`` or nanoseconds).',
     "kinds": 'kinds : str\n    Accesses that count, letters from ``"rwx"`` (read, written, '
@@ -182,14 +188,38 @@ _PARAMETERS = "\n\nParameters\n----------\n"
 _RETURNS = "\n\nReturns\n-------\npmlkit.figures.style.Figure"
 
 
-def paper_figure(function: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Make a figure's function draw in the house style, and complete its docstring.
+def paper_figure(function: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Make a figure's function draw in the house style and at a size, and complete its docstring.
 
-    The parameters that figures share (`window`, `columns`, `start`, `end`, `kinds`) and the return
-    value are added. A stanza in the function's own docstring goes first.
+    The function gets the parameters `venue`, `width` and `height`. The docstring gets these, the
+    parameters that figures share (`window`, `columns`, `start`, `end`, `kinds`) and the return
+    value. A stanza in the function's own docstring goes first.
     """
-    wrapper = styled(function)
-    wrapper.__doc__ = _completed(inspect.getdoc(function) or "", inspect.signature(function))
+    own = inspect.signature(function)
+    draw = styled(function)
+
+    @functools.wraps(function)
+    def wrapper(
+        *args: Any,
+        venue: str | None = None,
+        width: str | float | None = None,
+        height: str | float | None = None,
+        **kwargs: Any,
+    ) -> Figure:
+        size = Size.of(width, height, venue)
+        columns, chosen = size.columns(), own.bind_partial(*args, **kwargs).arguments
+        if columns and "columns" not in chosen:
+            kwargs["columns"] = columns
+        if venue is width is height is None:  # or of the figure that calls this one
+            return draw(*args, **kwargs)
+        with sized(size):
+            return draw(*args, **kwargs)
+
+    given = inspect.signature(wrapper, follow_wrapped=False).parameters
+    sizes = [given[name] for name in ("venue", "width", "height")]
+    signature = own.replace(parameters=[*own.parameters.values(), *sizes])
+    wrapper.__signature__ = signature  # type: ignore[attr-defined]  # `help` and completion show it
+    wrapper.__doc__ = _completed(inspect.getdoc(function) or "", signature)
     return wrapper
 
 
@@ -204,12 +234,12 @@ def _completed(text: str, signature: inspect.Signature) -> str:
 
 
 def new_figure(columns: int, height: float, data: Mapping[str, pd.DataFrame]) -> Figure:
-    """Make an empty figure of a paper's width.
+    """Make an empty figure of a paper's width, or of the size that the caller asks for.
 
     Parameters
     ----------
     columns : {1, 2}
-        Columns of the paper that it spans: 3.33 or 7.0 inches.
+        Columns of the paper that it spans.
     height : float
         Inches.
     data : dict of str to pandas.DataFrame
@@ -224,9 +254,9 @@ def new_figure(columns: int, height: float, data: Mapping[str, pd.DataFrame]) ->
     pmlkit.errors.UsageError
         For another number of columns.
     """
-    if columns not in COLUMN_INCHES:
+    if columns not in (1, 2):
         raise UsageError(f"a figure spans 1 or 2 columns, not {columns!r}")
-    figure = Figure(figsize=(COLUMN_INCHES[columns], height), layout="constrained")
+    figure = Figure(figsize=current().inches(columns, height), layout="constrained")
     FigureCanvasAgg(figure)
     figure.data = data
     return figure
@@ -245,8 +275,13 @@ def pad(
 
 
 def finish(figure: Figure, trace: Trace, caption: str) -> Figure:
-    """Set the figure's caption, which begins with the trace's name; return the figure."""
+    """Set the figure's caption, which begins with the trace's name; return the figure.
+
+    It ends with the phases that are too short for their names.
+    """
     figure.caption = f"{Path(trace.path).name.removesuffix('.trace')}: {caption}"
+    if unnamed := dict.fromkeys(figure.unnamed_phases):
+        figure.caption += f" Phases too short for a name: {', '.join(unnamed)}."
     return figure
 
 

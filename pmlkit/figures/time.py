@@ -171,7 +171,9 @@ def turnover(
         axes.step(drawn["t_ns"] / 1e9, mib, where="pre", lw=1.0, **style)
         ends += [(mib.iloc[-1], name, style)] if mib.notna().any() else []
     axes.axhline(0, color="black", lw=0.6)
-    axes.set_ylabel(f"change of W, T = {_name(window, table)} (MiB)")
+    if axes.dataLim.height < 1 / 256:
+        axes.set_ylim(-1, 1)
+    axes.set_ylabel("change of W (MiB)")
     _time(axes, trace, time_limits(trace, start, end))
     label_ends(axes, ends)
     return finish(
@@ -206,7 +208,7 @@ def _few_lines(
         axes.fill_between(wss["t_ns"] / 1e9, low.bfill(), high, color="#F3D3BE", lw=0)
     _plot(axes, lines, wss)
     axes.set_ylim(0, _peak(lines, wss) * 1.08)
-    axes.set_ylabel(f"W(t, {_name(window, wss)}) (MiB)")
+    axes.set_ylabel(f"W(t, T) (MiB)\nT = {_folded(_name(window, wss))}")
     _time(axes, trace, time_limits(trace, start, end))
     label_ends(axes, _ends(lines, wss))
     return figure
@@ -234,6 +236,11 @@ def _name(window: Window, wss: pd.DataFrame) -> str:
         return name
     far = (effective - window.ns).abs() > FAR * window.ns
     return f"{name} (median effective {format_ns(effective.median(), 3)})" if far.any() else name
+
+
+def _folded(name: str) -> str:
+    """Put what `_name` adds in brackets on a line of its own."""
+    return name.replace(" (", "\n(")
 
 
 def _sizes(
@@ -312,7 +319,10 @@ def _draw_with_memory(
     memory = [(ram, "RAM", RAM)]
     if guest is not None and len(guest):
         memory.append((guest["allocated_bytes"].iloc[-1] / MIB, "allocated", ALLOCATED))
-    ends = [(y, f"{name} in\n{_name(window, wss)}", style) for y, name, style in _ends(lines, wss)]
+    ends = [
+        (y, f"{name} in\n{_folded(_name(window, wss))}", style)
+        for y, name, style in _ends(lines, wss)
+    ]
     above = [end for end in memory if split and end[0] > peak]
     label_ends(upper, above)
     label_ends(lower, ends + [end for end in memory if end not in above])

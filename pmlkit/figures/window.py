@@ -106,7 +106,7 @@ def _slope_panel(
     axes: Axes, t_ms: pd.Series[float], curve: pd.DataFrame, per_second: float
 ) -> None:
     axes.set_xlabel("window T (ms)")
-    axes.set_ylabel("MiB/s")
+    axes.set_ylabel("misses (MiB/s)")
     axes.set_xscale("log")
     plain_log(axes.xaxis)
     if not (curve["miss_rate"] > 0).any():
@@ -256,20 +256,26 @@ def _label_places(axes: Axes, contours: Iterable[Path]) -> list[tuple[float, flo
     inches = root_figure(axes).get_size_inches() * (0.64, 0.78)  # about those of the axes
     to_axes = axes.transData + axes.transAxes.inverted()
     places, taken = [], np.zeros((0, 2))
-    for contour in contours:
-        pieces = [np.asarray(piece) for piece in contour.to_polygons(closed_only=False)]
-        if not pieces:
-            continue
-        vertices = max(pieces, key=len)
-        at = to_axes.transform(vertices) * inches
+    lines = [
+        max((np.asarray(piece) for piece in contour.to_polygons(closed_only=False)), key=len)
+        for contour in contours
+        if len(np.asarray(contour.vertices))
+    ]
+    on_paper = [to_axes.transform(vertices) * inches for vertices in lines]
+    for place, (vertices, at) in enumerate(zip(lines, on_paper, strict=True)):
+        others = np.vstack([np.zeros((0, 2)), *on_paper[:place], *on_paper[place + 1 :]])
         middle = np.argsort(np.abs(np.arange(len(at)) - len(at) / 2), kind="stable")
         inside = np.all((at > (0.2, 0.12)) & (at < inches - (0.2, 0.12)), axis=1)
         apart = np.array([np.hypot(*(taken - point).T).min(initial=9) > 0.36 for point in at])
-        good = middle[(inside & apart)[middle]]
+        clear = np.array([np.hypot(*(others - point).T).min(initial=9) > _CLEAR for point in at])
+        good = middle[(inside & apart & clear)[middle]]
         if len(good):
             places.append(tuple(vertices[good[0]]))
             taken = np.vstack((taken, at[good[0]]))
     return places
+
+
+_CLEAR = 0.09  # inches from a contour's label to other contours
 
 
 def _edges(values: Floats) -> Floats:

@@ -2,6 +2,7 @@
 """The figures: sizes, files, data, and that nothing is clipped or computed differently."""
 
 import errno
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,12 +15,13 @@ from factories import make_trace as write_trace
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.collections import FillBetweenPolyCollection
-from matplotlib.text import Text
+from overlaps import faults
 from PIL import Image
 
 from pmlkit import figures, workingset
 from pmlkit.errors import NeedsError, OutputError, UsageError
 from pmlkit.figures.heat import cells
+from pmlkit.figures.style import styled
 from pmlkit.trace.reader import Kind, Trace
 
 ALL = sorted(figures.FIGURES)
@@ -61,38 +63,7 @@ def test_figure_has_the_width_of_its_columns_and_nothing_is_clipped(trace, name,
     assert figure.get_size_inches()[0] == inches
     assert figure.caption.startswith("some: ")
     assert all(len(frame) for frame in figure.data.values())
-    figure.draw_without_rendering()
-    assert_nothing_sticks_out(figure)
-    assert_labels_do_not_overlap(figure)
-
-
-def assert_nothing_sticks_out(figure):
-    for text in figure.findobj(Text):
-        if text.get_visible() and text.get_text():
-            box = text.get_window_extent()
-            inside = box.x0 >= -1 and box.x1 <= figure.bbox.x1 + 1
-            # Ticks beyond an axis' limits exist, but are not drawn.
-            assert inside or text.get_text() in _undrawn_ticks(figure), text.get_text()
-
-
-def _undrawn_ticks(figure):
-    return {
-        tick.label1.get_text()
-        for axes in figure.axes
-        for axis in (axes.xaxis, axes.yaxis)
-        for tick in axis.get_major_ticks() + axis.get_minor_ticks()
-    }
-
-
-def assert_labels_do_not_overlap(figure):
-    names = {phase for phase, _ in PHASES} | {"used", "read", "written", "executed", "logged"}
-    boxes = [
-        text.get_window_extent()
-        for text in figure.findobj(Text)
-        if text.get_text() in names and not text.get_rotation()
-    ]
-    for index, box in enumerate(boxes):
-        assert not any(box.overlaps(other) for other in boxes[:index])
+    assert not styled(faults)(figure)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -279,9 +250,63 @@ def test_cells_across_row_groups(make_trace):
     assert (grid.pages == brute_force_cells(trace, grid)).all()
 
 
+@pytest.mark.parametrize(
+    "how, inches",
+    [
+        ({"venue": "ieee"}, (3.5, 2.2)),
+        ({"venue": "IEEE", "columns": 2}, (7.16, 2.2)),
+        ({"venue": "usenix"}, (3.33, 2.2)),
+        ({"venue": "lncs", "columns": 2}, (4.8, 2.2)),
+        ({"width": "89mm", "height": "1.5in"}, (89 / 25.4, 1.5)),
+        ({"width": 5.5, "venue": "ieee"}, (5.5, 2.2)),
+        ({"height": "72.27pt"}, (3.33, 1.0)),
+    ],
+)
+def test_a_figure_has_the_size_that_was_asked_for(trace, how, inches):
+    figure = figures.wss_over_time(trace, "50ms", **how)
+    assert figure.get_size_inches() == pytest.approx(inches)
+    assert figure.axes[-1].yaxis.label.get_size() == 7.5  # points, at every width
+
+
+def test_a_width_chooses_the_layout(trace):
+    def stacked(**how):
+        upper, lower = figures.wss_against_window(trace, **how).axes[:2]
+        return upper.get_position().x0 == lower.get_position().x0
+
+    assert stacked(width="3.5in") and not stacked(width="7in")
+    assert not stacked(width="3.5in", columns=2)
+
+
+def test_a_figure_that_calls_another_passes_its_size_on(trace):
+    assert figures.miss_ratio(trace, venue="ieee").get_size_inches()[0] == 3.5
+    assert figures.miss_ratio(trace).get_size_inches()[0] == 3.33
+
+
+def test_phases_without_room_for_their_names_are_named_in_the_caption(make_trace):
+    phases = [("start", 0), ("long", 3), ("a", 50), ("b", 51), ("c", 52), ("done", 53)]
+    crowded = make_trace(rounds=56, phases=phases)
+    figure = figures.heat_map(crowded)
+    written = {text.get_text() for text in figure.axes[0].texts}
+    (listed,) = re.findall(r"Phases too short for a name: (.*)\.$", figure.caption)
+    assert set(listed.split(", ")) == {name for name, _ in phases} - written
+    assert "too short" not in figures.heat_map(make_trace("y.trace", rounds=20)).caption
+
+
+def test_a_program_that_marks_no_phase_has_none_drawn(make_trace):
+    figure = figures.wss_by_kind(make_trace(rounds=20, phases=[("start", 0)]), "50ms")
+    assert "start" not in {text.get_text() for text in figure.axes[0].texts}
+    assert not figure.axes[0].patches
+
+
 def test_wrong_use_is_refused(trace, make_trace):
     with pytest.raises(UsageError, match="1 or 2 columns, not 3"):
         figures.surface(trace, columns=3)
+    with pytest.raises(UsageError, match="no venue 'ieeee': do you mean 'ieee'"):
+        figures.surface(trace, venue="ieeee")
+    with pytest.raises(UsageError, match="not a length: write one as 3.5in"):
+        figures.surface(trace, width="wide")
+    with pytest.raises(UsageError, match="no figure fits a side of 350in"):
+        figures.surface(trace, width="350in")
     with pytest.raises(UsageError, match="no figure 'pie'"):
         figures.draw(trace, "pie")
     with pytest.raises(UsageError, match="letters from rwx"):

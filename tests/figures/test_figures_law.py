@@ -5,11 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from factories import make_trace
-from test_figures import assert_nothing_sticks_out
+from overlaps import faults
 
 import pmlkit
 from pmlkit import figures, workingset
 from pmlkit.figures import law as figures_law
+from pmlkit.figures.style import styled
 
 WIDTHS = {1: 3.33, 2: 7.0}
 
@@ -32,8 +33,7 @@ def test_predicted_against_measured(columns):
     assert "half are within a factor of 1.5, nine of ten within 1.5" in figure.caption
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert labels == ["counts all uses (10)", "draws a sample (10)", "misses some uses (9)"]
-    figure.draw_without_rendering()
-    assert_nothing_sticks_out(figure)
+    assert not styled(faults)(figure)
 
 
 @pytest.mark.parametrize("columns", [1, 2])
@@ -46,11 +46,10 @@ def test_the_drift_is_that_of_the_working_sets(columns):
     change = np.abs(pages[10:] - pages[:-10])[full[:-10]]  # 10 rounds of 10 ms
     assert table[100_000_000] == pytest.approx(change.mean() / pages[full].mean(), rel=0.02)
     assert table[0] == 0
-    figure.draw_without_rendering()
-    assert_nothing_sticks_out(figure)
+    assert not styled(faults)(figure)
 
 
 def test_a_recording_that_is_not_longer_than_the_window(tmp_path):
     trace = pmlkit.open(make_trace(tmp_path / "short.trace", rounds=1, pml=False))
     figure = figures_law.drift(trace, window=trace.resolution_ns)
-    figure.draw_without_rendering()
+    assert not styled(faults)(figure)

@@ -4,11 +4,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from overlaps import faults
 from pagetable_guest import Guest, write_trace
-from test_figures import assert_nothing_sticks_out
 
 from pmlkit import figures
 from pmlkit.errors import NeedsError
+from pmlkit.figures.style import styled
 from pmlkit.reads import guided, hotness, judge
 from pmlkit.reads import mechanism as reads_mechanism
 
@@ -55,8 +56,7 @@ def test_figures_have_their_width_and_nothing_sticks_out(trace, compared, column
     for name, figure in drawn(trace, compared, columns).items():
         assert figure.get_size_inches()[0] == WIDTHS[columns], name
         assert figure.caption and all(len(table) for table in figure.data.values()), name
-        figure.draw_without_rendering()
-        assert_nothing_sticks_out(figure)
+        assert not styled(faults)(figure)
 
 
 def test_the_history_of_a_leaf_table(trace):

@@ -4,9 +4,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from test_figures import assert_nothing_sticks_out
+from overlaps import faults
 
 from pmlkit import figures
+from pmlkit.figures.style import styled
 
 NONE = None
 COLUMNS = ["name", "group", "kernel", "seen", "least", "most", "written", "read", "tables"]
@@ -43,8 +44,7 @@ def test_it_has_its_width_and_nothing_sticks_out(ways, columns):
     figure = figures.host_sees(ways, columns=columns)
     assert figure.get_size_inches()[0] == {1: 3.33, 2: 7.0}[columns]
     assert "Emulated" in figure.caption
-    figure.draw_without_rendering()
-    assert_nothing_sticks_out(figure)
+    assert not styled(faults)(figure)
 
 
 def test_marks_are_at_the_medians_and_a_cross_where_the_kernel_lacks_the_way(ways):
