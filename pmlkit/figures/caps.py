@@ -67,12 +67,12 @@ def capped_guests(table: pd.DataFrame, columns: int = 2) -> Figure:
     figure.caption = (
         "guests in QEMU with a swap disk, whose memory is capped at a technique's estimate. The "
         "cap is the 95th percentile of the estimate at T = 1 s, plus the kernel's needs. Each "
-        "point is one cap. Above or left: pages that return from the disk, per second of the program's run "
-        "time with enough memory. Below or right, grey: instructions of the work (without waiting), "
-        "relative to those with enough memory, as measured. Blue: the run time with these "
-        "instructions and an assumed 0.1 ms per returning page. Bars: 95 % intervals of the "
-        "repeats. Star: the cap from the true W(t, T). Other caps are named if they caused "
-        "swapping. Left of the dashed line, the cap exceeds the guest's peak."
+        "point is one cap. Above or left: pages that return from the disk, per second of the "
+        "program's run time with enough memory. Below or right, grey: instructions of the work "
+        "(without waiting), relative to those with enough memory, as measured. Blue: the run time"
+        " with these instructions and an assumed 0.1 ms per returning page. Bars: 95 % intervals "
+        "of the repeats. Star: the cap from the true W(t, T). Other caps are named if they caused"
+        " swapping. Left of the dashed line, the cap exceeds the guest's peak."
     )
     return figure
 
