@@ -173,6 +173,6 @@ def _draw_grid(axes: Axes, grid: pd.DataFrame, start_s: float) -> None:
     # Sizes at which nearly every use misses look all the same: most of them are left out.
     full = np.flatnonzero(np.ma.min(values, axis=1).filled(1) > ALL_MISS)
     first = max(len(edges) // 4, int(full.max()) - 2 if len(full) else 0)
-    axes.set(yscale="log", ylim=(edges[min(first, len(edges) - 3)], edges[-1]))
+    axes.set(yscale="log", ylim=(edges[max(min(first, len(edges) - 3), 0)], edges[-1]))
     plain_log(axes.yaxis)
     color_bar(axes, mesh, "miss ratio")
