@@ -33,7 +33,9 @@ _SENTENCE = re.compile(
 # A point after these ends no sentence.
 _SHORT = re.compile(r"\b(?:e\.g|i\.e|cf|vs|etc|al|Fig|Sec|No|ca|approx)\.[\"')\]*_]*$")
 # What a help text calls an argument, as `TRACE` or `NAME.csv`.
-_METAVAR = re.compile(r"(?<!`)\b[A-Z]{2,}(?:[.-][a-z]+)|\b(?:TRACE|DOMAIN|NAME|FOLDER|HOST)S?\b")
+_METAVAR = re.compile(
+    r"(?<!`)\b[A-Z]{2,}(?:[.-][a-z]+)|\b(?:TRACE|DOMAIN|NAME|FOLDER|HOST|DIR|GUEST|FILE)s?\b"
+)
 _PARSER = MarkdownIt("commonmark").enable("table")
 # A caption has at least as many words; shorter texts in a figure are labels.
 _CAPTION_WORDS = 6

@@ -111,7 +111,7 @@ def judge(words, code, text, err, name):
     debugging = "PMLKIT_DEBUG" in os.environ
     for wrong, why in (
         ("Traceback (most" in text and not debugging, "a traceback"),
-        ("defect of pmlkit" in text, "called a defect"),
+        ("defect in pmlkit" in text, "called a defect"),
         ("Warning:" in err, "a warning of a library"),
         (code not in (0, 1, 2), f"exit code {code}"),
         (code and not last.startswith("pmlkit: ") and (err or not text), "no line that says why"),

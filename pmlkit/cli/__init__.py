@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command ``pmlkit``. Each module adds a command or more, however small; `console` prints.
+"""The command ``pmlkit``: each module adds one or more commands, even if it is small.
 
 Modules
 -------
 app      the group of commands, help and exit codes
 options  options that several commands share
-show     print a result, as JSON or as people read it
+show     print a result, as JSON or as text
 console  tables and progress on the terminal
 live     a running collection on the terminal
 terminal a figure as text

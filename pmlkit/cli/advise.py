@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`pmlkit advise`: how to look at a VM within a budget, and how big it has to be."""
+"""`pmlkit advise`: how to measure a VM within a budget, and how much memory it needs."""
 
 from __future__ import annotations
 
@@ -26,26 +26,32 @@ _EXAMPLES = example(
 
 @click.command(epilog=_EXAMPLES)
 @trace_argument
-@option("--budget", default="0.5%", metavar="SHARE", help="What looking may cost of the VM's time, "
-        "in per cent.")  # fmt: skip
-@option("--window", type=DURATION, help="T.  [default: the shortest from which on the working set "
-        "grows by a tenth or less if T doubles]")  # fmt: skip
-@option("--cover", default="99%", metavar="SHARE", help="Of the time: W has to fit for so much of "
-        "it.")  # fmt: skip
-@option("--check/--no-check", default=True, help="Run the technique on TRACE, and print its error "
-        "beside the predicted one.")  # fmt: skip
-@option("--seeds", default=5, type=IntRange(1), help="Draws for that, if it draws pages.")
-@option("--ns-per-insn", default=None, type=FloatRange(0, min_open=True), help="How long an "
-        "instruction takes on the machine of a TRACE that does not say it.")  # fmt: skip
+@option("--budget", default="0.5%", metavar="SHARE",
+        help="Limit for the cost of looking, in percent of the VM's time.")  # fmt: skip
+@option("--window", type=DURATION,
+        help="T. [default: the shortest T for which doubling it adds at most a tenth to the "
+             "working set]")  # fmt: skip
+@option("--cover", default="99%", metavar="SHARE", help="Share of the time for which W "
+        "must fit.")  # fmt: skip
+@option("--check/--no-check", default=True,
+        help="Run the technique on TRACE, and compare its error with the prediction.")  # fmt: skip
+@option(
+    "--seeds",
+    default=5,
+    type=IntRange(1),
+    help="Number of random draws for this run, if the technique draws pages.",
+)
+@option("--ns-per-insn", default=None, type=FloatRange(0, min_open=True),
+        help="Length of an instruction, if the clock of TRACE does not contain it.")  # fmt: skip
 @only_answer
 @as_json
 def advise(trace: str, budget: str, only_answer: bool, as_json: bool, **how: Any) -> None:
     """Answer how big TRACE's VM must be, and how to measure it.
 
-    The size holds W, the working set in T, for a share of the time. The answer states how sure
-    that is, and what would change it: another target, another T, a phase. Then follows the
-    technique with the least error within --budget, of all that the law of errors predicts. Only
-    that one is run, to check the prediction.
+    W, the working set in T, fits in this size for a share of the time. The answer states how
+    certain that is, and what would change it: another target, another T, a phase. It then names
+    the technique with the least error within --budget, among those that the law of errors
+    predicts. Only that one is run, to check the prediction.
     """
     from pmlkit.cli import console
     from pmlkit.law import advise as law_advise
@@ -66,5 +72,5 @@ def _print(advice: Advice) -> None:
 
     console.answer([advice.measure, *(f"- {line}" for line in advice.lines[1:])])
     if not advice.front.empty:
-        title = "No other technique beats these in error and cost (* the choice)"
+        title = "No other technique beats these in both error and cost (* the choice)"
         console.answer([], lambda: console.sheet(shown(advice), title))

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from pmlkit.trace.reader import Trace
 
 
-REPORT_IT = "this is a defect of pmlkit, please report it with what PMLKIT_DEBUG=1 prints"
+REPORT_IT = "this is a defect in pmlkit: please report it with the output of PMLKIT_DEBUG=1"
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 WSS_EXAMPLES = example(
     "pmlkit wss data/hotcold.trace --window 1s",
@@ -107,10 +107,11 @@ class _Commands(click.Group):
 @click.version_option(package_name="pmlkit", message="pmlkit %(version)s")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
-    """Working sets of virtual machines: record, store, measure, show.
+    """Working sets of virtual machines: record, store, analyse, plot.
 
-    Every command has --help with an example, and --json for programs. Exit codes: 0 done,
-    1 could not (one line says what and what to do), 2 wrong use, 128+N ended by signal N.
+    Each command has --help with examples, and --json for programs. Exit codes are 0 (done), 1
+    (failed; one line states the reason and the remedy), 2 (wrong usage) and 128+N (ended by signal
+    N).
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
@@ -123,14 +124,14 @@ def cli(ctx: click.Context) -> None:
 @as_json
 @click.pass_context
 def doctor(ctx: click.Context, capabilities: tuple[str, ...], as_json: bool) -> None:
-    """Say what this machine can do, and what mends the rest.
+    """Check what this machine supports, and print how to fix the rest.
 
-    Exit code 1 if anything asked for by name (demo, recorder, lab, xen) is missing.
+    The exit code is 1 if a named capability (demo, recorder, lab, xen) is missing.
     """
     from pmlkit import doctor
     from pmlkit.cli import console
 
-    with console.busy("looking at this machine", quiet=as_json):
+    with console.busy("examining this machine", quiet=as_json):
         examined = doctor.examine(capabilities)
     show(as_json, lambda: [c.as_dict() for c in examined], console.doctor, examined)
     ctx.exit(1 if capabilities and not all(c.ready for c in examined) else 0)
@@ -164,10 +165,10 @@ cli.add_command(simulate)
 def info(ctx: click.Context, trace: str | None, as_json: bool) -> None:
     """Check TRACE and describe it, or list the recordings.
 
-    Without TRACE, the recordings that come with pmlkit are listed.
+    Without TRACE, list the bundled recordings.
 
-    Every file and count is checked, and what the workload knows of itself is measured. Exit code 1
-    if the trace is damaged or a known answer is not met.
+    Every file and count is checked, and the known answers of the workload are measured. The exit
+    code is 1 if the trace is damaged or a known answer is not met.
     """
     from pmlkit.cli import console
     from pmlkit.trace.reader import Trace
@@ -191,13 +192,20 @@ def _list_recordings(as_json: bool) -> None:
 @cli.command(epilog=WSS_EXAMPLES)
 @traces_argument
 @labels
-@option("--window", type=WINDOW, help="T: a time (250ms), or rounds (5r). [default: 1s, or the "
-        "nearest T that TRACE has]")  # fmt: skip
-@option("--min-count", default=1, type=IntRange(1), help="Count a page used M times in T.")
-@option("--sliding", is_flag=True, help="A window whenever a round ends.")
+@option("--window", type=WINDOW,
+        help="T, as a time (250ms) or in rounds (5r). [default: 1s, or the nearest T that TRACE "
+             "supports]")  # fmt: skip
+@option(
+    "--min-count",
+    default=1,
+    type=IntRange(1),
+    help="Count a page only if it was used M times in T.",
+)
+@option("--sliding", is_flag=True, help="End a window at the end of each round.")
 @kinds()
-@option("--page-tables", default="drop", type=Choice(["drop", "keep", "expand"]), help="Of a "
-        "PML log; expand: the pages that they lead to.")  # fmt: skip
+@option("--page-tables", default="drop", type=Choice(["drop", "keep", "expand"]),
+        help="Page tables in a PML log are left out (drop), counted (keep), or replaced by the "
+             "pages that they map (expand).")  # fmt: skip
 @region
 @span
 @only_answer
@@ -210,14 +218,14 @@ def wss(
     as_json: bool,
     **how: Any,
 ) -> None:
-    """Print the working set of TRACE, in sum and window by window.
+    """Print the working set of TRACE: a summary, then each window.
 
     Several traces are printed side by side, with one T; `pmlkit diff` compares two.
 
-    The numbers are of full windows only. A row holds the distinct pages used in a window of length
-    T: the time of its end, pages, bytes, the period asked for and the effective one, the phase, the
-    pages within each region that the workload named, and whether the window is full, or cut short
-    by the start or the end.
+    The summary uses full windows only. A row is a window of length T: the time of its end, distinct
+    pages, bytes, the requested and the effective period, and the phase. Further columns count the
+    pages of each region that the workload named. The last column states whether the window is full,
+    or cut short by the start or the end.
     """
     from pmlkit import answers
     from pmlkit.cli import console, several
@@ -242,8 +250,8 @@ def wss(
 @click.argument("trace", type=TRACE, required=False)
 @click.argument("figure", required=False, shell_complete=names("pmlkit.figures.catalogue:FIGURES"))
 @drawing("Write it")
-@option("--list", "list_them", is_flag=True, help="List the figures, a line each.")
-@option("--window", type=WINDOW, help="T, where the figure has one.")
+@option("--list", "list_them", is_flag=True, help="List the figures, one per line.")
+@option("--window", type=WINDOW, help="T, if the figure uses one.")
 @option("--columns", type=IntRange(1, 2), help="Columns of the paper that it spans. [default: 1]")
 @option("--venue", type=Choice(["acm", "ieee", "usenix", "lncs"], case_sensitive=False),
         help="Sets the width of a column. [default: acm]")  # fmt: skip
@@ -288,7 +296,7 @@ def main(args: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     args : list of str, optional
-        Default: those of the process.
+        Default: the arguments of the process.
 
     Returns
     -------
@@ -364,8 +372,8 @@ def _verdict(error: BaseException) -> tuple[int, str]:
         return 130, "interrupted"
     if is_out_of_memory(error):
         return 1, (
-            "not enough memory or threads: use a shorter --start/--end, raise the limits "
-            "(`ulimit -v`, `ulimit -u`), or take a machine with more"
+            "not enough memory or threads: use a shorter --start/--end, raise the limits (`ulimit "
+            "-v`, `ulimit -u`), or use a machine with more"
         )
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""

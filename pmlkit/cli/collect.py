@@ -36,30 +36,49 @@ _KVM = ("seconds", "switch", "capture", "buffer_kib", "marks")
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("domain", required=False)
-@option("--kvm", "vm", help="Instead of DOMAIN a VM of KVM: libvirt's name, a QMP socket, or the "
-        "VMM's process.")  # fmt: skip
-@output("NAME.trace", "The trace to write (lru-gen: a table, NAME.csv).", required=True)
-@option("--host", metavar="USER@HOST", help="Run the agent there, by SSH; default: here.")
-@option("--rounds", default=0, type=IntRange(0), help="Rounds to log; 0: until Ctrl-C.")
+@option("--kvm", "vm",
+        help="A VM of KVM instead of DOMAIN, by libvirt's name, a QMP socket, or the id of the "
+             "VMM's process.")  # fmt: skip
+@output("NAME.trace", "The trace to write (with lru-gen, a table NAME.csv).", required=True)
+@option(
+    "--host",
+    metavar="USER@HOST",
+    help="Run the agent on this host, over SSH. [default: this machine]",
+)
+@option(
+    "--rounds", default=0, type=IntRange(0), help="Number of rounds to log; 0 means until Ctrl-C."
+)
 @option("--period", default="1s", type=DURATION, help="Length of a round.")
-@option("--free", is_flag=True, help="Never pause the guest: rounds are cut from the log later.")
-@option("--mode", default="auto", type=Choice([*MODES, *kvm.MODES]), help="Xen: the patched "
-        "interface (pml), or stock log-dirty. KVM: the log; or without tracing soft-dirty bits, or "
-        "sizes by the aging of MGLRU (a table, NAME.csv).")  # fmt: skip
-@option("--ring", "slots", default=64, type=IntRange(2, 4096), help="Buffers that a ring holds.")
+@option(
+    "--free", is_flag=True, help="Never pause the guest; separate the rounds in the log afterwards."
+)
+@option("--mode", default="auto", type=Choice([*MODES, *kvm.MODES]),
+        help="Interface: the patched Xen (pml), Xen's log-dirty (stock), KVM's log (log), or "
+             "soft-dirty bits without tracing (soft-dirty). With lru-gen, only sizes, from the "
+             "aging of MGLRU (a table, NAME.csv).")  # fmt: skip
+@option(
+    "--ring",
+    "slots",
+    default=64,
+    type=IntRange(2, 4096),
+    help="Number of buffers in each vCPU's ring.",
+)
 @log_options
 @option("--bitmaps", is_flag=True, help="Keep the log-dirty bitmaps in the spool.")
-@option("--for", "seconds", type=DURATION, help="KVM: end after so long.")
-@option("--switch", default="auto", type=Choice(kvm.SWITCHES), help="KVM: who switches logging on; "
-        "listen: the VMM does it by itself.")  # fmt: skip
-@option("--capture", default="auto", type=Choice(kvm.CAPTURES), help="KVM: how entries are "
-        "captured; auto: by BPF where kernel and rights allow it, else by ftrace.")  # fmt: skip
-@option("--buffer", "buffer_kib", default=4096, type=IntRange(64, 1 << 20), help="KVM: KiB of the "
-        "ring buffer of each CPU.")  # fmt: skip
-@option("--marks/--no-marks", default=True, help="KVM: capture VM entries too, which tell drains "
-        "apart.")  # fmt: skip
-@option("--state", default="/run/pmlkit", help="Folder in dom0 that says what runs.")
-@option("--keep", is_flag=True, help="Keep the spool beside the trace.")
+@option("--for", "seconds", type=DURATION, help="Stop after this time (KVM only).")
+@option("--switch", default="auto", type=Choice(kvm.SWITCHES),
+        help="What switches KVM's logging on. listen: the VMM itself.")  # fmt: skip
+@option("--capture", default="auto", type=Choice(kvm.CAPTURES),
+        help="How KVM's entries are captured. auto: by BPF if kernel and rights allow it, "
+             "otherwise by ftrace.")  # fmt: skip
+@option("--buffer", "buffer_kib", default=4096, type=IntRange(64, 1 << 20),
+        help="Ring buffer of each CPU, KiB (KVM only).")  # fmt: skip
+@option("--marks/--no-marks", default=True,
+        help="Also capture VM entries, which separate the drains (KVM only).")  # fmt: skip
+@option(
+    "--state", default="/run/pmlkit", help="Folder in dom0 with a mark for each running collection."
+)
+@option("--keep", is_flag=True, help="Keep the spool next to the trace.")
 @overwrite
 @as_json
 @click.pass_context
@@ -75,14 +94,14 @@ def collect(
     overwrite: bool,
     **how: Any,
 ) -> None:
-    """Log a domain of Xen, or a VM of KVM, and make a trace of it.
+    """Log a domain of Xen, or a VM of KVM, and write a trace.
 
-    DOMAIN is a name or an id. Ctrl-C ends it, and so does the end of the domain; log-dirty mode is
-    off afterwards. On an unpatched Xen the trace holds the distinct pages of each round. On a KVM
-    host nothing has to be patched: a round ends where the VMM arms the pages again.
+    DOMAIN is a name or an id. Ctrl-C stops the collection, and so does the end of the domain.
+    Log-dirty mode is then off. On an unpatched Xen, the trace contains the distinct pages of each
+    round. A KVM host needs no patches. There, a round ends when the VMM re-arms the pages.
 
-    There, page tables are told apart by what stands in the logged frames, which are read out of the
-    VMM's memory: --page-tables mark, snapshot or off. --harvest sampled needs a kernel with idle
+    On KVM, page tables are identified by the content of the logged frames, which are read from the
+    VMM's memory (--page-tables mark, snapshot or off). --harvest sampled needs a kernel with idle
     page tracking.
     """
     from pmlkit.cli import console, live
@@ -91,7 +110,7 @@ def collect(
 
     name = vm or domain
     if name is None or (vm and domain):
-        raise UsageError("say what to log", "give a DOMAIN of Xen, or --kvm VM")
+        raise UsageError("nothing to log", "give a DOMAIN of Xen, or --kvm VM")
     _refuse_others(context, how, vm is not None)
     options = _kvm_options(how) if vm else _xen_options(how)
     way = Sizes if how["mode"] == "lru-gen" else Collection
@@ -119,7 +138,7 @@ def _xen_options(how: Json) -> HowToCollect:
     from pmlkit.sources.host.collection import CollectOptions
 
     if how["mode"] not in MODES:
-        raise UsageError(f"--mode {how['mode']} is of KVM", f"Xen has {', '.join(MODES)}")
+        raise UsageError(f"--mode {how['mode']} is for KVM", f"Xen has {', '.join(MODES)}")
     return CollectOptions(**log_fields({k: v for k, v in how.items() if k not in _KVM}))
 
 
@@ -128,12 +147,12 @@ def _kvm_options(how: Json) -> HowToCollect:
 
     mode = "log" if how["mode"] == "auto" else how["mode"]
     if mode not in kvm.MODES:
-        raise UsageError(f"--mode {mode} is of Xen", f"KVM has {', '.join(kvm.MODES)}")
+        raise UsageError(f"--mode {mode} is for Xen", f"KVM has {', '.join(kvm.MODES)}")
     if how["page_tables"] not in kvm.PAGE_TABLES:
-        raise UsageError(f"--page-tables {how['page_tables']} is of Xen",
+        raise UsageError(f"--page-tables {how['page_tables']} is for Xen",
                          f"KVM has {', '.join(kvm.PAGE_TABLES)}")  # fmt: skip
     if (harvest := how["harvest"] or "") not in kvm.HARVESTS:
-        raise UsageError(f"--harvest {harvest} is of Xen", "KVM has --harvest sampled")
+        raise UsageError(f"--harvest {harvest} is for Xen", "KVM supports --harvest sampled")
     names = ("rounds", "most_bytes", "page_tables", "one_in", "draw", *_KVM)
     mine = {name: how[name] for name in names if name != "seconds"} | {"harvest": harvest}
     times = {"period_s": how["period"] / 1e9, "seconds": (how["seconds"] or 0) / 1e9}

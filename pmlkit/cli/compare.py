@@ -48,21 +48,26 @@ _EXPERIMENTS = (".yaml", ".yml")
 @click.argument("traces", nargs=-1, type=TracePath(_EXPERIMENTS),
                 metavar="[TRACE | EXPERIMENT.yaml]...")  # fmt: skip
 @option("--list", "list_them", is_flag=True, help="List the techniques and their sources.")
-@option("--techniques", shell_complete=names("pmlkit.techniques:TECHNIQUES"), help="Names out of "
-        "--list, with commas between.  [default: all]")  # fmt: skip
-@option("--window", default=None, help="T of the yardstick, W(t, T).  [default: 1s]")
-@option("--time-scale", "scale", default=None, help="What published intervals are multiplied by; "
-        "auto: VMware's 30 s become T; 1: as published.  [default: auto]")  # fmt: skip
-@option("--seeds", type=IntRange(1), default=None, help="Runs of what draws random numbers.  "
-        "[default: 5]")  # fmt: skip
+@option("--techniques", shell_complete=names("pmlkit.techniques:TECHNIQUES"),
+        help="Names from --list, separated by commas. [default: all]")  # fmt: skip
+@option("--window", default=None, help="T of the true working set W(t, T). [default: 1s]")
+@option("--time-scale", "scale", default=None,
+        help="Scale factor for the published intervals. auto: 30 s (VMware) becomes T. 1: use "
+             "them unchanged. [default: auto]")  # fmt: skip
+@option("--seeds", type=IntRange(1), default=None,
+        help="Number of runs of techniques that draw random numbers. [default: 5]")  # fmt: skip
 @span_of_paths
-@option("--ns-per-insn", default=None, type=FloatRange(0, min_open=True), help="How long an "
-        "instruction takes on the machine of a TRACE that does not say it: for "
-        "overheads.")  # fmt: skip
-@option("--jobs", default=1, type=IntRange(1), help="Traces looked at at the same time.")
-@option("--published", is_flag=True, help="Print Bitchebe et al.'s experiment, theirs and ours.")
-@option("--record", is_flag=True, help="Make the experiment's traces that are not there.")
-@output("FOLDER", "Write the tables (LaTeX, HTML, CSV) and the figures there, too.")
+@option("--ns-per-insn", default=None, type=FloatRange(0, min_open=True),
+        help="Length of an instruction, if the clock of a TRACE does not contain it. Overheads "
+             "need it.")  # fmt: skip
+@option("--jobs", default=1, type=IntRange(1), help="Number of traces to process in parallel.")
+@option(
+    "--published",
+    is_flag=True,
+    help="Print the experiment of Bitchebe et al., as published and as reproduced here.",
+)
+@option("--record", is_flag=True, help="Record the missing traces of the experiment.")
+@output("FOLDER", "Write the tables (LaTeX, HTML, CSV) and the figures to this folder, too.")
 @only_answer
 @as_json
 def compare(
@@ -76,14 +81,14 @@ def compare(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Score every technique on recorded VMs by the same yardstick.
+    """Compare all techniques on recorded VMs with the true working set.
 
-    Each TRACE is an access trace, or the name of a bundled one; an EXPERIMENT.yaml names several.
-    Errors are in percent of W(t, T), steps in windows T.
+    Each TRACE is an access trace, or the name of a bundled one. An EXPERIMENT.yaml names several.
+    Errors are in percent of W(t, T), and steps in windows T.
 
-    Techniques watch from the recording's start in any case, as they need to; with --start and --end
-    the windows T, steps and events between these times count. An event has the time of the estimate
-    that follows it.
+    Techniques always observe the recording from its start. With --start and --end, only the windows
+    T, steps and events between these times count. An event has the time of the estimate that
+    follows it.
     """
     if list_them:
         return _list(as_json)
@@ -94,7 +99,7 @@ def compare(
     folder = Path(output) if output else None
     if published:
         if {"start", "end"} & set(given):
-            raise UsageError("--published takes whole recordings: leave out --start and --end")
+            raise UsageError("--published uses whole recordings: leave out --start and --end")
         return _published(paths, folder, as_json)
     for window, plan in plans.items():
         into = folder / f"T-{window}" if folder and len(plans) > 1 else folder
@@ -119,7 +124,7 @@ def _compare(
         with console.busy("drawing", quiet=as_json):
             compare_tables.save(comparison, folder)
     best = comparison.best
-    lines = ["No technique could be scored."] if best is None else [best.answer]
+    lines = ["No technique has a score."] if best is None else [best.answer]
     if only_answer:
         summary = batch.as_dict(comparison)["summary"]
         return show(as_json, {"summary": summary}, console.answer, lines)
@@ -151,7 +156,7 @@ def _resolve(
         loaded = load(located(trace, "experiments"))
         entries = [entry for entry in loaded.runs if entry.notebook.startswith("04_")]
         if not entries:
-            raise UsageError(f"{trace} runs no notebook 04: name another experiment")
+            raise UsageError(f"{trace} does not run notebook 04: name another experiment")
         points = [point for entry in entries for point in entry.points]
         paths += [
             _path(name, command, record) for entry in entries for name, command, _ in entry.traces
@@ -167,7 +172,7 @@ def _path(name: str, command: str | None, record: bool) -> Path:
     path = find(name)
     if command and not path.exists():
         if not record:
-            raise TraceNotFound(name, f"say --record, or make it with `{command}`")
+            raise TraceNotFound(name, f"use --record, or make it with `{command}`")
         echo(f"{name}: {command}", err=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         click.get_current_context().find_root().command.main(
@@ -192,7 +197,7 @@ def _published(paths: Sequence[Path], folder: Path | None, as_json: bool) -> Non
     from pmlkit.figures.tables import table
     from pmlkit.techniques import published
 
-    with console.busy("looking at them as published", quiet=as_json):
+    with console.busy("processing them as published", quiet=as_json):
         rows = published.reproduce(paths)
     if folder:
         table(rows, folder / "published", published.CAPTION)

@@ -118,7 +118,7 @@ def busy(
 def recording(quiet: bool = False) -> Iterator[Callable[[HowFar], None]]:
     """Show a recording's progress; yields the callback for `pmlkit.sources.recorder.record`."""
     with busy("recording", quiet=quiet) as task:
-        task.begin("making the guest and booting it")
+        task.begin("building and booting the guest")
 
         def show(now: HowFar) -> None:
             phase = f"{now.phase}, " if now.phase else ""
@@ -270,8 +270,8 @@ def window_notes(table: pd.DataFrame) -> Iterator[str]:
     if far.any():
         median = format_ns(windows["effective_ns"].median())
         yield (
-            f"note: in {int(far.sum()):,} of {len(windows):,} windows the effective T is another "
-            f"by more than {EFFECTIVE_FAR:.0%}; its median is {median}"
+            f"note: in {int(far.sum()):,} of {len(windows):,} windows the effective T differs by "
+            f"more than {EFFECTIVE_FAR:.0%}; its median is {median}"
         )
 
 
@@ -420,7 +420,7 @@ def curves(by_method: Mapping[str, Json], page_size: int) -> None:
 _LINES: dict[str, Callable[[Json], str]] = {
     "uses": lambda curve: f"{curve['uses']:,}",
     "pages": lambda curve: f"{curve['pages']:,}",
-    "pages looked at": lambda curve: f"{curve['sampled_pages'] or curve['pages']:,}",
+    "pages sampled": lambda curve: f"{curve['sampled_pages'] or curve['pages']:,}",
     "first uses": lambda curve: f"{curve['cold']:.2%}",
 }
 
@@ -496,7 +496,7 @@ def _estimates(table: pd.DataFrame) -> None:
     put(console(), page)
     for why in dict.fromkeys(filter(None, table["why"])):
         rows = (table["why"] == why).sum()
-        answer([f"not known ({rows} of {len(table)} windows): {why}"])
+        answer([f"unknown ({rows} of {len(table)} windows): {why}"])
 
 
 def _comparison(table: pd.DataFrame) -> None:

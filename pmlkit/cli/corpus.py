@@ -30,8 +30,8 @@ HALF = Choice(["development", "held-out", "large"])
 _names = click.argument(
     "names", nargs=-1, metavar="[NAME]...", shell_complete=names("pmlkit.corpus:names")
 )
-_half = option("--half", type=HALF, help="Only this half, or the large guests.")
-_repeats = option("--repeats", is_flag=True, help="Recordings with other seeds, too.")
+_half = option("--half", type=HALF, help="Select this half, or the large guests.")
+_repeats = option("--repeats", is_flag=True, help="Include recordings with other seeds.")
 _folder = click.argument("folder", type=PATH, metavar="DIR")
 
 
@@ -39,8 +39,8 @@ _folder = click.argument("folder", type=PATH, metavar="DIR")
 def corpus() -> None:
     """Record WSS-Bench, 24 real programs, and score on them.
 
-    DIR holds development/NAME.trace and held-out/NAME.trace. experiments/protocol.md says what may
-    be done with which half.
+    DIR contains development/NAME.trace and held-out/NAME.trace. experiments/protocol.md states the
+    permitted use of each half.
     """
 
 
@@ -49,7 +49,7 @@ def corpus() -> None:
 @_repeats
 @as_json
 def list_(half: str | None, repeats: bool, as_json: bool) -> None:
-    """List the programs, and what their recordings are."""
+    """List the programs and the state of their recordings."""
     from pmlkit import corpus as bench
 
     chosen = bench.programs(half=half, repeats=repeats)
@@ -67,14 +67,15 @@ def _print(chosen: Sequence[Program]) -> None:
 @_names
 @_half
 @_repeats
-@output("DIR", "The folder to record to.", required=True)
+@output("DIR", "Folder of the recordings.", required=True)
 @as_json
 def record(
     names: tuple[str, ...], half: str | None, repeats: bool, output: str, as_json: bool
 ) -> None:
-    """Record programs that are not in DIR yet.
+    """Record the programs that are missing in DIR.
 
-    Each takes some minutes of a core. An interrupted call is repeated: what is whole is skipped.
+    Each takes some minutes of a core. After an interruption, repeat the call: complete recordings
+    are skipped.
     """
     from pmlkit import corpus as bench
     from pmlkit.cli import console
@@ -97,7 +98,7 @@ def record(
 @_names
 @_half
 @_repeats
-@option("--register", is_flag=True, help="First register recordings that are not yet.")
+@option("--register", is_flag=True, help="First register recordings that are not registered yet.")
 @as_json
 def check(
     folder: str,
@@ -109,8 +110,8 @@ def check(
 ) -> None:
     """Compare the recordings in DIR with the registered digests.
 
-    The exit code is 1 if one differs. A recording differs that was made of other versions of
-    Debian's packages or of QEMU.
+    The exit code is 1 if one differs. Recordings differ if the versions of Debian's packages or of
+    QEMU differ.
     """
     from pmlkit import corpus as bench
     from pmlkit.cli import console
@@ -141,12 +142,18 @@ def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
 )
 @_folder
 @option("--technique", metavar="MODULE:CLASS", help="A technique's class.")
-@option("--forecaster", metavar="MODULE:CLASS", help="Or the class of a quantile regressor.")
+@option(
+    "--forecaster",
+    metavar="MODULE:CLASS",
+    help="Class of a quantile regressor, instead of a technique.",
+)
 @option("--half", type=HALF, default="development", help="Which half.")
-@option("--window", "windows", multiple=True, help="T; again for more. [100ms, 1s, 5s]")
-@option("--jobs", default=1, type=IntRange(1, 64), help="Processes; each takes a recording.")
-@option("--settings", type=PATH, metavar="SCORES", help="Take settings that this score chose.")
-@output("SCORES", "The folder to write the tables and the page to.", required=True)
+@option("--window", "windows", multiple=True, help="T; repeat the option for more. [100ms, 1s, 5s]")
+@option(
+    "--jobs", default=1, type=IntRange(1, 64), help="Number of processes; each takes a recording."
+)
+@option("--settings", type=PATH, metavar="SCORES", help="Use the settings that this score chose.")
+@output("SCORES", "Folder for the tables and the page.", required=True)
 @as_json
 def score(
     folder: str,
@@ -159,10 +166,11 @@ def score(
     output: str,
     as_json: bool,
 ) -> None:
-    """Run a technique at all its settings, or a forecaster, over the recordings in DIR.
+    """Run a technique at all its settings, or a forecaster, on the recordings in DIR.
 
-    The page has, for each T and budget, the error at the setting that is best on these programs; or
-    with --settings at the one that another score chose, as it has to be for the held-out half.
+    For each T and budget, the page lists the error at the setting that is best on these programs.
+    With --settings, it uses the setting that another score chose, as required for the held-out
+    half.
 
     A forecaster is fitted to the development half, without the program that it forecasts.
     """
@@ -170,7 +178,7 @@ def score(
         raise UsageError("give either --technique or --forecaster")
     if forecaster:
         if windows or settings:
-            raise UsageError("--window and --settings are of techniques: leave them out")
+            raise UsageError("--window and --settings are for techniques: leave them out")
         return _score_forecaster(folder, forecaster, half, output, as_json)
     _score_technique(folder, str(technique), half, windows, jobs, settings, output, as_json)
 
@@ -222,12 +230,13 @@ def _score_forecaster(folder: str, name: str, half: str, output: str, as_json: b
 def compare(ours: str, theirs: str, as_json: bool) -> None:
     """Compare two scores at equal budgets, program by program.
 
-    A difference below 0 is for OURS. p is of the exact test that flips the signs of differences.
+    A difference below 0 favours OURS. The p is that of the exact test that flips the signs of
+    differences.
     """
     from pmlkit import scoreboard
     from pmlkit.cli import console
 
     scores = scoreboard.read(ours), scoreboard.read(theirs)
     table = scoreboard.compare(*scores)
-    title = f"{scores[0].technique} less {scores[1].technique}: shares of the mean W"
+    title = f"{scores[0].technique} minus {scores[1].technique}: shares of the mean W"
     show(as_json, lambda: table.to_dict("records"), console.sheet, table, title)

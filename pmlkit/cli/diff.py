@@ -35,13 +35,20 @@ _EXAMPLES = example(
 @click.command(epilog=_EXAMPLES)
 @traces_argument
 @labels
-@option("--window", type=WINDOW, help="T: a time (250ms), or rounds (5r). [default: 1s, or the "
-        "nearest T that both have]")  # fmt: skip
-@option("--min-count", default=1, type=IntRange(1), help="Count a page used M times in T.")
-@option("--sliding", is_flag=True, help="A window whenever a round ends.")
+@option("--window", type=WINDOW,
+        help="T, as a time (250ms) or in rounds (5r). [default: 1s, or the nearest T that both "
+             "support]")  # fmt: skip
+@option(
+    "--min-count",
+    default=1,
+    type=IntRange(1),
+    help="Count a page only if it was used M times in T.",
+)
+@option("--sliding", is_flag=True, help="End a window at the end of each round.")
 @kinds()
 @option("--page-tables", default="drop", type=Choice(["drop", "keep", "expand"]),
-        help="Of a PML log.")  # fmt: skip
+        help=("Page tables in a PML log are left out (drop), counted (keep), or replaced by the "
+              "pages that they map (expand)."))  # fmt: skip
 @region
 @span
 @only_answer
@@ -55,11 +62,12 @@ def diff(
     window: str | int | None,
     **how: Any,
 ) -> None:
-    """Compare the working sets of two TRACEs: before, then after.
+    """Compare the working sets of two traces, before and after.
 
-    Prints how much more or less the second one needs, with a 95 % interval where the recordings are
-    long enough for one, and the difference of mean, 95th percentile, peak and of each phase. Traces
-    whose numbers mean different things, such as a log of writes and all accesses, are refused.
+    The answer is how much more or less memory the second one needs, with a 95 % interval if the
+    recordings are long enough. The table lists the differences of the mean, the 95th percentile,
+    the peak, and each phase. Traces whose numbers have different meanings, such as a log of writes
+    and a trace of all accesses, are refused.
     """
     from pmlkit import difference
     from pmlkit.cli import console, several

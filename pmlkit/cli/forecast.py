@@ -48,47 +48,59 @@ EXAMPLES = example(
 
 @click.command(epilog=EXAMPLES)
 @click.argument("traces", nargs=-1, type=TRACE, metavar="[TRACE]...")
-@output("PATH", "Folder for the tables and figures, or the trace that --compose writes.")
-@option("--inputs", type=Choice(["pml", "pml+sample", "sample"]), help="What the forecast may look "
-        "at: PML's log, a flag in 16, or both; all that it has by default.")  # fmt: skip
-@option("--window", type=WINDOW, help="T: a time (500ms), or rounds (5r); 500ms if not given.")
-@option("--horizon", type=IntRange(1), help="How many windows ahead; 4 if not given.")
-@option("--target", type=Choice(["at", "peak"]), help="W of the window ahead, or the largest until "
-        "then; at if not given.")  # fmt: skip
+@output("PATH", "Folder for the tables and figures, or the trace for --compose.")
+@option("--inputs", type=Choice(["pml", "pml+sample", "sample"]),
+        help="Input of the forecast, which is PML's log, a sample of accessed flags (one frame in "
+             "16), or both. [default: all inputs of TRACE]")  # fmt: skip
+@option("--window", type=WINDOW, help="T, as a time (500ms) or in rounds (5r). [default: 500ms]")
+@option("--horizon", type=IntRange(1), help="Number of windows ahead. [default: 4]")
+@option("--target", type=Choice(["at", "peak"]),
+        help="W of that window (at), or the largest W up to it (peak). [default: at]")  # fmt: skip
 @option("--learner", default="pooled", type=Choice(["pooled", "boosted", "linear"]),
-        help="What learns; pooled: boosted trees of others, and the own past.")  # fmt: skip
-@option("--allocation", type=MEMORY, help="How probable is a peak beyond it? 64, 1G.")
+        help=("The model. pooled: boosted trees fitted to other programs, mixed with the log's own "
+             "past."))  # fmt: skip
+@option(
+    "--allocation",
+    type=MEMORY,
+    help="Also print the probability that this allocation is exceeded, as 64 or 1G.",
+)
 @option("--model", type=PATH, help="Forecast with the model in this file.")
-@option("--save", type=PATH, help="Train on all TRACEs and write the model to this file.")
-@option("--backtest", is_flag=True, help="Leave one program out; without a TRACE the bundled ones.")
-@option("--rate", default=0.05, type=FloatRange(0.001, 0.5), help="Share of windows that may get "
-        "too little memory.")  # fmt: skip
-@option("--compose", "pattern", type=Choice(["daily", "bursty", "walk"]), help="Write a log that "
-        "is composed of TRACE's phases.")  # fmt: skip
-@option("--hours", default=72, type=IntRange(1), help="Of the composed log.")
+@option("--save", type=PATH, help="Train on all traces and write the model to this file.")
+@option(
+    "--backtest",
+    is_flag=True,
+    help="Leave out one program at a time; without TRACE, use the bundled recordings.",
+)
+@option("--rate", default=0.05, type=FloatRange(0.001, 0.5),
+        help="Allowed share of windows with too little memory.")  # fmt: skip
+@option("--compose", "pattern", type=Choice(["daily", "bursty", "walk"]),
+        help="Write a log that is composed of TRACE's phases.")  # fmt: skip
+@option("--hours", default=72, type=IntRange(1), help="Length of the composed log, hours.")
 @span_of_paths
 @overwrite
 @only_answer
 @as_json
 def forecast(traces: tuple[str, ...], only_answer: bool, as_json: bool, **options: Any) -> None:
-    """Forecast how much memory TRACE will need past its end.
+    """Forecast how much memory TRACE will need after its end.
 
-    The answer is from the rule or model that has cost least so far, and states how often that gave
-    too little. Then follow the quantiles of what will be used, how probable it is that an
-    allocation is exceeded, and the change points so far. If TRACE is a PML log alone, only what is
-    written can be forecast. The models are trained on bundled data of other programs, unless
-    --model names a file.
+    The answer comes from the rule or model with the lowest cost so far. It states how often this
+    rule or model gave too little memory. The output continues with the quantiles of the forecast,
+    the probability that an allocation is exceeded, and the change points so far. If TRACE is only a
+    PML log, the forecast covers written pages only. The models are trained on bundled data of other
+    programs, unless --model names a file.
     """
     from pmlkit.cli import console
 
     actions = {"save": _train, "backtest": _backtest, "pattern": _compose}
     asked = [name for name in actions if options[name]]
     if len(asked) > 1:
-        raise UsageError("--save, --backtest and --compose are three things: ask for one")
+        raise UsageError("--save, --backtest and --compose exclude each other: use one")
     if not traces and not options["backtest"]:
-        raise UsageError("name a TRACE, or ask for --backtest")
+        raise UsageError("name a TRACE, or use --backtest")
     if options["model"] and (asked or any(options[n] for n in ("window", "horizon", "target"))):
-        raise UsageError("--model brings its window, horizon and target: give it alone")
+        raise UsageError(
+            "--model sets its window, horizon and target: use it without these options"
+        )
     if asked:
         value, lines = actions[asked[0]](traces, as_json, options)
         return show(as_json, value, echo, "\n".join(lines))
@@ -122,7 +134,7 @@ def _inputs(trace: Trace, options: Json) -> str:
 
     saved = store.load(options["model"]).inputs if options["model"] else None
     if saved and options["inputs"] not in (None, saved):
-        raise UsageError(f"the model looks at {saved}: leave --inputs out")
+        raise UsageError(f"the model uses the input {saved}: leave --inputs out")
     return options["inputs"] or saved or log.best_inputs(trace)
 
 
@@ -149,7 +161,7 @@ def _same(logs: Sequence[Log], name: str) -> str:
     """Return what the logs have in common; UsageError if they differ."""
     found = {getattr(log, name) for log in logs}
     if len(found) > 1:
-        raise UsageError(f"the traces differ in {name} ({', '.join(sorted(found))}): say --inputs")
+        raise UsageError(f"the traces differ in {name} ({', '.join(sorted(found))}): use --inputs")
     return str(found.pop())
 
 

@@ -28,28 +28,30 @@ _EXAMPLES = example(
 @click.command(epilog=_EXAMPLES)
 @click.argument("traces", nargs=-1, required=True, type=TRACE, metavar="TRACE...")
 @option("--techniques", default="all", shell_complete=names("pmlkit.techniques:TECHNIQUES"),
-        help="Names out of `pmlkit compare --list`, with commas between.  "
-        "[default: all]")  # fmt: skip
-@option("--window", default=None, help="T, one or several.  [default: 100ms,1s,5s]")
-@option("--looks", default=None, help="Looks per T.  [default: 1,2,4,10]")
-@option("--watched", default=None, help="Frames or regions watched, beside all of them.  "
-        "[default: 64,256,1024,4096,16384]")  # fmt: skip
-@option("--seeds", default=None, type=IntRange(1), help="Runs of what draws random numbers.  "
-        "[default: 3]")  # fmt: skip
-@option("--jobs", default=1, type=IntRange(1), help="Traces looked at at the same time.")
-@option("--again", is_flag=True, help="Run anew what FOLDER has: after a change of a technique.")
-@output("FOLDER", "Keep the points of each trace here, and go on where a sweep has ended; write "
-        "the tables (LaTeX, CSV) and the figure here, too.")  # fmt: skip
+        help="Names from `pmlkit compare --list`, separated by commas. [default: all]")  # fmt: skip
+@option("--window", default=None, help="T, one or several. [default: 100ms,1s,5s]")
+@option("--looks", default=None, help="Numbers of looks per T. [default: 1,2,4,10]")
+@option("--watched", default=None,
+        help="Numbers of watched frames or regions. All of the memory is always added. [default: "
+             "64,256,1024,4096,16384]")  # fmt: skip
+@option("--seeds", default=None, type=IntRange(1),
+        help="Number of runs of techniques that draw random numbers. [default: 3]")  # fmt: skip
+@option("--jobs", default=1, type=IntRange(1), help="Number of traces to process in parallel.")
+@option(
+    "--again", is_flag=True, help="Run everything in FOLDER again, after a change of a technique."
+)
+@output("FOLDER", "Store the points of each trace here, and continue an earlier sweep. Write the "
+                  "tables (LaTeX, CSV) and the figure here, too.")  # fmt: skip
 @as_json
 def frontier(
     traces: tuple[str, ...], jobs: int, again: bool, output: str, as_json: bool, **how: Any
 ) -> None:
     """Compare techniques at equal cost, and at equal error.
 
-    Every technique runs on each TRACE, an access trace or the name of a bundled one, at every
-    number of looks per T and of frames watched, with nothing scaled. At a budget stands the least
-    mean error of its settings whose mean cost is within it. Intervals are of a bootstrap over the
-    recordings.
+    Each TRACE is an access trace, or the name of a bundled one. Every technique runs on each TRACE,
+    at every number of looks per T and of watched frames, with unscaled intervals. The result at a
+    budget is the least mean error of the settings whose mean cost is within the budget. Intervals
+    come from a bootstrap over the recordings.
     """
     from pmlkit import frontier as sweeps
     from pmlkit.cli import console

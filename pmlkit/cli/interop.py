@@ -43,8 +43,10 @@ if TYPE_CHECKING:
 @click.argument("trace", type=TRACE, required=False)
 @click.argument("format", required=False, shell_complete=names("pmlkit.interop.formats:FORMATS"))
 @output("FILE", "The file to write.")
-@option("--list", "list_them", is_flag=True, help="List the formats, a line each.")
-@option("--window", type=DURATION, help="damo: length of a snapshot; oracle-general: a tick.")
+@option("--list", "list_them", is_flag=True, help="List the formats, one per line.")
+@option(
+    "--window", type=DURATION, help="Length of a snapshot (damo), or of a tick (oracle-general)."
+)
 @kinds(default=None)
 @span
 @overwrite
@@ -61,13 +63,13 @@ def export(
 ) -> None:
     """Write TRACE in another program's FORMAT.
 
-    Formats that keep the order get each use once: of a recording a page once a round, as `pmlkit
-    mrc` counts it. CSV gets every entry.
+    Formats that keep the order get each use once. In a recording, a page has one use per round, as
+    in `pmlkit mrc`. CSV gets every entry.
     """
     if list_them:
         return _list("export", as_json)
     if trace is None or format is None or output is None:
-        raise UsageError("name a TRACE, a FORMAT (`pmlkit export --list` has them) and -o FILE")
+        raise UsageError("name a TRACE, a FORMAT (`pmlkit export --list` lists them) and -o FILE")
     from pmlkit import interop
     from pmlkit.cli import console
     from pmlkit.selection import times_ns
@@ -94,24 +96,38 @@ def export(
 )
 @click.argument("format", required=False, shell_complete=names("pmlkit.interop.formats:FORMATS"))
 @click.argument("file", type=PATH, required=False)
-@output("NAME.trace", "The trace to write (query-dirty-rate: a table, NAME.csv or .parquet).")
-@option("--list", "list_them", is_flag=True, help="List the formats, a line each.")
-@option("--window", type=DURATION, help="oracle-general, lcs: a tick of the clock [1s]; vscsi, "
-        "csv, parquet: an interval; kvm-dirty-ring: a round [to the rings' reset].")  # fmt: skip
-@option("--kernel", metavar="RELEASE", help="kvm-dirty-ring: Linux of the host, for the order in a "
-        "drain.")  # fmt: skip
-@option("--page-size", type=PAGES, help="Requests are split into pages of this size [4KiB]; none: "
-        "each object is a page.")  # fmt: skip
-@option("--unit", type=SIZE, help="Requests are of bytes: an object's number counts so many "
-        "(sectors: 512).")  # fmt: skip
-@option("--columns", metavar="ROLE=NAME,...", help="csv, parquet: the columns that hold time, obj, "
-        "size, op, vcpu.")  # fmt: skip
-@option("--separator", help="csv with --columns: one character, tab or space.")
-@option("--header/--no-header", default=None, help="csv with --columns: whether names come first.")
-@option("--time-unit", type=Choice(["s", "ms", "us", "ns"]), help="csv, parquet: of the times.  "
-        "[default: s]")  # fmt: skip
-@option("--instructions", type=IntRange(1), help="lackey: so many are a round.  [default: 1000000]")
-@option("--memory", "memory_mib", type=MEMORY, help="The machine's memory.  [default: all used]")
+@output("NAME.trace", "The trace to write (for query-dirty-rate, a table NAME.csv or .parquet).")
+@option("--list", "list_them", is_flag=True, help="List the formats, one per line.")
+@option("--window", type=DURATION,
+        help="Length of a tick (oracle-general, lcs; 1s), an interval (vscsi, csv, parquet), or a "
+             "round (kvm-dirty-ring; until the rings' reset).")  # fmt: skip
+@option("--kernel", metavar="RELEASE",
+        help="The host's Linux; it sets the order in a drain (kvm-dirty-ring).")  # fmt: skip
+@option("--page-size", type=PAGES,
+        help="Size of the pages of requests [4KiB]. none: each object is a page.")  # fmt: skip
+@option("--unit", type=SIZE,
+        help="Bytes in a unit of an object's number, such as 512 for sectors.")  # fmt: skip
+@option("--columns", metavar="ROLE=NAME,...",
+        help="Columns with time, obj, size, op and vcpu (csv, parquet).")  # fmt: skip
+@option("--separator", help="One character, tab or space (csv with --columns).")
+@option(
+    "--header/--no-header",
+    default=None,
+    help="Whether the first line contains names (csv with --columns).",
+)
+@option("--time-unit", type=Choice(["s", "ms", "us", "ns"]),
+        help="Unit of the times (csv, parquet). [default: s]")  # fmt: skip
+@option(
+    "--instructions",
+    type=IntRange(1),
+    help="Number of instructions in a round (lackey). [default: 1000000]",
+)
+@option(
+    "--memory",
+    "memory_mib",
+    type=MEMORY,
+    help="The machine's memory. [default: up to the highest page]",
+)
 @overwrite
 @as_json
 def import_(
@@ -123,17 +139,17 @@ def import_(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Make a trace of FILE, which another program wrote in FORMAT.
+    """Convert FILE, which another program wrote in FORMAT, to a trace.
 
-    Compressed files (.zst, .gz) of the formats csv, lcs, oracle-general and vscsi are read as they
-    are. Of a file that keeps the order, every request becomes a use: where a page returns within
-    an interval, a new round begins. What had to be merged or left out is counted in the notes.
+    The formats csv, lcs, oracle-general and vscsi may be compressed (.zst, .gz). If a file keeps
+    the order, every request becomes a use, and a new round begins when a page returns within an
+    interval. The notes count merged and omitted rows.
     """
     if list_them:
         return _list("load", as_json)
     if format is None or file is None or output is None:
         raise UsageError(
-            "name a FORMAT (`pmlkit import --list` has them), a FILE and -o NAME.trace"
+            "name a FORMAT (`pmlkit import --list` lists them), a FILE and -o NAME.trace"
         )
     from pmlkit import interop
     from pmlkit.cli import console

@@ -61,10 +61,10 @@ _FLAGS = {
 
 @click.group(epilog=_EXAMPLES)
 def lab() -> None:
-    """Run guests under a real Xen on an emulated PML.
+    """Run guests under a real Xen on an emulated processor with PML.
 
-    Bochs boots Xen (ours, or with --stock Debian's) and Debian's kernel as dom0, which starts the
-    guest and logs it. No VT-x, no KVM and no root are needed.
+    Bochs boots Xen (ours, or Debian's with --stock) and Debian's kernel as dom0, which starts the
+    guest and logs it. The lab needs no VT-x, no KVM and no root.
     """
 
 
@@ -72,38 +72,53 @@ def _machine(command: Command) -> Command:
     """Declare the options that all of the lab's commands have."""
     for declared in reversed(
         [
-            option("--stock", is_flag=True, help="Debian's unpatched Xen, and stock log-dirty."),
+            option(
+                "--stock", is_flag=True, help="Use Debian's unpatched Xen, and stock log-dirty."
+            ),
             option(
                 "--xen",
                 type=click.Choice(["4.17", "4.20"]),
                 default="4.17",
-                help="With --stock: Debian 12's Xen, or Debian 13's.",
+                help="Use Debian 12's Xen (4.17) or Debian 13's (4.20), with --stock.",
             ),
             option(
                 "--xen-debug",
                 is_flag=True,
-                help="A debug build: any ASSERT, WARN or undefined behaviour fails.",
+                help=(
+                    "Use a debug build, in which assertions, warnings and undefined behaviour are "
+                    "errors."
+                ),
             ),
             option(
                 "--xen-preempt",
                 is_flag=True,
-                help="A debug build that interrupts its operations on the log wherever it can.",
+                help=(
+                    "Use a debug build that interrupts its operations on the log at each possible "
+                    "point."
+                ),
             ),
             option(
                 "--xen-source",
                 type=click.Path(exists=True, file_okay=False),
-                help="Build this source tree of Xen, "
-                "with the series or not, in place of Debian's 4.17.",
+                help="Build this source tree of Xen instead of Debian's 4.17, with or without the "
+                "series.",
             ),
-            option("--xen-cmdline", default="", help="Add to Xen's command line: ept=no-pml."),
+            option(
+                "--xen-cmdline",
+                default="",
+                help="Append this to Xen's command line, such as ept=no-pml.",
+            ),
             option(
                 "--fast",
                 is_flag=True,
-                help="With --stock: build a Bochs of ours, "
-                "4x faster. The patched Xen always has it.",
+                help="With --stock, use our build of Bochs, which is 4x faster. The patched "
+                "Xen always uses it.",
             ),
             option(
-                "--guest-memory", "memory_mib", type=MEMORY, help="The guest's memory: 256, 1G."
+                "--guest-memory",
+                "memory_mib",
+                type=MEMORY,
+                help="The guest's memory, such as 256 or 1G.",
             ),
         ]
     ):
@@ -115,7 +130,7 @@ def _machine(command: Command) -> Command:
 @_machine
 @as_json
 def build(as_json: bool, **how: Any) -> None:
-    """Fetch and build all that `pmlkit lab run` needs; what is in the cache is kept."""
+    """Download and build all parts of `pmlkit lab run` that are missing in the cache."""
     from pmlkit.cli import console
     from pmlkit.sources import lab as lab_source
 
@@ -136,42 +151,60 @@ _guest = click.argument(
 @output("NAME.trace", "The trace to write.")
 @option("--list", "list_them", is_flag=True, help="List the guests.")
 @_machine
-@option("--vcpus", type=IntRange(1, 8), help="The guest's virtual processors.")
-@option("--hvm", is_flag=True, help="Kit guests: an HVM domain, whose device model has no devices.")
-@option("--qemu", is_flag=True, help="With --hvm: its device model is Debian's QEMU, with a VGA.")
-@option("--rounds", type=IntRange(1), help="Rounds to log. [8; Linux: until its work is done]")
-@option("--period", default="200ms", type=DURATION, help="Length of a round, emulated time.")
-@option("--free-run", is_flag=True, help="Kit guests: rounds by time, not in lock step.")
+@option("--vcpus", type=IntRange(1, 8), help="Number of virtual processors of the guest.")
+@option(
+    "--hvm",
+    is_flag=True,
+    help="Start a kit guest as an HVM domain, with a device model without devices.",
+)
+@option(
+    "--qemu", is_flag=True, help="With --hvm, use Debian's QEMU as the device model, with a VGA."
+)
+@option(
+    "--rounds", type=IntRange(1), help="Number of rounds to log. [8; Linux: until its work is done]"
+)
+@option("--period", default="200ms", type=DURATION, help="Length of a round, in emulated time.")
+@option("--free-run", is_flag=True, help="Run a kit guest's rounds by time, not in lock step.")
 @option("--set", "settings", type=SETTING, multiple=True, help="Set an option of the guest.")
-@option("--ring", "slots", type=IntRange(2, 4096), help="Records that a ring holds. [64; snapshot: "
-        "1024]")  # fmt: skip
-@option("--kvm", is_flag=True, help="Under Debian's own KVM, with no patch, in place of Xen.")
-@option("--kernel", type=click.Choice(["6.1", "6.12"]), help="KVM: the host's Linux. [6.1]")
+@option("--ring", "slots", type=IntRange(2, 4096),
+        help="Number of records in a ring. [64; snapshot: 1024]")  # fmt: skip
+@option("--kvm", is_flag=True, help="Use Debian's own KVM, without patches, instead of Xen.")
+@option("--kernel", type=click.Choice(["6.1", "6.12"]), help="The host's Linux (KVM only). [6.1]")
 @option("--vmm", type=click.Choice(["own", "qemu"]),
-        help="KVM: a small monitor of ours, or Debian's QEMU. [own]")  # fmt: skip
+        help="The VMM, a small monitor of ours or Debian's QEMU (KVM only). [own]")  # fmt: skip
 @option("--kvm-log", "log", type=click.Choice(["ring", "bitmap"]),
-        help="KVM: a ring for each vCPU, or a bitmap. [ring]")  # fmt: skip
+        help="A ring for each vCPU, or a bitmap (KVM only). [ring]")  # fmt: skip
 @option("--capture", type=click.Choice(["ftrace", "bpf", "auto"]),
-        help="KVM: how entries are captured. [ftrace]")  # fmt: skip
-@option("--no-pml", is_flag=True, help="KVM: kvm_intel with pml=0.")
-@option("--transparent-hugepages", "huge", is_flag=True, help="KVM: under the guest.")
+        help="How entries are captured (KVM only). [ftrace]")  # fmt: skip
+@option("--no-pml", is_flag=True, help="Load kvm_intel with pml=0 (KVM only).")
+@option(
+    "--transparent-hugepages",
+    "huge",
+    is_flag=True,
+    help="Transparent huge pages for the guest (KVM only).",
+)
 @log_options
-@option("--accessed", is_flag=True, help="Short for --harvest.")
-@option("--boot", is_flag=True, help="Linux: log the guest's boot, too.")
-@option("--time-limit", default="25min", type=DURATION, help="A run hangs that takes longer.")
-@option("--keep", is_flag=True, help="Keep the spool and the consoles beside the trace.")
+@option("--accessed", is_flag=True, help="The same as --harvest.")
+@option("--boot", is_flag=True, help="Also log a Linux guest's boot.")
+@option(
+    "--time-limit",
+    default="25min",
+    type=DURATION,
+    help="Stop the guest if it runs longer than this.",
+)
+@option("--keep", is_flag=True, help="Keep the spool and the consoles next to the trace.")
 @overwrite
 @as_json
 def run(guest: str | None, output: str, list_them: bool, as_json: bool, **how: Any) -> None:
-    """Boot the lab with GUEST and make a trace of its PML log.
+    """Boot the lab with GUEST and write a trace of its PML log.
 
-    GUEST is a name of --list, a C file for the bare-metal kit, a PVH ELF file, or a workload of
+    GUEST is a name from --list, a C file for the bare-metal kit, a PVH ELF file, or a workload of
     `pmlkit record --list`, which runs under Linux.
     """
     if list_them:
         return _list_guests(as_json)
     if guest is None or output is None:
-        raise UsageError("name a GUEST (`pmlkit lab run --list` has them) and -o NAME.trace")
+        raise UsageError("name a GUEST (`pmlkit lab run --list` lists them) and -o NAME.trace")
 
     from pmlkit.cli import console
 
@@ -187,7 +220,7 @@ def run(guest: str | None, output: str, list_them: bool, as_json: bool, **how: A
         return
     for name, value in of_kvm.items():
         if value:
-            raise UsageError(f"--{_FLAGS[name]} is of KVM", "add --kvm")
+            raise UsageError(f"--{_FLAGS[name]} is for KVM", "add --kvm")
 
     from pmlkit.sources import lab as lab_source
 
@@ -204,7 +237,7 @@ def run(guest: str | None, output: str, list_them: bool, as_json: bool, **how: A
 def shell(guest: str, **how: Any) -> None:
     """Open a shell in the lab's dom0; Ctrl-] leaves it.
 
-    GUEST lies in /job with its guest.cfg, not started.
+    GUEST and its guest.cfg are in /job; the guest is not started.
     """
     from pmlkit.sources import lab as lab_source
     from pmlkit.sources.lab.shell import shell as open_shell
@@ -214,11 +247,11 @@ def shell(guest: str, **how: Any) -> None:
 
 @lab.command(epilog=example("pmlkit lab guest known -o selftest", "xl create selftest/known.cfg"))
 @click.argument("guest", shell_complete=names("pmlkit.sources.lab.guests:shipped"))
-@output("FOLDER", "Where the guest and its configuration go.", default="selftest")
+@output("FOLDER", "Folder for the guest and its configuration.", default="selftest")
 def guest(guest: str, output: str) -> None:
-    """Write GUEST as files for `xl create`: to test a real host whose Xen has the patches.
+    """Write GUEST as files for `xl create`, to test a real host with the patched Xen.
 
-    `pmlkit collect` logs it there as any other domain, and `pmlkit lab check` judges the trace.
+    There, `pmlkit collect` logs it like any other domain, and `pmlkit lab check` checks the trace.
     """
     from pmlkit.sources.lab.selftest import write
 
@@ -233,7 +266,7 @@ def guest(guest: str, output: str) -> None:
 @click.argument("guest", shell_complete=names("pmlkit.sources.lab.guests:shipped"))
 @as_json
 def check(trace: str, guest: str, as_json: bool) -> None:
-    """Say whether each round of TRACE has the pages that GUEST writes, and no others."""
+    """Check that each round of TRACE contains exactly the pages that GUEST writes."""
     import dataclasses
 
     from pmlkit.sources.lab import selftest
@@ -273,7 +306,7 @@ def _kvm_options(values: Json, of_kvm: Json) -> KvmLabOptions:
     ]
     if given:
         option = next(p for p in context.command.params if p.name == given[0])
-        raise UsageError(f"{option.opts[0]} is of Xen", "leave it or --kvm out")
+        raise UsageError(f"{option.opts[0]} is for Xen", "leave out this option, or --kvm")
     vmm = of_kvm["vmm"] or "own"
     unasked = {
         name: context.get_parameter_source(name) is click.core.ParameterSource.DEFAULT

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Show a running collection: a table and a curve on a terminal, one line per round elsewhere.
 
-Apart from `collect`, which imports it late, as rich takes long.
+This module is separate from `collect`, which imports it late, because importing rich takes long.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _CURVE_ROWS, _FEWEST_ROWS = 10, 4
 
 @contextmanager
 def watching(name: str, quiet: bool = False) -> Iterator[Callable[[Seen], None]]:
-    """Show rounds as they come.
+    """Show rounds as they arrive.
 
     Parameters
     ----------
     name : str
         The domain's name.
     quiet : bool
-        Show nothing: a program reads the output.
+        Show nothing, because a program reads the output.
 
     Yields
     ------
@@ -111,7 +111,7 @@ class _Curve:
 
 
 def _view(name: str, rows: Sequence[Seen]) -> Table:
-    table = Table(title=f"collecting {name}: Ctrl-C ends it", title_justify="left", box=None)
+    table = Table(title=f"collecting {name}: Ctrl-C stops it", title_justify="left", box=None)
     for header in ("round", "time", "length", "working set", "since the start", "entries/s",
                    "exits/s", "lost", "ring", "paused", "dom0 CPU"):  # fmt: skip
         table.add_column(header, justify="right")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of `collect` and `lab run` that say how a domain is logged.
+"""The options of `collect` and `lab run` for logging a domain.
 
-Apart from `options`, as each is a field of `pmlkit.xen.job.LogOptions`.
+It is separate from `options`, because each option is a field of `pmlkit.xen.job.LogOptions`.
 """
 
 from __future__ import annotations
@@ -27,31 +27,35 @@ class _Harvest(Choice):  # type: ignore[type-arg]
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value not in self.choices:
             known = ", ".join(map(str, self.choices))
-            self.fail(f"{value!r} is no harvest: put one of {known} after --harvest, or nothing, "
-                      "at the end of the line", param, ctx)  # fmt: skip
+            self.fail(f"{value!r} is not a harvest: put one of {known} after --harvest, or "
+                      "nothing, at the end of the line", param, ctx)  # fmt: skip
         return value
 
 
 _OPTIONS = (
-    option("--most", "most_bytes", default="0", type=SIZE, help="End after the round in which the "
-           "spool has grown to this size, such as 2G; 0: no limit."),
-    option("--rearm", default="round", type=Choice(REARM), help="When a logged page is "
-           "armed again."),
-    option("--rearm-every", default=1, type=IntRange(1, 64), help="With flush: every so "
-           "many buffers."),
-    option("--buffers", default=2, type=IntRange(1, 8), help="Hardware buffers per vCPU."),
-    option("--page-tables", default="mark", type=Choice(list(PAGE_TABLES)), help="Mark them in the "
-           "log, drop them, no distinction; snapshot: and keep the entries of those logged; clear: "
-           "and clear the guest's accessed flags in them."),
+    option("--most", "most_bytes", default="0", type=SIZE,
+           help="End after the round in which the spool exceeds this size, such as 2G; 0 means no "
+                "limit."),
+    option("--rearm", default="round", type=Choice(REARM), help="When a logged page is re-armed."),
+    option("--rearm-every", default=1, type=IntRange(1, 64),
+           help="With --rearm flush, re-arm after this number of buffers."),
+    option("--buffers", default=2, type=IntRange(1, 8), help="Number of buffers per vCPU."),
+    option("--page-tables", default="mark", type=Choice(list(PAGE_TABLES)),
+           help="Page tables are marked in the log (mark), left out (drop), or not distinguished "
+                "(off). With snapshot, their entries are kept, too. With clear, the guest's "
+                "accessed flags in them are also cleared."),
     option("--harvest", is_flag=False, flag_value=BEST_HARVEST, type=_Harvest(HARVESTS[1:]),
-           help="Read and clear accessed flags at each round's end. Without a value, pruned: of "
-           "all that the EPT's upper levels say was used. accessed: of all memory; guided: of what "
-           "the logged page tables lead to; both; sampled: of a sample of the pruned."),
-    option("--harvest-every", default=1, type=IntRange(1), help="In every so many rounds."),
-    option("--one-in", default=16, type=IntRange(2, 512), help="sampled: look at one frame of so "
-           "many."),
-    option("--draw", default=DRAWS[0], type=Choice(DRAWS), help="sampled: draw other frames in "
-           "each round; or fixed, for windows of several rounds."),
+           help="Read and clear accessed flags at each round's end. The scope is all memory "
+                "(accessed), the regions that the EPT's upper levels show as used (pruned, the "
+                "default without a value), or a sample of these (sampled). With guided, it is the "
+                "frames that the logged page tables map; with both, all memory follows."),
+    option("--harvest-every", default=1, type=IntRange(1),
+           help="Harvest once in this number of rounds."),
+    option("--one-in", default=16, type=IntRange(2, 512),
+           help="Examine one frame in this number (sampled)."),
+    option("--draw", default=DRAWS[0], type=Choice(DRAWS),
+           help="Draw new frames in each round, or use a fixed sample, which suits windows of "
+                "several rounds (sampled)."),
 )  # fmt: skip
 
 

@@ -48,19 +48,20 @@ _POINTS = 256
 
 @click.command(epilog=_EXAMPLES)
 @trace_argument
-@option("--method", "methods", type=Choice(_METHODS), multiple=True, help="How; may be repeated. "
-        "[default: exact]")  # fmt: skip
-@option("--rate", default=0.01, type=FloatRange(0, 1, min_open=True), help="Share of the pages "
-        "that shards looks at.")  # fmt: skip
-@option("--min-pages", default=8192, type=IntRange(0), help="It looks at a larger share, or "
-        "at all, if these would be fewer pages.")  # fmt: skip
-@option("--max-pages", type=IntRange(1), help="Pages that shards looks at, at most.")
+@option("--method", "methods", type=Choice(_METHODS), multiple=True,
+        help="Method; can be repeated. [default: exact]")  # fmt: skip
+@option("--rate", default=0.01, type=FloatRange(0, 1, min_open=True),
+        help="Share of the pages that SHARDS samples.")  # fmt: skip
+@option("--min-pages", default=8192, type=IntRange(0),
+        help="Sample at least this many pages; if fewer exist, use all of them.")  # fmt: skip
+@option("--max-pages", type=IntRange(1), help="Largest number of pages that SHARDS samples.")
 @option("--target", "targets", default=(0.1, 0.01), type=FloatRange(0, 1), multiple=True,
-        help="Say the memory for this miss ratio; may be repeated.")  # fmt: skip
-@option("--window", type=WINDOW, help="Ratios of each window of this length instead.")
+        help="Print the memory for this miss ratio; can be repeated.")  # fmt: skip
+@option("--window", type=WINDOW, help="Print the ratios of each window of this length instead.")
 @kinds()
 @option("--page-tables", default="drop", type=Choice(["drop", "keep", "expand"]),
-        help="Of a PML log.")  # fmt: skip
+        help=("Page tables in a PML log are left out (drop), counted (keep), or replaced by the "
+              "pages that they map (expand)."))  # fmt: skip
 @region
 @drawing("Draw it")
 @span
@@ -81,7 +82,7 @@ def mrc(
 ) -> None:
     """Print the memory for a target miss ratio, and all ratios (LRU).
 
-    First uses are counted as misses. The table also has the size at the curve's knee.
+    First uses are counted as misses. The table also lists the size at the curve's knee.
     """
     from pmlkit import answers
     from pmlkit.cli import console
@@ -89,10 +90,10 @@ def mrc(
 
     if only_answer and window is not None:
         raise UsageError(
-            "--summary is of the whole part: leave out --window, or use --start, --end"
+            "--summary covers the whole part: leave out --window, or use --start, --end"
         )
     opened = Trace.open(trace)
-    with console.busy("following the LRU stack", quiet=as_json):
+    with console.busy("computing the LRU stack", quiet=as_json):
         if window is not None:
             return _over_time(opened, window, output, as_json, chosen)
         sample = {"rate": rate, "min_pages": min_pages, "max_pages": max_pages}
@@ -113,7 +114,7 @@ def mrc(
 
 
 def _lines(found: Sequence[MissRatio]) -> list[str]:
-    """Return the answer of each method, and once what they are of."""
+    """Return the answer of each method, and one line on their scope."""
     return [*(line for one in found for line in one.lines), found[0].origin]
 
 

@@ -96,7 +96,7 @@ class TracePath(click.Path):
     """A trace: its path or, if nothing is there, the name of a bundled one.
 
     Every argument that names a trace is of this type. Names with a suffix in `others` are files of
-    another kind, which the command tells apart.
+    another kind, which the command recognises.
     """
 
     name = "trace"
@@ -116,7 +116,7 @@ class TracePath(click.Path):
         if value in known:
             return str(bundled(value))
         if near := closest(value, known):
-            raise TraceNotFound(value, f"do you mean {near!r}, which comes with pmlkit?")
+            raise TraceNotFound(value, f"do you mean the bundled {near!r}?")
         return super().convert(str(find(value)), param, ctx)
 
     def shell_complete(
@@ -189,7 +189,7 @@ def names(where: str) -> Callable[..., list[str]]:
 
 
 def of_trace(what: Callable[[Trace], Iterable[str]]) -> Callable[..., list[str]]:
-    """Return a shell completion over names that the command's trace has."""
+    """Return a shell completion over names in the command's trace."""
 
     def complete(ctx: click.Context, _param: click.Parameter, begun: str) -> list[str]:
         from pmlkit.recordings import open_trace
@@ -227,12 +227,12 @@ def output(metavar: str, what: str, **more: object) -> Declaration:
 
 def drawing(what: str) -> Declaration:
     """Declare ``-o`` of a figure."""
-    files = "STEM.pdf, .svg, .png, and its data as .csv, .parquet. STEM.pdf writes that one alone."
+    files = "STEM.pdf, .svg, .png, with the data as .csv, .parquet. STEM.pdf writes only that file."
     return output("STEM", f"{what}: {files}")
 
 
 def say(line: str) -> None:
-    """Print a line to stderr, above what progress is drawn there."""
+    """Print a line to stderr, above any progress display."""
     progress.note(line)
 
 
@@ -267,14 +267,15 @@ def span(command: Command, opened: bool = True) -> Command:
 
 _SPAN = (
     option("--between", nargs=2, metavar="MARK MARK", shell_complete=of_trace(_named_phases),
-           help="From where one phase starts to where another one does."),
+           help="Select the part from the start of one phase to the start of another."),
     option("--phase", "phases", multiple=True, metavar="NAME[=START..END]",
-           shell_complete=of_trace(_named_phases), help="Look at this phase only, NAME#2 for the "
-           "second one; load=2s..5s names a part. Several have to follow one another."),
-    option("--end", type=TIME, metavar="TIME", help="Leave out what is later: 8s, or mark:PHASE, "
-           "end:PHASE."),
-    option("--start", type=TIME, metavar="TIME", help="Leave out what is earlier: 2s, or "
-           "mark:PHASE, end:PHASE."),
+           shell_complete=of_trace(_named_phases),
+           help="Select this phase only, NAME#2 for its second occurrence. load=2s..5s defines a "
+                "phase. Several phases must be consecutive."),
+    option("--end", type=TIME, metavar="TIME", help="Ignore everything after this "
+           "time, as 8s, or mark:NAME or end:NAME of a phase."),
+    option("--start", type=TIME, metavar="TIME", help="Ignore everything before this "
+           "time, as 2s, or mark:NAME or end:NAME of a phase."),
 )  # fmt: skip
 
 
@@ -331,19 +332,22 @@ def _with_phases(value: Any, phases: Sequence[Any]) -> Any:
 
 def kinds(**more: Any) -> Declaration:
     """Declare ``--kinds``."""
-    words = "read, written, executed, page-tables (of a PML log), with commas; or letters of rwxp."
+    words = (
+        "read, written, executed, page-tables (of a PML log), separated by commas; or letters "
+        "from rwxp."
+    )
     complete = names("pmlkit.trace.kinds:WORDS")
     return option("--kinds", **{"default": "rwx", **more}, type=KINDS, metavar="KINDS",
                   shell_complete=complete, help=f"What counts: {words}")  # fmt: skip
 
 
 region = option("--region", shell_complete=of_trace(lambda trace: trace.regions["name"]),
-                help="Look at the frames of this region only.")  # fmt: skip
+                help="Select only the frames of this region.")  # fmt: skip
 as_json = option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-only_answer = option("--summary", "only_answer", is_flag=True, help="Print the answer alone, "
-                     "without the table; with --json, as `summary`.")  # fmt: skip
-overwrite = option("--overwrite", is_flag=True, help="Replace what has the output's name.")
+only_answer = option("--summary", "only_answer", is_flag=True,
+                     help="Print only the answer, no table; as `summary` in JSON.")  # fmt: skip
+overwrite = option("--overwrite", is_flag=True, help="Replace an existing output.")
 trace_argument = click.argument("trace", type=TRACE)
 traces_argument = click.argument("traces", nargs=-1, required=True, type=TRACE, metavar="TRACE...")
-labels = option("--label", "labels", multiple=True, metavar="NAME", help="Name a TRACE in tables "
-                "and figures: as often as there are traces.")  # fmt: skip
+labels = option("--label", "labels", multiple=True, metavar="NAME",
+                help="Name of a TRACE in tables and figures; one for each trace.")  # fmt: skip

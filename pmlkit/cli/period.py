@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`pmlkit period` and `pmlkit calibrate`: which T, and what things cost here."""
+"""`pmlkit period` and `pmlkit calibrate`: the choice of T, and the costs on this machine."""
 
 from __future__ import annotations
 
@@ -42,18 +42,19 @@ _CALIBRATE = example(
 
 @click.command(epilog=_PERIOD)
 @trace_argument
-@option("--overhead", default=1.0, type=FloatRange(0, min_open=True), help="Per cent of its time "
-        "that the guest may lose.")  # fmt: skip
-@option("--accuracy", default=5.0, type=FloatRange(0, min_open=True), help="Per cent by which the "
-        "working set may grow if T doubles.")  # fmt: skip
-@option("--ns-per-insn", default=None, type=FloatRange(0, min_open=True), help="How long an "
-        "instruction takes on the host of TRACE, or of --calibration: relates its times to "
-        "instructions, where the other side counts these.")  # fmt: skip
-@option("--transition", default=3000, type=FloatRange(0), help="Assumed: a processor's way out of "
-        "a guest and back in, as instructions that it could have executed.")  # fmt: skip
-@option("--stall", default="100ms", type=DURATION, help="Assumed: for how long dom0 may not come "
-        "to drain the ring.")  # fmt: skip
-@option("--calibration", type=PATH, metavar="FILE", help="What `pmlkit calibrate` wrote.")
+@option("--overhead", default=1.0, type=FloatRange(0, min_open=True),
+        help="Percentage of its time that the guest may lose.")  # fmt: skip
+@option("--accuracy", default=5.0, type=FloatRange(0, min_open=True),
+        help="Percentage by which the working set may grow if T doubles.")  # fmt: skip
+@option("--ns-per-insn", default=None, type=FloatRange(0, min_open=True),
+        help="Length of an instruction on the host of TRACE, or of --calibration. It converts "
+             "between times and instructions.")  # fmt: skip
+@option("--transition", default=3000, type=FloatRange(0),
+        help="Assumed number of instructions that a processor could execute while it leaves and "
+             "re-enters a guest.")  # fmt: skip
+@option("--stall", default="100ms", type=DURATION,
+        help="Assumed longest time in which dom0 does not drain the ring.")  # fmt: skip
+@option("--calibration", type=PATH, metavar="FILE", help="The file that `pmlkit calibrate` wrote.")
 @drawing("Draw the trade-off")
 @span
 @only_answer
@@ -71,11 +72,11 @@ def period(
     as_json: bool,
     **span: None,
 ) -> None:
-    """Recommend a period T, a ring and a re-arm policy, given TRACE.
+    """Recommend a period T, a ring and a re-arm policy for the VM of TRACE.
 
-    The shortest T at which logging costs no more than --overhead and the working set no longer
-    depends much on T; with the numbers behind it, and the formula. T is time of the trace's
-    machine: an emulator executes far fewer instructions in a second than a host.
+    The answer is the shortest T at which logging costs at most --overhead and beyond which the
+    working set hardly depends on T. The output includes the numbers and the formula. T is time of
+    the trace's machine. An emulator executes far fewer instructions per second than a host.
     """
     from pmlkit import period as periods
     from pmlkit.cli import console
@@ -122,31 +123,36 @@ def _print(advice: Advice) -> None:
     }
     chosen = ["*" if ns == advice.period_ns else "" for ns in rows["period_ns"]]
     sheet = pd.DataFrame({"": chosen, **table})
-    console.sheet(sheet, "What each period T costs (* the answer)", right=range(1, 7))
+    console.sheet(sheet, "The cost of each period T (* the answer)", right=range(1, 7))
     console.answer(["", *advice.words[1:], "", *advice.constants.lines()])
 
 
 @click.command(epilog=_CALIBRATE)
 @output("FILE.json", "Write the constants, for `pmlkit period --calibration`.")
-@option("--domain", help="Log this domain meanwhile: the constants of a real Xen host.")
-@option("--host", metavar="USER@DOM0", help="Where that domain is.")
-@option("--state", default="/run/pmlkit", help="Folder in dom0 that says what runs.")
-@option("--for", "length", default="20s", type=DURATION, help="How long to measure.")
+@option(
+    "--domain", help="Log this domain during the measurement, for the constants of a real Xen host."
+)
+@option("--host", metavar="USER@DOM0", help="The host of that domain.")
+@option(
+    "--state", default="/run/pmlkit", help="Folder in dom0 with a mark for each running collection."
+)
+@option("--for", "length", default="20s", type=DURATION, help="Length of the measurement.")
 @as_json
 def calibrate(
     output: str | None, domain: str | None, host: str | None, state: str, length: int, as_json: bool
 ) -> None:
-    """Measure what collecting costs, here or on a Xen host.
+    """Measure the cost of collecting, on this machine or on a Xen host.
 
-    With --domain one of its domains is logged meanwhile. Without, only what needs no Xen is
-    measured (bitmaps, spool); the rest is assumed, and every constant says which it is.
+    With --domain, that domain is logged during the measurement. Without it, only the costs that
+    need no Xen are measured (bitmaps, spool), and the others are assumed. Each constant states its
+    source.
     """
     from pmlkit.cli import console
     from pmlkit.errors import UsageError
     from pmlkit.period import costs as calibration
 
     if host and not domain:
-        raise UsageError("--host says where a domain is: name one by --domain")
+        raise UsageError("--host is the host of a domain: name the domain with --domain")
     with console.busy("measuring", quiet=as_json):
         constants = calibration.measure(length / 2e9 if domain else length / 1e9)
         if domain:

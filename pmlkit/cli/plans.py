@@ -28,7 +28,7 @@ __all__ = ["Bar", "plan_dict", "print_plan", "print_report", "report_dict"]
 class Bar(Watcher):
     """Progress over all runs, with the names of the active ones.
 
-    At a terminal, a failed run keeps a line.
+    At a terminal, a failed run keeps its line.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def print_plan(plan: Plan, chosen: Sequence[Job]) -> None:
         fields = _job_dict(plan, job)
         page.print(f"{job.id}  {fields['status']:11}  {job.label}")
     left = sum(not plan.is_done(job) for job in chosen)
-    page.print(f"{len(chosen)} runs, {left} to do; the results go to {plan.folder}")
+    page.print(f"{len(chosen)} runs, {left} to do; the results are in {plan.folder}")
 
 
 def report_dict(report: Report) -> Json:
@@ -124,13 +124,13 @@ def report_dict(report: Report) -> Json:
 def print_report(report: Report) -> None:
     """Print an experiment's report, failures last."""
     page = console()
-    counts = f"{len(report.done)} done, {len(report.kept)} were done before"
+    counts = f"{len(report.done)} done, {len(report.kept)} done before"
     counts += f", {len(report.failed)} failed" * bool(report.failed)
     page.print(counts + f", {len(report.left)} not run" * bool(report.left))
     if report.outdated:
         page.print(
-            f"{len(report.outdated)} of those done before are of another state of pmlkit's source:"
-            " `--again` does them again"
+            f"{len(report.outdated)} of the earlier runs used another state of pmlkit's source: "
+            "`--again` repeats them"
         )
     page.print(f"look at {report.page}")
     if report.gathered:

@@ -35,14 +35,19 @@ METHODS = ("written", "leaves", "present", "accessed", "density", "sample", "har
     )
 )
 @trace_argument
-@option("--method", default="accessed", type=Choice(METHODS), help="How to count.")
-@option("--window", type=WINDOW, default="1r", help="T: a time (250ms), or rounds (5r).")
-@option("--one-in", type=click.IntRange(1), help="density, sample: of one frame in N. [what "
-        "was harvested, or 16]")  # fmt: skip
-@option("--bounds", is_flag=True, help="Sure bounds, rather than what guests of the lab teach.")
-@option("--aging", type=click.Path(dir_okay=False), help="Count by the table that `collect --mode "
-        "lru-gen` made at the same time; log and page tables set the bounds.")  # fmt: skip
-@option("--compare", is_flag=True, help="All methods against the harvest, phase by phase.")
+@option("--method", default="accessed", type=Choice(METHODS), help="The method of estimation.")
+@option("--window", type=WINDOW, default="1r", help="T, as a time (250ms) or in rounds (5r).")
+@option("--one-in", type=click.IntRange(1),
+        help="Sample one frame in N (density, sample). [the harvested sample, or 16]")  # fmt: skip
+@option(
+    "--bounds",
+    is_flag=True,
+    help="Print certain bounds instead of intervals calibrated on guests of the lab.",
+)
+@option("--aging", type=click.Path(dir_okay=False),
+        help="Use the counts of `collect --mode lru-gen` from the same time; the log and the page "
+             "tables give the bounds.")  # fmt: skip
+@option("--compare", is_flag=True, help="Compare all methods with the harvest, phase by phase.")
 @span
 @only_answer
 @as_json
@@ -57,17 +62,17 @@ def reads(
     as_json: bool,
     **how: Any,
 ) -> None:
-    """Estimate the working set of TRACE, reads included.
+    """Estimate the working set of TRACE, including reads.
 
-    The reads come from the page tables in its PML log.
+    The reads are derived from the page tables in its PML log.
 
-    written: PML alone. leaves: 512 pages for each leaf table in the log. present, accessed: the
-    entries of their snapshots. density: the part of those in use, by a sample of the accessed
-    flags. sample: that sample, without the tables. harvest: all accessed flags, which are the
-    truth. With --aging the host's own count of touched pages, from Linux 6.12 on: it says how many,
-    and the log and its tables say which.
+    The methods are written (PML alone), leaves (512 pages for each leaf table in the log), and
+    present and accessed (the entries of their snapshots). Others are density (the used part of
+    these, from a sample of accessed flags), sample (the sample without the tables), and harvest
+    (all accessed flags, which are the truth). With --aging, the host's own count of touched pages
+    (from Linux 6.12 on) gives the number, and the log and its tables give the pages.
 
-    Each row has an interval, and says what cannot be known.
+    Each row has an interval, and a reason if something is unknown.
     """
     from pmlkit import answers
     from pmlkit import reads as estimates
@@ -120,7 +125,7 @@ def _compared(
     context = click.get_current_context()
     for name in ("method", "window"):
         if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
-            raise UsageError(f"--compare takes all methods, round by round: leave out --{name}")
+            raise UsageError(f"--compare uses all methods, round by round: leave out --{name}")
     first, stop = trace.rounds_between(*times_ns(trace, how["start"], how["end"]))
     methods = [m for m in METHODS if m != "harvest"]
     rows = judge.compare(trace, methods, calibrated, one_in)

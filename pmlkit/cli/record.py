@@ -42,20 +42,35 @@ EXAMPLES = example(
     "workload", required=False, shell_complete=names("pmlkit.sources.guest.workload:names")
 )
 @output("NAME.trace", "The trace to write.")
-@option("--list", "list_them", is_flag=True, help="List the workloads, or WORKLOAD's parameters.")
-@option("--memory", "memory_mib", type=MEMORY, help="The guest's memory: 256, 1G.")
-@option("--window", default="10ms", help="Length of a round: guest time, or 10Minsn.")
-@option("--clock", default="guest", type=Choice(["guest", "host"]), help="guest: time counts its "
-        "instructions, 8 ns each, and two runs are equal; host: wall time.")  # fmt: skip
-@option("--icount-shift", default=3, type=IntRange(0, 10), help="By the guest's clock an "
-        "instruction lasts 2**N ns: 0 is 1,000 million a second, 3 is 125.")  # fmt: skip
+@option(
+    "--list", "list_them", is_flag=True, help="List the workloads, or the parameters of WORKLOAD."
+)
+@option("--memory", "memory_mib", type=MEMORY, help="The guest's memory, such as 256 or 1G.")
+@option(
+    "--window",
+    default="10ms",
+    help="Length of a round, in guest time or in instructions (10Minsn).",
+)
+@option("--clock", default="guest", type=Choice(["guest", "host"]),
+        help="The guest's clock counts instructions of 8 ns each, and two runs are equal (guest); "
+             "or it is wall time (host).")  # fmt: skip
+@option("--icount-shift", default=3, type=IntRange(0, 10),
+        help="Length of an instruction on the guest's clock, 2**N ns. 0 is 1,000 million per "
+             "second, 3 is 125 million.")  # fmt: skip
 @option("--deterministic", is_flag=True, default=None, help="The same as --clock guest.")
-@option("--cmdline", default="", help="Add to the guest kernel's command line.")
-@option("--set", "settings", type=SETTING, multiple=True, help="Set a workload's parameter.")
-@option("--rounds", type=IntRange(1, 999), help="Kit guests: how many rounds they run. [8]")
-@option("--boot", is_flag=True, help="Record the guest's boot, too.")
-@option("--swap", "swap_mib", type=MEMORY, default=0, help="Give it a swap disk, and record that.")
-@option("--time-limit", type=DURATION, default="30min", help="A guest hangs that takes longer.")
+@option("--cmdline", default="", help="Append this to the guest kernel's command line.")
+@option("--set", "settings", type=SETTING, multiple=True, help="Set a parameter of the workload.")
+@option("--rounds", type=IntRange(1, 999), help="Number of rounds of a kit guest. [8]")
+@option("--boot", is_flag=True, help="Also record the guest's boot.")
+@option(
+    "--swap", "swap_mib", type=MEMORY, default=0, help="Add a swap disk, and record its requests."
+)
+@option(
+    "--time-limit",
+    type=DURATION,
+    default="30min",
+    help="Stop the guest if it runs longer than this.",
+)
 @overwrite
 @as_json
 def record(
@@ -70,16 +85,16 @@ def record(
 ) -> None:
     """Record the frames that a real Linux guest uses.
 
-    For each round: which it reads, writes and executes, in order of first use.
+    Each round lists the frames that it reads, writes and executes, in order of first use.
 
-    WORKLOAD is a name of --list, a static executable, a C file, or a folder with a workload.yaml;
-    or a bare-metal guest of the lab (`pmlkit lab run --list`), whose own rounds are recorded.
-    Ctrl-C ends the recording early and leaves a valid, shorter trace.
+    WORKLOAD is a name from --list, a static executable, a C file, or a folder with a workload.yaml.
+    It can also be a bare-metal guest of the lab (`pmlkit lab run --list`), whose own rounds are
+    recorded. Ctrl-C stops the recording early and leaves a valid, shorter trace.
     """
     if list_them:
         return _list_workloads(workload, as_json)
     if workload is None or output is None:
-        raise UsageError("name a WORKLOAD (`pmlkit record --list` has them) and -o NAME.trace")
+        raise UsageError("name a WORKLOAD (`pmlkit record --list` lists them) and -o NAME.trace")
     from pmlkit.cli import console
     from pmlkit.sources.guest.workload import load
     from pmlkit.sources.recorder import kit as recorder_kit
@@ -94,7 +109,9 @@ def record(
                 workload, output, options, dict(settings), rounds, progress
             )
         elif rounds:
-            raise UsageError(f"--rounds is for the lab's bare-metal guests, and {workload} is none")
+            raise UsageError(
+                f"--rounds is for the lab's bare-metal guests, and {workload} is not one of them"
+            )
         else:
             loaded = load(workload).with_parameters(dict(settings))
             trace = record_workload(loaded, output, options, progress)
@@ -113,10 +130,20 @@ def _list_workloads(workload: str | None, as_json: bool) -> None:
 @click.command(epilog=example("pmlkit simulate data/hotcold.trace -o pml.trace --buffers 2"))
 @trace_argument
 @output("PML.trace", "The PML trace to write.", required=True)
-@option("--buffer", default=512, type=IntRange(1, 2**20), help="Entries of a buffer.")
-@option("--buffers", default=1, type=IntRange(1, 2), help="With 2, one drains as the other fills.")
-@option("--rearm", default="round", type=REARM, help="When a logged page may be logged again.")
-@option("--rounds", default=1, type=IntRange(1), help="Rounds of TRACE that make one of PML.trace.")
+@option("--buffer", default=512, type=IntRange(1, 2**20), help="Number of entries in a buffer.")
+@option(
+    "--buffers",
+    default=1,
+    type=IntRange(1, 2),
+    help="Number of buffers. With 2, one drains while the other fills.",
+)
+@option("--rearm", default="round", type=REARM, help="When a logged page is re-armed.")
+@option(
+    "--rounds",
+    default=1,
+    type=IntRange(1),
+    help="Number of rounds of TRACE in one round of PML.trace.",
+)
 @span
 @overwrite
 @as_json
@@ -132,9 +159,9 @@ def simulate(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Run a software PML over the access trace TRACE.
+    """Run a software PML on the access trace TRACE.
 
-    It is switched on at --start and off at --end; the log keeps the recording's times.
+    PML is on from --start to --end; the log keeps the recording's times.
     """
     from pmlkit.cli import console
     from pmlkit.sources import simulator
@@ -151,10 +178,10 @@ def simulate(
 @overwrite
 @as_json
 def ingest(spool: str, output: str, overwrite: bool, as_json: bool) -> None:
-    """Make a trace of the spool that an interrupted collection left.
+    """Convert the spool of an interrupted collection to a trace.
 
-    What is missing is a note in the trace. It ends before the first frame that is not understood,
-    which is named: keep the spool then, and ingest it again after an update of pmlkit.
+    A note in the trace states what is missing. The trace ends before the first unknown frame, which
+    the output names. In this case, keep the spool and ingest it again after an update of pmlkit.
     """
     from pmlkit.cli import console
     from pmlkit.sources import ingest

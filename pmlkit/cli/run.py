@@ -32,17 +32,18 @@ _EXAMPLES = example(
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("experiment", type=PATH)
-@output("FOLDER", "Where the results of all experiments are.", default="results")
-@option("--jobs", type=IntRange(1), help="Runs at the same time, on this machine.  [default: 2]")
-@option("--trace", "traces", multiple=True, type=TRACE, metavar="TRACE", help="Take this trace in "
-        "place of the experiment's own. Again: several.")  # fmt: skip
-@option("--only", multiple=True, metavar="WORD", help="Only runs with this word: a notebook, "
-        "trace, name=value or id; * stands for anything. Again: runs with all words.")  # fmt: skip
-@option("--dry-run", is_flag=True, help="List the runs, and what is done.")
-@option("--again", is_flag=True, help="Also do again what is done.")
+@output("FOLDER", "Folder of the results of all experiments.", default="results")
+@option("--jobs", type=IntRange(1), help="Number of parallel runs on this machine. [default: 2]")
+@option("--trace", "traces", multiple=True, type=TRACE, metavar="TRACE",
+        help="Use this trace instead of the experiment's own; can be repeated.")  # fmt: skip
+@option("--only", multiple=True, metavar="WORD",
+        help="Select runs with this word, a notebook, trace, name=value or id; * matches "
+             "anything. Repeated, all words must match.")  # fmt: skip
+@option("--dry-run", is_flag=True, help="List the runs, and which are finished.")
+@option("--again", is_flag=True, help="Also repeat finished runs.")
 @option("--cluster", metavar="ADDRESS", help="Run on the Dask cluster with this scheduler.")
 @option("--snakefile", metavar="FILE", type=PATH, help="Write a Snakefile instead.")
-@option("-v", "--verbose", is_flag=True, help="Write a line for each run that is over.")
+@option("-v", "--verbose", is_flag=True, help="Print a line when a run has finished.")
 @as_json
 @click.pass_context
 def run(
@@ -61,19 +62,22 @@ def run(
 ) -> None:
     """Run the notebooks of EXPERIMENT, a YAML file.
 
-    EXPERIMENT may also be one that comes with pmlkit, by its name: demo.yaml.
+    EXPERIMENT may also be the name of a bundled one, such as demo.yaml.
 
-    Each run is a notebook with its parameters on a trace, in a process of its own. Its folder is
-    results/NAME/RUN-ID; results/NAME/index.html shows them all. What is done is not done again,
-    unless the notebook, the parameters, the trace or pmlkit's version changes. Ctrl-C ends it
-    cleanly, and the same command goes on. Exit code 1 if a run failed.
+    Each run is a notebook with its parameters on a trace, in a separate process. Its folder is
+    results/NAME/RUN-ID; results/NAME/index.html shows all runs. A finished run is repeated only if
+    the notebook, the parameters, the trace or pmlkit's version changes. Ctrl-C stops cleanly, and
+    the same command continues. The exit code is 1 if a run failed.
 
-    A notebook is a program: it runs with your rights. Read a stranger's before you run it.
+    A notebook is a program and runs with your rights. Read a notebook from others before you run
+    it.
     """
     if cluster and (snakefile or jobs):
-        raise UsageError("--cluster decides itself: give neither --jobs nor --snakefile with it")
+        raise UsageError(
+            "--cluster sets the number of runs: use neither --jobs nor --snakefile with it"
+        )
     if snakefile and traces:
-        raise UsageError("a Snakefile is for the experiment's own traces: name others in its file")
+        raise UsageError("a Snakefile uses the experiment's own traces: change them in its file")
     from pmlkit.batch import runner
     from pmlkit.cli import plans
 

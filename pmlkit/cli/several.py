@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What commands print of several recordings: answers, differences that count, and one table."""
+"""Output of commands for several recordings: answers, important differences, and one table."""
 
 from __future__ import annotations
 

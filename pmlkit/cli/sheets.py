@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables that fit the width of a terminal: texts fold, numbers stay whole, no cell is cut."""
+"""Tables that fit the width of a terminal: texts fold, numbers stay whole, and no cell is cut."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Print the result of a command: as JSON with ``--json``, else as people read it.
+"""Print the result of a command: as JSON with ``--json``, otherwise as text.
 
-Apart from `console`, whose imports take a second: every command imports this one.
+This module is separate from `console`, whose imports take a second: every command imports this one.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def show(
     *arguments: object,
     indent: int | None = 2,
 ) -> None:
-    """Print a result, as JSON or as people read it.
+    """Print a result, as JSON or as text.
 
     Parameters
     ----------
     value
-        What JSON holds (numpy's scalars become numbers), or a function that returns it.
+        Values for JSON (numpy's scalars become numbers), or a function that returns them.
     render, *arguments
         Called without ``--json``.
     indent

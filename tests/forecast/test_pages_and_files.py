@@ -273,8 +273,8 @@ def test_the_command_composes(bundled, capsys):
     "words, says",
     [
         ([], "name a TRACE"),
-        (["x.trace", "--save", "m", "--backtest"], "ask for one"),
-        (["x.trace", "--model", "m", "--horizon", "3"], "give it alone"),
+        (["x.trace", "--save", "m", "--backtest"], "use one"),
+        (["x.trace", "--model", "m", "--horizon", "3"], "use it without these options"),
         (["x.trace", "--compose", "walk"], "--compose takes one TRACE"),
     ],
 )

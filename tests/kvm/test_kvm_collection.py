@@ -113,8 +113,8 @@ def test_an_error_of_the_agent_is_the_collections(kvm, tmp_path):
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        ([], "say what to log: give a DOMAIN of Xen, or --kvm VM"),
-        (["dom", "--kvm", "vm"], "say what to log"),
+        ([], "nothing to log: give a DOMAIN of Xen, or --kvm VM"),
+        (["dom", "--kvm", "vm"], "nothing to log"),
         (["--kvm", "vm", "--harvest", "both"], "--harvest both is of Xen: KVM has"),
         (["dom", "--switch", "qmp"], "--switch is an option for KVM"),
         (["--kvm", "vm", "--mode", "stock"], "--mode stock is of Xen: KVM has log, soft-dirty"),

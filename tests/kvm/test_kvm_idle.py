@@ -210,4 +210,4 @@ def test_options(kvm, capsys):
         Job(harvest="sampled", mode="lru-gen")
     words = ["collect", "--kvm", "web1", "-o", "x.trace", "--harvest", "pruned"]
     assert cli.main(words) == 2
-    assert "KVM has --harvest sampled" in capsys.readouterr().err
+    assert "KVM supports --harvest sampled" in capsys.readouterr().err

@@ -396,7 +396,7 @@ def test_calibrating_where_there_is_no_such_domain(here, tmp_path, capsys):
     assert "there is no domain nobody" in capsys.readouterr().err
     assert not (tmp_path / "x.json").exists()
     assert cli.main(["calibrate", "--host", "dom0"]) == 2
-    assert "name one by --domain" in capsys.readouterr().err
+    assert "name the domain with --domain" in capsys.readouterr().err
 
 
 def test_the_log_is_read_four_times_however_many_periods_there_are(make_trace, monkeypatch):
