@@ -270,7 +270,7 @@ def test_a_trace_that_has_to_be_made_first_is_named_with_its_command(run, tmp_pa
         "runs: [{notebook: 04_compare}]\n"
     )
     code, _, err = run("compare", file)
-    assert code == 1 and "say --record, or make it with `pmlkit record idle" in err
+    assert code == 1 and "use --record, or make it with `pmlkit record idle" in err
 
 
 @pytest.mark.parametrize(

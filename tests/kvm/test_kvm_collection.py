@@ -115,10 +115,10 @@ def test_an_error_of_the_agent_is_the_collections(kvm, tmp_path):
     [
         ([], "nothing to log: give a DOMAIN of Xen, or --kvm VM"),
         (["dom", "--kvm", "vm"], "nothing to log"),
-        (["--kvm", "vm", "--harvest", "both"], "--harvest both is of Xen: KVM has"),
+        (["--kvm", "vm", "--harvest", "both"], "--harvest both is for Xen: KVM supports"),
         (["dom", "--switch", "qmp"], "--switch is an option for KVM"),
-        (["--kvm", "vm", "--mode", "stock"], "--mode stock is of Xen: KVM has log, soft-dirty"),
-        (["dom", "--mode", "soft-dirty"], "--mode soft-dirty is of KVM: Xen has auto"),
+        (["--kvm", "vm", "--mode", "stock"], "--mode stock is for Xen: KVM has log, soft-dirty"),
+        (["dom", "--mode", "soft-dirty"], "--mode soft-dirty is for KVM: Xen has auto"),
     ],
 )
 def test_options_of_the_other_hypervisor_are_refused(words, why, tmp_path, capsys):

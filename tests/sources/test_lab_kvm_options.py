@@ -19,14 +19,14 @@ def run(*words):
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("--kvm", "--stock"), "--stock is of Xen: leave it or --kvm out"),
-        (("--kvm", "--ring", "64"), "--ring is of Xen"),
-        (("--kvm", "--harvest", "both"), "--harvest is of Xen"),
-        (("--kernel", "6.12"), "--kernel is of KVM: add --kvm"),
-        (("--kvm-log", "bitmap"), "--kvm-log is of KVM: add --kvm"),
-        (("--no-pml",), "--no-pml is of KVM"),
-        (("--vmm", "qemu"), "--vmm is of KVM: add --kvm"),
-        (("--transparent-hugepages",), "--transparent-hugepages is of KVM"),
+        (("--kvm", "--stock"), "--stock is for Xen: leave out this option, or --kvm"),
+        (("--kvm", "--ring", "64"), "--ring is for Xen"),
+        (("--kvm", "--harvest", "both"), "--harvest is for Xen"),
+        (("--kernel", "6.12"), "--kernel is for KVM: add --kvm"),
+        (("--kvm-log", "bitmap"), "--kvm-log is for KVM: add --kvm"),
+        (("--no-pml",), "--no-pml is for KVM"),
+        (("--vmm", "qemu"), "--vmm is for KVM: add --kvm"),
+        (("--transparent-hugepages",), "--transparent-hugepages is for KVM"),
     ],
 )
 def test_options_of_the_other_hypervisor_are_refused(words, why):
