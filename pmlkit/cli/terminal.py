@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["print_figure"]
 
 
-def print_figure(
-    trace: PathLike | None, figure: str, as_json: bool, columns: int, **how: Any
-) -> None:
+_ON_PAPER = ("columns", "venue", "width", "height")  # options of `pmlkit plot`
+
+
+def print_figure(trace: PathLike | None, figure: str, as_json: bool, **how: Any) -> None:
     """Print a figure; in a pipe it is 80 columns wide, or as COLUMNS states.
 
     Parameters
@@ -32,10 +33,8 @@ def print_figure(
         One of `pmlkit.figures.terminal.FIGURES`.
     as_json : bool
         Print its lines as JSON.
-    columns : int
-        Of a paper: without a meaning here.
     **how
-        As in `pmlkit.figures.terminal.draw`.
+        As in `pmlkit.figures.terminal.draw`. Sizes on paper have no meaning here.
     """
     from pmlkit.cli import console
     from pmlkit.figures import terminal
@@ -43,6 +42,7 @@ def print_figure(
 
     if trace is None:
         raise UsageError("name a TRACE")
+    how = {name: value for name, value in how.items() if name not in _ON_PAPER}
     width = shutil.get_terminal_size().columns
     ascii_only = not can_print(sys.stdout, "".join(terminal.SHADES))
     with console.busy("drawing", quiet=as_json):
