@@ -17,7 +17,7 @@ _SHOWN = re.compile(
     r"```\{literalinclude\} _figures/answers/(?P<name>[\w-]+)\.txt\n",
     re.MULTILINE,
 )
-LINES = 6
+LINES = 20
 COLUMNS = 84  # that a page shows without scrolling
 
 
@@ -43,7 +43,7 @@ def make(folder):
     folder.mkdir(parents=True, exist_ok=True)
     for name, words in shown().items():
         if not (folder / f"{name}.txt").exists():
-            done = CliRunner(env={"COLUMNS": "100"}).invoke(cli, words)
+            done = CliRunner(env={"COLUMNS": str(COLUMNS)}).invoke(cli, words)
             if done.exit_code:
                 raise RuntimeError(f"pmlkit {shlex.join(words)}: {done.output}")
             (folder / f"{name}.txt").write_text(first_lines(done.stdout))
