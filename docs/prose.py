@@ -189,7 +189,7 @@ def of_help():
 
 
 def of_captions(folder=ROOT / "pmlkit" / "figures"):
-    """Yield the texts of sentences that the modules of figures have, docstrings apart."""
+    """Yield the sentences in the modules of figures, and the first lines of their docstrings."""
     for path in sorted(folder.rglob("*.py")):
         tree = ast.parse(path.read_text())
         docs = {
@@ -202,6 +202,9 @@ def of_captions(folder=ROOT / "pmlkit" / "figures"):
             id(part) for n in ast.walk(tree) if isinstance(n, ast.JoinedStr) for part in n.values
         }
         for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                summary = (ast.get_docstring(node) or "").partition("\n")[0]
+                yield Block(path.relative_to(ROOT).as_posix(), node.lineno, summary)
             if id(node) in docs | inner:
                 continue
             text = _constant(node)

@@ -69,7 +69,7 @@ def plain_log(*logarithmic: Axis) -> None:
 
 
 def color_bar(axes: Axes, mesh: QuadMesh, label: str) -> Colorbar:
-    """Draw a narrow bar of the colours of a mesh beside its axes."""
+    """Draw a narrow bar of the colours of a mesh next to its axes."""
     bar = root_figure(axes).colorbar(mesh, ax=axes, pad=0.02, fraction=0.05, aspect=30)
     bar.set_label(label)
     bar.outline.set_linewidth(0.4)
@@ -245,7 +245,7 @@ def _spaced(centres: Floats, widths: Floats, distance: float) -> list[int]:
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[float, str, Style]]) -> None:
-    """Write each line's name beside its right end, with a sample of the line; none overlap.
+    """Write each line's name at its right end, with a sample of the line; none overlap.
 
     Parameters
     ----------
@@ -285,7 +285,7 @@ def _spread(wanted: Floats, height: Floats) -> Floats:
 
 
 def name_points(axes: Axes, x: Floats, y: Floats, names: Sequence[str], size: float = 5.5) -> None:
-    """Write names beside points, each at the nearest place that is free of names, marks and lines.
+    """Write names next to points, each at the nearest place free of names, marks and lines.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ _MOST_NAMED = {1: 1, 2: 2}  # of techniques at one point, by the figure's column
 
 @paper_figure
 def capped_guests(table: pd.DataFrame, columns: int = 2) -> Figure:
-    """Draw what guests do that have the memory that a technique says, against the memory saved.
+    """Draw the results of guests with a technique's amount of memory, against the memory saved.
 
     Parameters
     ----------

@@ -84,10 +84,10 @@ def headline(comparison: Comparison) -> pd.DataFrame:
 
 
 def overview(comparison: Comparison, column: str = "mape") -> pd.DataFrame:
-    """Return one score as techniques against traces, in percent, with what they come to.
+    """Return one score as techniques against traces, in percent, with its mean and median.
 
-    That is the mean and the median over the traces, and the 95 % interval of the median (``from``,
-    ``to``), by a bootstrap over the traces.
+    Both are over the traces. The 95 % interval of the median (``from``, ``to``) is from a bootstrap
+    over the traces.
     """
     wide = comparison.scores.pivot(index="title", columns="trace", values=column) * 100
     wide = wide.reindex(columns=comparison.traces)
@@ -154,7 +154,7 @@ def save_tables(comparison: Comparison, folder: PathLike) -> list[Path]:
 
 
 def cost_table() -> pd.DataFrame:
-    """Return the prices: each event, what it is, instructions, and where the number comes from.
+    """Return the prices: each event, its meaning, its instructions, and the source of the number.
 
     Those with a transition include it.
     """

@@ -138,7 +138,7 @@ def _draw_use(
 
 @paper_figure
 def runs(judged: pd.DataFrame, chosen: pd.DataFrame, columns: int = 2) -> Figure:
-    """Draw how violations follow one another: each program, beside what chance would do.
+    """Draw how violations follow one another: each program, compared with chance.
 
     Parameters
     ----------

@@ -90,7 +90,7 @@ def _spread(points: pd.DataFrame) -> tuple[float, float]:
 def drift(
     trace: Trace, columns: int = 1, start: Time = None, end: Time = None, window: Length = None
 ) -> Figure:
-    """Draw how far W is, a time later, from what it was; and the staleness that makes of looks."""
+    """Draw how much W changes with time, and the staleness of looks that follows from it."""
     part = timeline_between(trace, start, end)
     window_ns = part.size("1s" if window is None else window)
     sizes = workingset.sweep(trace, [parse_window(window_ns)], start=start, end=end)

@@ -159,7 +159,7 @@ class Figure(_Figure):
 
 
 def styled(function: Callable[P, R]) -> Callable[P, R]:
-    """Make `function` draw in the house style, whatever the caller's rcParams say."""
+    """Make `function` draw in the house style, whatever the caller's rcParams are."""
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -45,7 +45,7 @@ class Line:
 
     @property
     def column(self) -> str:
-        """Of the table behind the figure."""
+        """The name of its column in the table behind the figure."""
         return f"{self.name.replace(' ', '_')}_pages"
 
     @property
@@ -81,7 +81,7 @@ def wss_over_time(
     start: Time = None,
     end: Time = None,
 ) -> Figure:
-    """Draw the working set over time, under the memory that the guest says it has allocated.
+    """Draw the working set over time, below the guest's allocated memory.
 
     If the guest's memory is much larger than the working set, the scale changes at the working
     set's peak, and the upper part shows the rest of the memory.
@@ -112,7 +112,7 @@ def wss_over_time(
 def wss_by_kind(
     trace: Trace, window: Length = None, columns: int = 1, start: Time = None, end: Time = None
 ) -> Figure:
-    """Draw the working set over time: all accesses, and reads, writes, executions by themselves."""
+    """Draw the working set over time: all accesses, reads, writes, and executions."""
     lines = HARVESTED if trace.is_harvest else LINES
     sources = [(line, trace) for line in lines.values()]
     window = _window(trace, window, start, end)
@@ -158,7 +158,7 @@ def pml_against_all(
 def turnover(
     trace: Trace, window: Length = None, columns: int = 1, start: Time = None, end: Time = None
 ) -> Figure:
-    """Draw how the working set changes: the pages that come and leave from window to window."""
+    """Draw how the working set changes: the pages that join and leave from window to window."""
     window = _window(trace, window, start, end)
     table = workingset.turnover(trace, window, start=start, end=end)
     figure = new_figure(columns, 1.9, {"turnover": table})
