@@ -39,6 +39,8 @@ _METAVAR = re.compile(
 _PARSER = MarkdownIt("commonmark").enable("table")
 # A caption has at least as many words; shorter texts in a figure are labels.
 _CAPTION_WORDS = 6
+# What is no caption: HTML, and the description of a parameter for several docstrings.
+_OTHER = re.compile(r"\s*(?:<|\w+(?:, \w+)* : )")
 
 
 class Block(NamedTuple):
@@ -208,7 +210,7 @@ def of_captions(folder=ROOT / "pmlkit" / "figures"):
             if id(node) in docs | inner:
                 continue
             text = _constant(node)
-            if len(text.split()) >= _CAPTION_WORDS and not text.startswith("<"):  # no HTML
+            if len(text.split()) >= _CAPTION_WORDS and not _OTHER.match(text):
                 yield Block(path.relative_to(ROOT).as_posix(), node.lineno, text)
 
 

@@ -234,7 +234,7 @@ def _completed(text: str, signature: inspect.Signature) -> str:
 
 
 def new_figure(columns: int, height: float, data: Mapping[str, pd.DataFrame]) -> Figure:
-    """Make an empty figure of a paper's width, or of the size that the caller asks for.
+    """Make an empty figure of a paper's width, or of the size that the caller gives.
 
     Parameters
     ----------
