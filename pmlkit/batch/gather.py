@@ -218,7 +218,7 @@ def _document(experiment: Experiment) -> dict[str, bytes]:
 def _readme(experiment: Experiment, folder: Path, wanted: list[Piece]) -> str:
     lines = [f"# {experiment.title}", "", " ".join(experiment.about.split()), ""]
     lines += [
-        f"Made by `pmlkit run {experiment.path.name}`. In LaTeX `\\input{{NAME}}` includes a",
+        f"Made by `{experiment.command}`. In LaTeX `\\input{{NAME}}` includes a",
         "figure or a table with its caption (graphicx, booktabs), and",
         "`\\includegraphics{NAME}` a figure alone.",
         "",

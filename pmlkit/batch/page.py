@@ -46,11 +46,12 @@ COLUMN_PIXELS = 1000
 
 @dataclass(frozen=True)
 class Shown:
-    """A figure (`png` set) or a table (`columns` and `rows` set), and links to its files."""
+    """A figure (`png`, its `size` in pixels) or a table (`columns`, `rows`), and its files' links."""
 
     links: Sequence[tuple[str, str]]
     caption: str
     png: str = ""
+    size: tuple[int, int] = (0, 0)
     wide: bool = False
     columns: Sequence[tuple[str, bool]] = ()
     rows: Sequence[Sequence[str]] = ()
@@ -76,7 +77,7 @@ def write_page(page: Path, plan: Plan, records: Mapping[str, Json | None]) -> No
         "batch.html.j2",
         title=plan.experiment.title,
         about=plan.experiment.about,
-        name=plan.experiment.name,
+        command=plan.experiment.command,
         has_results=(plan.folder / "results.parquet").exists(),
         runs=[_run(plan, job, records[job.id]) for job in plan.jobs],
         version=__version__,
@@ -91,6 +92,9 @@ def _run(plan: Plan, job: Job, record: Json | None) -> Json:
         "id": job.id,
         "label": job.label,
         "title": _title(job),
+        "recordings": ", ".join(trace.name for trace in job.traces) or "all runs",
+        "notebook": job.notebook,
+        "parameters": " ".join(job.words[1 + len(job.traces) :]),
         "status": "not run yet",
         "seconds": None,
     }
@@ -161,10 +165,10 @@ def _place(path: Path) -> tuple[int, str]:
 
 def _figure(out: PathLike, png: Path) -> Shown:
     with Image.open(png) as image:
-        caption, width = image.info.get("Description", ""), image.width
+        caption, size = image.info.get("Description", ""), image.size
     return Shown(
-        links=_links(out, png), png=_relative(out, png), caption=caption,
-        wide=width > WIDE * COLUMN_PIXELS,
+        links=_links(out, png), png=_relative(out, png), caption=caption, size=size,
+        wide=size[0] > WIDE * COLUMN_PIXELS,
     )  # fmt: skip
 
 

@@ -6,7 +6,9 @@ It is separate from `runner`, because the page, which `runner` calls, also needs
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import os
+import shlex
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,6 +85,14 @@ def plan(experiment: PathLike, out: PathLike = "results", traces: Sequence[str] 
     loaded = schema.load(recordings.located(experiment, "experiments"))
     if traces:
         loaded = loaded.on(traces)
+    loaded = replace(loaded, command=_command(experiment, out, traces))
     folder = Path(out).resolve() / loaded.name
     jobs = expand.expand(loaded, folder / RESULTS)
     return Plan(loaded, folder, *jobs, gather.pieces(loaded))
+
+
+def _command(experiment: PathLike, out: PathLike, traces: Sequence[str]) -> str:
+    """Return the command that makes such a plan and runs it."""
+    words = ["pmlkit", "run", os.fspath(experiment)]
+    words += ["-o", os.fspath(out)] * (os.fspath(out) != "results")
+    return shlex.join([*words, *(word for trace in traces for word in ("--trace", trace))])

@@ -23,6 +23,7 @@ from pmlkit.errors import FileRefused, PmlkitError, closest
 from pmlkit.files import read_regular
 from pmlkit.foreign import LIMIT_BYTES, check_events, check_size
 from pmlkit.lazy import without
+from pmlkit.recordings import ROOT
 
 with without("rfc3987_syntax"):  # builds a grammar of addresses: four times as long as the rest
     import jsonschema
@@ -117,6 +118,8 @@ class Experiment:
         The line of each place, which is a path of keys and indices.
     document : str
         The LaTeX file for gathered pieces, relative to `path`; or ``""``.
+    command : str
+        What runs it, as text to be copied.
     """
 
     path: Path
@@ -127,6 +130,7 @@ class Experiment:
     summary: list[Entry]
     lines: Lines
     document: str = ""
+    command: str = ""
 
     def on(self, traces: Sequence[str]) -> Experiment:
         """Return the experiment with these traces in every run that takes traces."""
@@ -217,9 +221,25 @@ def _read(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise ExperimentError(path, None, "it is no text in UTF-8", "write it as text") from error
     except OSError as error:
-        there = ", ".join(p.stem for p in sorted(path.parent.glob("*.yaml")))
-        hint = f"the experiments there are: {there}" if there else "check the path"
+        hint = _offer(path)
         raise ExperimentError(path, None, error.strerror or str(error), hint) from error
+
+
+def _offer(path: Path) -> str:
+    """Return a hint that names experiments: those in the file's folder, and the bundled ones."""
+    folders = dict.fromkeys([path.parent, ROOT / "experiments"])
+    known = {p.name: p for folder in folders for p in sorted(folder.glob("[!.]*.yaml"))}
+    names = [name for name, found in known.items() if _is_one(found)]
+    if near := closest(path.stem, [Path(name).stem for name in names]):
+        return f"do you mean {near}.yaml?"
+    return f"the experiments there are: {', '.join(names)}" if names else "check the path"
+
+
+def _is_one(path: Path) -> bool:
+    try:
+        return bool(load(path).runs)
+    except PmlkitError:
+        return False
 
 
 def _parse(path: PathLike, text: str) -> tuple[object, Lines]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["write"]
 
 _TEXT = """\
-# Written by `pmlkit run {name}.yaml --snakefile`: write it anew when the experiment has changed.
+# Written by `{command} --snakefile {file}`: write it anew when the experiment has changed.
 # Try it:      snakemake --snakefile {file} --dry-run
 # Here:        snakemake --snakefile {file} --cores 2 --keep-going
 # With Slurm:  snakemake --snakefile {file} --executor slurm --jobs 100 --keep-going
@@ -85,7 +85,7 @@ def write(plan: Plan, experiment: PathLike, path: PathLike) -> Path:
     python = shlex.quote(sys.executable)
     again = shlex.join(["run", os.path.abspath(experiment), "-o", str(plan.folder.parent)])
     text = _TEXT.format(
-        name=plan.experiment.name,
+        command=plan.experiment.command,
         file=shlex.quote(str(path)),
         folder=json.dumps(str(plan.folder)),
         runs=json.dumps([job.id for job in plan.runs], indent=4),

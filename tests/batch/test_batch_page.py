@@ -2,12 +2,14 @@
 """The page of an experiment: what it shows and links; and the demo, which is an experiment."""
 
 import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from batch_case import write_experiment, write_notebook
 from factories import make_trace as write_trace
+from PIL import Image
 
 from pmlkit import cli
 from pmlkit.batch import runner
@@ -76,6 +78,58 @@ def test_executed_notebooks_are_pages_too(report):
         text = page.read_text()
         assert "About good" in text and "../index.html" in Links(text).found
         assert not re.search(r'(src|href)="https?:', text)
+
+
+class Images(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found += [dict(attrs)] if tag == "img" else []
+
+
+def test_every_image_has_its_size_before_it_is_loaded(report):
+    for page in (report.page, *report.page.parent.glob("*/good.html")):
+        for image in Images(page.read_text()).found:
+            assert int(image["width"]) > 0 and int(image["height"]) > 0, page
+    (shown,) = {(i["width"], i["height"]) for i in Images(report.page.read_text()).found}
+    with Image.open(next(report.page.parent.glob("*/wss.png"))) as picture:
+        assert shown == tuple(map(str, picture.size))
+
+
+def test_a_run_is_a_recording_and_a_notebook_first_and_its_hash_last(report):
+    (row, _) = re.findall(r"<tr>\n(<td>.*?)</tr>", report.page.read_text(), re.DOTALL)
+    cells = re.findall(r"<td.*?>(.*?)</td>", row, re.DOTALL)
+    assert ">hotcold<" in cells[0] and cells[1] == "About good"
+    assert re.fullmatch(r"<code>[0-9a-f]+</code>", cells[-1])
+
+
+def test_the_command_on_the_page_is_the_one_that_was_given(tmp_path, monkeypatch):
+    write_trace(tmp_path / "a b.trace")
+    notebook = str(write_notebook(tmp_path / "good.ipynb", "x = 1"))
+    write_experiment(tmp_path / "e.yaml", runs=[{"notebook": notebook, "traces": ["redis"]}])
+    monkeypatch.chdir(tmp_path)
+    planned = runner.plan("e.yaml", "out", ["a b.trace"])
+    assert planned.experiment.command == "pmlkit run e.yaml -o out --trace 'a b.trace'"
+    assert runner.plan("demo.yaml").experiment.command == "pmlkit run demo.yaml"
+    words = shlex.split(planned.experiment.command)[1:]
+    assert cli.main([*words, "--dry-run"]) == 0
+
+
+def test_a_missing_experiment_offers_only_files_that_are_experiments(tmp_path, capsys):
+    (tmp_path / ".pre-commit-config.yaml").write_text("repos: []\n")
+    (tmp_path / "other.yaml").write_text("a: 1\n")
+    notebook = str(write_notebook(tmp_path / "good.ipynb", "x = 1"))
+    write_experiment(tmp_path / "mine.yaml", runs=[{"notebook": notebook, "traces": ["redis"]}])
+    assert cli.main(["run", str(tmp_path / "q.yaml")]) == 1
+    offered = capsys.readouterr().err.partition("the experiments there are: ")[2]
+    names = offered.strip().split(", ")
+    assert names[0] == "mine.yaml" and "demo.yaml" in names
+    assert not {"other.yaml", ".pre-commit-config.yaml", "q.yaml"} & set(names)
+    assert cli.main(["run", str(tmp_path / "mime.yaml")]) == 1
+    assert "do you mean mine.yaml?" in capsys.readouterr().err
 
 
 # The demo
