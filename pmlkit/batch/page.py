@@ -46,7 +46,7 @@ COLUMN_PIXELS = 1000
 
 @dataclass(frozen=True)
 class Shown:
-    """A figure (`png`, its `size` in pixels) or a table (`columns`, `rows`), and its files' links."""
+    """A figure (`png`, its `size` in pixels) or a table (`columns`, `rows`), and its files."""
 
     links: Sequence[tuple[str, str]]
     caption: str

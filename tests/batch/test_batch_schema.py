@@ -107,7 +107,7 @@ def test_a_file_that_cannot_be_read(tmp_path, content):
     if content:
         (tmp_path / "e.yaml").write_bytes(content)
     with pytest.raises(
-        ExperimentError, match="UTF-8" if content else "the experiments there.*other"
+        ExperimentError, match="UTF-8" if content else "the experiments there.*demo"
     ):
         schema.load(tmp_path / "e.yaml")
 

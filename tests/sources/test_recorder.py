@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from pmlkit.errors import GuestError, OutputError, OutputExists, UsageError
 from pmlkit.sources.ingest import ingest
 from pmlkit.sources.recorder.ingest import WALL_TIME
 from pmlkit.sources.recorder.record import record
-from pmlkit.sources.recorder.recording import RecordOptions
+from pmlkit.sources.recorder.recording import RecordOptions, status_hint
 from pmlkit.sources.simulator import PmlModel, simulate
 from pmlkit.trace.kinds import Kind
 from pmlkit.trace.reader import Trace
@@ -246,17 +247,30 @@ def test_a_killed_recording_leaves_a_spool_that_becomes_a_trace(tmp_path):
 
 def test_a_guest_that_panics_is_reported_in_a_line(tmp_path):
     options = RecordOptions(memory_mib=128, cmdline="rdinit=/nothing root=/dev/none")
-    with pytest.raises(GuestError, match="Kernel panic"):
+    with pytest.raises(GuestError, match=r"Kernel panic.*console is in .*/p\.console\.txt$"):
         record("idle", tmp_path / "p.trace", options)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["p.console.txt"]
+    assert "Kernel panic" in (tmp_path / "p.console.txt").read_text()
 
 
 def test_a_workload_that_fails_is_reported_with_its_status(tmp_path):
     source = tmp_path / "fails.c"
-    source.write_text('#include <stdio.h>\nint main(void) { puts("no such luck"); return 3; }\n')
-    with pytest.raises(GuestError, match=r"status 3.*no such luck"):
+    source.write_text('#include <stdio.h>\nint main(void) { puts("no such luck"); return 127; }\n')
+    with pytest.raises(
+        GuestError, match=r"status 127.*no such luck.*a program is missing"
+    ) as failed:
         record(source, tmp_path / "f.trace", RecordOptions(memory_mib=128))
     assert not (tmp_path / "f.trace").exists()
+    assert "memory" not in str(failed.value)
+    console = re.search(r"its console is in (\S+/console\.txt)", str(failed.value))[1]
+    assert "no such luck" in Path(console).read_text()
+
+
+@pytest.mark.parametrize(
+    ("status", "says"), [(127, "missing"), (137, "--memory"), (139, "crashed"), (3, "its own")]
+)
+def test_advice_goes_by_the_cause(status, says):
+    assert says in status_hint(status)
 
 
 def test_a_guest_that_hangs_meets_the_time_limit(tmp_path):

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit import signals
-from pmlkit.errors import PmlkitError
+from pmlkit.errors import GuestError, PmlkitError
 from pmlkit.sources.recorder import qemu
 from pmlkit.sources.recorder.messages import Message
 from pmlkit.sources.recorder.recording import Recording, RecordOptions
@@ -144,8 +144,22 @@ def _keep_spool(error: BaseException, spool: Path, out: PathLike) -> None:
 
     kept = f"kept: `pmlkit ingest {spool} -o {out}` makes a trace of it"
     if not holds_frames(spool / FRAMES_FILE, _WITHOUT_PAGES):
+        _keep_console(error, spool / "console.txt", Path(out))
         shutil.rmtree(spool, ignore_errors=True)
     elif isinstance(error, PmlkitError) and error.hint != kept_hint(spool, out):
         error.args = (f"{error} ({kept})",)
     elif isinstance(error, signals.Ended):
         error.kept = kept
+
+
+def _keep_console(error: BaseException, console: Path, out: Path) -> None:
+    """Copy the guest's console next to the output if the error names it: its spool will go."""
+    text = str(error)
+    if not isinstance(error, GuestError) or str(console) not in text:
+        return
+    kept = out.with_name(f"{out.stem}.console.txt")
+    try:
+        shutil.copyfile(console, kept)
+    except OSError:
+        return
+    error.args = (text.replace(str(console), str(kept)),)

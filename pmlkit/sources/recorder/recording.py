@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import select
+import signal
 import time
 from contextlib import ExitStack
 from dataclasses import InitVar, dataclass
@@ -258,7 +259,9 @@ class Recording:
                 "give it longer by --time-limit, or less to do by --set",
             )
         elif self.recording_since is None and elapsed > _BOOT_LIMIT_S:
-            raise GuestError(f"it had not booted after {_BOOT_LIMIT_S} s", self.console_tail())
+            why = f"it had not booted after {_BOOT_LIMIT_S} s"
+            hint = f"the machine may be busy: try again, or see {self.console}"
+            raise GuestError(why, self.console_tail(), hint)
 
     def judge(self) -> None:
         """Raise `GuestError` unless the workload ran to its end, or was interrupted."""
@@ -267,14 +270,21 @@ class Recording:
         console = self.console_tail()
         if panic := re.search("Kernel panic.*", read_text(self.console)):
             why = panic[0].strip()
-            raise GuestError(why, hint="give it more memory by --memory, or check its files")
+            hint = f"give it more memory by --memory, or check its files; {self._see_console}"
+            raise GuestError(why, hint=hint)
         if Message.TOTALS not in self.seen:
-            raise GuestError(self._why_qemu_died(), console)
+            raise GuestError(self._why_qemu_died(), console, self._see_console)
         if Marker.END not in self.seen and self.deadline is None:
-            raise GuestError("it switched itself off before its workload had ended", console)
+            why = "it switched itself off before its workload had ended"
+            raise GuestError(why, console, self._see_console)
         status = workload_status(self.report)
         if status not in (0, None):
-            raise GuestError(f"its workload ended with status {status}", console)
+            why = f"its workload ended with status {status}"
+            raise GuestError(why, console, f"{status_hint(status)}; {self._see_console}")
+
+    @property
+    def _see_console(self) -> str:
+        return f"its console is in {self.console}"
 
     def _why_qemu_died(self) -> str:
         if self.deadline is not None:
@@ -295,6 +305,22 @@ class Recording:
         """Return the last lines of the guest's console, without the kernel's."""
         lines = read_text(self.console)[-4000:].splitlines()
         return "\n".join(line for line in lines if not re.match(r"\[ *\d+\.\d+\]", line))
+
+
+# What a shell's exit status means, and what to do about it.
+_STATUS_HINTS = {
+    126: "make its program executable, and build it for x86-64",
+    127: "a program is missing in the guest: add it to the folder, or its Debian package to "
+    "`packages:` of workload.yaml",
+    128 + signal.SIGKILL: "it was killed, most likely for lack of memory: give more by --memory",
+    128 + signal.SIGABRT: "it gave up (SIGABRT): see its last words",
+    128 + signal.SIGSEGV: "it crashed (SIGSEGV): try it outside of the guest, under a debugger",
+}
+
+
+def status_hint(status: int) -> str:
+    """Return what to do about a workload's exit status."""
+    return _STATUS_HINTS.get(status, "its own messages state the cause")
 
 
 def workload_status(report: Path) -> int | None:
