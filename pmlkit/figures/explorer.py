@@ -380,8 +380,10 @@ class Picture:
         canvas: Any = self.figure.canvas
         if self.live:
             # Drawn at once: the browser's own request takes longer, and the browser makes none
-            # while it waits for another picture.
-            canvas.draw()
+            # while it waits for another picture. Before it is there, a picture would confuse it: it
+            # asks for the first one itself.
+            if not canvas.syncing_data_url:
+                canvas.draw()
         else:
             png = io.BytesIO()
             canvas.print_png(png)

@@ -223,6 +223,19 @@ def drawn(explored):
     return np.array(explored.figure.canvas.buffer_rgba())
 
 
+def test_nothing_is_drawn_before_the_browser_is_there(trace):
+    """Else its canvas keeps the size 0: a technique may end before the widget is shown."""
+    explored = explore(trace)
+    explored.show(live=True)
+    canvas, drawn = explored.figure.canvas, []
+    canvas.draw = lambda: drawn.append(True)
+    explored.window.value = 5
+    assert not drawn
+    canvas.syncing_data_url = False  # as ipympl does for the browser's first message
+    explored.window.value = 2
+    assert drawn
+
+
 def test_without_ipympl_the_picture_is_another_one(trace):
     explored = explore(trace)
     box = explored.show(live=False)
