@@ -37,7 +37,7 @@ from pmlkit.errors import one_line, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from typing import IO, TypeVar
+    from typing import IO, Any, TypeVar
 
     Item = TypeVar("Item")
 
@@ -140,7 +140,14 @@ class Reporter:
                 if other.parent in gone:
                     gone.add(other)
             self.tasks = [other for other in self.tasks if other not in gone]
-            if not self.tasks and self._stop is not None:
+            if not self.tasks:
+                self.end()
+
+    def end(self) -> None:
+        """End all tasks: an error's traceback may keep a generator, and so its task, open."""
+        with self._lock:
+            self.tasks = []
+            if self._stop is not None:
                 self._stop.set()
                 self._stop = None
                 self.clear()
@@ -315,6 +322,16 @@ class Notebook(Reporter):
             self._publish({"text/html": "", "text/plain": ""})
         self._id = None
 
+    def _start(self) -> None:
+        super()._start()
+        if (ipython := _ipython()) is not None:
+            ipython.events.register("post_run_cell", self._cell_ended)
+
+    def _cell_ended(self, *_: object) -> None:
+        self.end()
+        if (ipython := _ipython()) is not None:
+            ipython.events.unregister("post_run_cell", self._cell_ended)
+
     def _publish(self, data: dict[str, str]) -> None:
         from IPython import display
 
@@ -337,10 +354,15 @@ def _current() -> Reporter:
     return _NOTEBOOK if has_user() else Reporter()
 
 
+def _ipython() -> Any:
+    """Return IPython's shell; None outside of it."""
+    module = sys.modules.get("IPython")
+    return module.get_ipython() if module else None
+
+
 def has_user() -> bool:
     """Return whether this is a notebook's kernel with a user: one that can be asked for input."""
-    ipython = sys.modules.get("IPython")
-    kernel = getattr(ipython.get_ipython(), "kernel", None) if ipython else None
+    kernel = getattr(_ipython(), "kernel", None)
     return kernel is not None and bool(kernel.get_parent()["content"].get("allow_stdin"))
 
 
@@ -416,3 +438,4 @@ def _with(reporter: Reporter) -> Iterator[Reporter]:
         yield reporter
     finally:
         _reporter.reset(token)
+        reporter.end()

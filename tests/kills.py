@@ -140,6 +140,70 @@ class Compare(Case):
                 assert end.endswith((b"%%EOF", b">", b"}")), f"{path.name} is cut off: {end!r}"
 
 
+class Simulate(Case):
+    def words(self):
+        return "simulate", "redis", "-o", self.out, "--overwrite"
+
+
+class Ingest(Case):
+    """The spool stays as it is."""
+
+    @classmethod
+    def prepare(cls, inputs):
+        words = ["record", "hotcold", "--memory", "128", "-o", inputs / "in.trace"]
+        process = subprocess.Popen([*PMLKIT, *map(str, words)], stderr=subprocess.DEVNULL)
+        spool = inputs / "in.trace.spool"
+        size = spool / "frames.spool"
+        assert wait(lambda: size.exists() and size.stat().st_size > 1 << 20, LIMIT_S)
+        process.kill()  # leaves its spool
+        process.wait()
+        cls.spool = spool
+        time.sleep(REST_OTHERS_S / 4)  # its emulator finds out
+        cls.before = digest(spool)
+
+    def words(self):
+        return "ingest", self.spool, "-o", self.out, "--overwrite"
+
+    def check(self, whole):
+        super().check(whole)
+        assert digest(self.spool) == self.before, "the spool is another one"
+
+
+class Files(Compare):
+    """Commands that write figures and tables: each is whole, or not there."""
+
+    def begun(self):
+        """Nothing stands beside the output to be: the work begins with the process."""
+        return time.monotonic() - self.began_s > 1
+
+    def check(self, whole):
+        for path in self.folder.rglob("*.*.*"):  # half of a file has a second suffix
+            assert not path.name.endswith(".part"), f"{path} is left"
+        if self.out.exists():
+            self.check_output()
+
+
+class Plot(Files):
+    def words(self):
+        return "plot", "redis", "heat", "-o", self.out / "heat"
+
+
+class Mrc(Files):
+    def words(self):
+        return "mrc", "redis", "-o", self.out / "mrc"
+
+
+class Frontier(Files):
+    def words(self):
+        how = ["--window", "1s", "--techniques", "pml,vmware"]
+        return "frontier", "hotcold", "sawtooth", *how, "-o", self.out
+
+
+class Forecast(Files):
+    def words(self):
+        return "forecast", "redis-tides", "gcc-jobs", "--backtest", "-o", self.out
+
+
 class Run(Case):
     out_name = "results"
 
@@ -218,7 +282,21 @@ class Collect(Spooled):
         assert wait(lambda: not self.xen.log_dirty(), 60), "log-dirty mode is left on"
 
 
-CASES = {c.__name__.lower(): c for c in (Record, Import, Export, Compare, Run, Collect)}
+ALL = (
+    Record,
+    Import,
+    Export,
+    Compare,
+    Run,
+    Collect,
+    Simulate,
+    Ingest,
+    Plot,
+    Mrc,
+    Frontier,
+    Forecast,
+)
+CASES = {c.__name__.lower(): c for c in ALL}
 
 
 def wait(condition, limit_s):
@@ -242,6 +320,7 @@ def living(mark):
 
 
 def start(case, mark):
+    case.began_s = time.monotonic()
     return subprocess.Popen(
         [*PMLKIT, *map(str, case.words())],
         env={**os.environ, **case.variables, "PMLKIT_KILLS": mark},

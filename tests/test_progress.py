@@ -255,6 +255,35 @@ def test_an_interrupt_removes_the_bar_and_ends_the_thread(screen, monkeypatch):
     assert threading.active_count() <= before
 
 
+def test_a_cell_that_fails_leaves_no_bar(clock, monkeypatch):
+    """A traceback keeps the generator, and so its task, open; several bars are one callback."""
+    shell = types.SimpleNamespace(events=Events(), kernel=None)
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
+    notebook = progress.Notebook(clock)
+    monkeypatch.setattr(notebook, "clear", lambda: None)
+    kept = []
+    notebook.open(progress.Task("reading"))
+    kept.append(notebook.tasks[0])
+    assert shell.events.callbacks == [notebook._cell_ended]
+    shell.events.callbacks[0](None)
+    assert not notebook.tasks and notebook._stop is None and not shell.events.callbacks
+    notebook.close(kept[0])
+    assert not notebook.tasks
+
+
+class Events:
+    def __init__(self):
+        self.callbacks = []
+
+    def register(self, name, callback):
+        assert name == "post_run_cell"
+        if callback not in self.callbacks:
+            self.callbacks.append(callback)
+
+    def unregister(self, name, callback):
+        self.callbacks.remove(callback)
+
+
 def test_what_a_thread_reads_is_seen(log):
     from pmlkit.kernels.pages import ahead
 

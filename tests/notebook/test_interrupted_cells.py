@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ctrl-C (the stop button) in a cell: the kernel goes on, nothing half-written is left."""
+
+import time
+
+import jupyter_client
+import pytest
+
+# Work that stops at its first reported step, until it is interrupted; a thread that reads ahead is
+# waited for, and stops shortly.
+STOPS = """
+import threading, time
+from pmlkit import progress
+go_on = progress.Task.advance
+def stop(task, steps=1):
+    print("begun", flush=True)
+    time.sleep(600 if threading.current_thread() is threading.main_thread() else 2)
+progress.Task.advance = stop
+"""
+GOES_ON = "progress.Task.advance = go_on"
+CELLS = {
+    "simulate": """
+import pmlkit
+from pmlkit.sources import simulator
+simulator.simulate(pmlkit.open("hotcold"), OUT + "/out.trace", overwrite=True).check()
+""",
+    "export": """
+import pmlkit
+from pmlkit import interop
+interop.export(pmlkit.open("hotcold"), "csv", OUT + "/out.csv")
+""",
+    "figure": """
+import pmlkit
+from pmlkit import figures
+figures.save(figures.draw(pmlkit.open("hotcold"), "heat"), OUT + "/heat")
+""",
+    "frontier": """
+from pmlkit import frontier
+frontier.sweep(["hotcold"], frontier.plan(["1s"], techniques=["pml"]), OUT + "/points")
+""",
+}
+LIMIT_S = 300
+
+
+class Kernel:
+    """A kernel with a user, as a notebook has it."""
+
+    def __init__(self):
+        self.manager, self.client = jupyter_client.manager.start_new_kernel()
+
+    def begin(self, code):
+        """Run code until it prints that it has begun."""
+        self.client.execute(code)
+        while True:
+            message = self.client.get_iopub_msg(timeout=LIMIT_S)
+            if "begun" in message["content"].get("text", ""):
+                return
+            assert message["msg_type"] != "error", message["content"]["evalue"]
+
+    def run(self, code):
+        return self.client.execute_interactive(
+            code, timeout=LIMIT_S, output_hook=lambda message: None
+        )["content"]
+
+    def interrupt(self):
+        """Press the stop button; return how the cell ended."""
+        self.manager.interrupt_kernel()
+        return self.client.get_shell_msg(timeout=LIMIT_S)["content"]
+
+    def close(self):
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=True)
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    made = Kernel()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_an_interrupted_cell_leaves_nothing_half_and_can_be_run_again(kernel, tmp_path, name):
+    assert kernel.run(f"OUT = {str(tmp_path)!r}{STOPS}")["status"] == "ok"
+    kernel.begin(CELLS[name])
+    time.sleep(0.1)
+    ended = kernel.interrupt()
+    assert (ended["status"], ended["ename"]) == ("error", "KeyboardInterrupt")
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not left, f"left after an interrupt: {left}"
+    idle = "assert not progress._NOTEBOOK.tasks and progress._NOTEBOOK._stop is None"
+    assert kernel.run(f"{idle}\n{GOES_ON}")["status"] == "ok"
+    again = kernel.run(CELLS[name])
+    assert again["status"] == "ok", again
+    assert any(path.is_file() for path in tmp_path.rglob("*"))
