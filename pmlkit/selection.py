@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from pmlkit.kernels.pages import Numbered, PageIndex
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Gfns, Ints
+    from pmlkit.types import Gfns, Ids, Ints
 
 __all__ = ["Part", "Selection", "Stream", "deed", "select", "stream", "time_ns", "times_ns"]
 
@@ -189,16 +189,27 @@ class Stream:
             where = self.which["region"], self.which["start_ns"], self.which["end_ns"]
             entries = iter([expand(self.trace, rounds, gfns, *where)])
         for rounds, gfns in entries:
-            yield rounds - self.first, gfns
+            rounds -= self.first
+            yield rounds, gfns
 
     def _entries(self) -> Iterator[tuple[Ints, Gfns]]:
         for batch in self.trace.iter_entries(columns=["round", "gfn"], **self.which):
             rounds, gfns = map(arrow.values, batch.columns)
             yield rounds.astype(np.int64), gfns
 
-    def references(self) -> References:
-        """Read all uses at once, sorted by page; round 0 is the first one selected."""
+    def references(self, coarse: Ids | None = None) -> References:
+        """Read all uses at once, sorted by page; round 0 is the first one selected.
+
+        Parameters
+        ----------
+        coarse : ndarray of int, shape (n_rounds + 1,), optional
+            A number for each round, never falling, that stands for it: a page then counts once for
+            each. The last element is how many there are.
+        """
         rounds, gfns = _joined(self)
+        if coarse is not None:
+            rounds = coarse.astype(np.int64)[rounds]
+            return by_page.references(rounds, gfns, int(coarse[-1]), distinct=True)
         return by_page.references(rounds, gfns, self.n_rounds, distinct=self.distinct)
 
     def numbered(self, index: PageIndex | None = None) -> Iterator[Numbered]:

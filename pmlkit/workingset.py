@@ -371,12 +371,17 @@ def sizes(source: Stream, windows: Windows, min_count: int, regions: Sequence[st
 def _sizes_at_once(
     source: Stream, windows: Windows, min_count: int, regions: Sequence[str]
 ) -> list[Ints]:
-    refs = source.references()
-    rows = [by_page.sliding(refs, windows, min_count)]
-    for name in regions:
-        inside = refs.select(np.isin(refs.gfn, source.trace.frames(name)))
-        rows.append(by_page.sliding(inside, windows, min_count))
-    return rows
+    # Consecutive windows do not share rounds, so each counts as one coarse round.
+    coarse = windows.tumbling and min_count == 1
+    refs = source.references(windows.enter) if coarse else source.references()
+
+    def count(refs: References) -> Ints:
+        if coarse:
+            return np.bincount(refs.round, minlength=len(windows))
+        return by_page.sliding(refs, windows, min_count)
+
+    insides = (np.isin(refs.gfn, source.trace.frames(name)) for name in regions)
+    return [count(refs), *(count(refs.select(inside)) for inside in insides)]
 
 
 def _by_region(source: Stream, windows: Windows, min_count: int, regions: Sequence[str]) -> Ints:

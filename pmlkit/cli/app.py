@@ -14,25 +14,16 @@ import os
 import sys
 import traceback
 from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
 from click import Choice, IntRange
 
 from pmlkit import signals
-from pmlkit.cli.advise import advise
-from pmlkit.cli.annotate import annotate
-from pmlkit.cli.collect import collect
-from pmlkit.cli.compare import compare
-from pmlkit.cli.corpus import corpus
-from pmlkit.cli.diff import diff
-from pmlkit.cli.forecast import forecast
-from pmlkit.cli.frontier import frontier
-from pmlkit.cli.interop import export, import_
-from pmlkit.cli.lab import lab
-from pmlkit.cli.mrc import mrc
 from pmlkit.cli.options import (
     LENGTH,
+    RECORDING,
     TRACE,
     WINDOW,
     as_json,
@@ -47,10 +38,6 @@ from pmlkit.cli.options import (
     span,
     traces_argument,
 )
-from pmlkit.cli.period import calibrate, period
-from pmlkit.cli.reads import reads
-from pmlkit.cli.record import EXAMPLES, ingest, record, simulate
-from pmlkit.cli.run import run
 from pmlkit.cli.show import show, show_trace
 from pmlkit.errors import PmlkitError, UsageError, is_out_of_memory, one_line
 
@@ -88,7 +75,40 @@ class _PastClick(Exception):
     """Wraps exceptions that click would handle itself, with an empty line or another exit code."""
 
 
+# The commands of other modules of this package, each imported when it is called.
+ELSEWHERE = {
+    "advise": "advise",
+    "annotate": "annotate",
+    "calibrate": "period",
+    "collect": "collect",
+    "compare": "compare",
+    "corpus": "corpus",
+    "diff": "diff",
+    "export": "interop",
+    "forecast": "forecast",
+    "frontier": "frontier",
+    "import": "interop:import_",
+    "ingest": "record",
+    "lab": "lab",
+    "mrc": "mrc",
+    "period": "period",
+    "reads": "reads",
+    "record": "record",
+    "run": "run",
+    "simulate": "record",
+}
+
+
 class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*self.commands, *ELSEWHERE})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in ELSEWHERE and cmd_name not in self.commands:
+            module, _, name = ELSEWHERE[cmd_name].partition(":")
+            self.add_command(getattr(import_module(f"pmlkit.cli.{module}"), name or cmd_name))
+        return super().get_command(ctx, cmd_name)
+
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
@@ -103,7 +123,7 @@ class _Commands(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=_Commands, invoke_without_command=True, context_settings=CONTEXT, epilog=EXAMPLES)
+@click.group(cls=_Commands, invoke_without_command=True, context_settings=CONTEXT, epilog=RECORDING)
 @click.version_option(package_name="pmlkit", message="pmlkit %(version)s")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
@@ -135,27 +155,6 @@ def doctor(ctx: click.Context, capabilities: tuple[str, ...], as_json: bool) -> 
         examined = doctor.examine(capabilities)
     show(as_json, lambda: [c.as_dict() for c in examined], console.doctor, examined)
     ctx.exit(1 if capabilities and not all(c.ready for c in examined) else 0)
-
-
-cli.add_command(advise)
-cli.add_command(annotate)
-cli.add_command(calibrate)
-cli.add_command(collect)
-cli.add_command(compare)
-cli.add_command(corpus)
-cli.add_command(diff)
-cli.add_command(forecast)
-cli.add_command(frontier)
-cli.add_command(export)
-cli.add_command(import_)
-cli.add_command(ingest)
-cli.add_command(lab)
-cli.add_command(mrc)
-cli.add_command(period)
-cli.add_command(reads)
-cli.add_command(record)
-cli.add_command(run)
-cli.add_command(simulate)
 
 
 @cli.command(epilog=example("pmlkit info", "pmlkit info hotcold", "pmlkit info h.trace --json"))

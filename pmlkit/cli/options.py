@@ -214,6 +214,14 @@ def example(*lines: str) -> str:
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
 
 
+# Of `pmlkit record` and of `pmlkit` itself, which does not import its commands.
+RECORDING = example(
+    "pmlkit record --list",
+    "pmlkit record hotcold --memory 256 -o h.trace",
+    "pmlkit record ./mine.c --window 10Minsn -o mine.trace",
+)
+
+
 def option(*names: str, **facts: Any) -> Declaration:
     """Declare an option; its help shows its default, if it has one."""
     has_default = facts.get("default") is not None and not facts.get("is_flag")

@@ -12,6 +12,7 @@ from pmlkit.cli.options import (
     DURATION,
     MEMORY,
     PATH,
+    RECORDING,
     SETTING,
     as_json,
     example,
@@ -30,14 +31,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 REARM = Choice(["round", "flush", "never"])
-EXAMPLES = example(
-    "pmlkit record --list",
-    "pmlkit record hotcold --memory 256 -o h.trace",
-    "pmlkit record ./mine.c --window 10Minsn -o mine.trace",
-)
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(epilog=RECORDING)
 @click.argument(
     "workload", required=False, shell_complete=names("pmlkit.sources.guest.workload:names")
 )
