@@ -2,6 +2,7 @@
 """The gallery: each figure of the package, made by the code that is shown next to it."""
 
 import inspect
+import re
 from pathlib import Path
 
 import pmlkit
@@ -111,6 +112,11 @@ def draw(code):
     return names["figure"]
 
 
+def _begun(text):
+    """Return a text with a capital, unless it begins with the name of a recording."""
+    return text if re.match(r"[\w-]+: ", text) else text[0].upper() + text[1:]
+
+
 def make(folder):
     """Draw all figures into a folder, and write the page's text into it; keep what is there."""
     folder = Path(folder)
@@ -125,6 +131,6 @@ def make(folder):
         title = line.removeprefix("Draw ").rstrip(".")
         told = {"name": name, "function": function, "command": command, "code": code}
         told["home"] = HOMES[function]
-        told |= {"title": title[0].upper() + title[1:], "caption": " ".join(figure.caption.split())}
+        told |= {"title": _begun(title), "caption": _begun(" ".join(figure.caption.split()))}
         text.append(_ENTRY.format(**told))
     (folder / "gallery.md").write_text("".join(text))
