@@ -254,8 +254,8 @@ def wss(
 @option("--columns", type=IntRange(1, 2), help="Columns of the paper that it spans. [default: 1]")
 @option("--venue", type=Choice(["acm", "ieee", "usenix", "lncs"], case_sensitive=False),
         help="Sets the width of a column. [default: acm]")  # fmt: skip
-@option("--width", type=LENGTH, help="Of the figure, instead: 3.5in, 89mm.")
-@option("--height", type=LENGTH, help="Of the figure: 2in, 50mm.")
+@option("--width", type=LENGTH, help="Set the width of the figure: 3.5in, 89mm.")
+@option("--height", type=LENGTH, help="Set the height of the figure: 2in, 50mm.")
 @option("--terminal", is_flag=True, help="Print it as text: wss, heat or mrc.")
 @span
 @as_json
