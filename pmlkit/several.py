@@ -25,7 +25,7 @@ from pmlkit.timeline import SECOND, default_window, timeline
 from pmlkit.trace.kinds import Kind, parse_kinds
 from pmlkit.trace.reader import Trace
 from pmlkit.trace.schema import ADDRESSES
-from pmlkit.units import format_bytes, format_ns, parse_window
+from pmlkit.units import Window, format_bytes, format_ns, parse_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from pmlkit.selection import Selection
     from pmlkit.types import PathLike
-    from pmlkit.units import Window
 
     Traces: TypeAlias = (
         "Trace | PathLike | Mapping[str, Trace | PathLike] | Sequence[Trace | PathLike]"
@@ -194,7 +193,7 @@ def _clock(trace: Trace) -> str:
     clock = trace.meta.clock
     if clock["kind"] != "icount" or not clock.get("ns_per_insn"):
         return f"{clock['kind']} clock"
-    return f"guest instructions of {clock['ns_per_insn']:g} ns"
+    return f"{clock['ns_per_insn']:g} ns per instruction"
 
 
 def _rounds(trace: Trace) -> str:
@@ -217,7 +216,8 @@ def common_window(
     Parameters
     ----------
     window : str, int or Window, optional
-        By default the shortest of those that `timeline.default_window` chooses for each.
+        By default the shortest of those that `timeline.default_window` chooses for each and all
+        resolve.
     wanted_ns : int
         The default T, if all can resolve it.
     **selection
@@ -232,7 +232,10 @@ def common_window(
         parts = [stream(trace, **selection).timeline for trace in traces.values()]
         defaults = [default_window(part, wanted_ns) for part in parts]
         timed = [one for one in defaults if one.ns is not None]
-        window = min(timed, key=lambda one: one.length) if timed else defaults[0]
+        shortest = max((part.resolution_ns or 0 for part in parts), default=0)
+        lengths = [one.length for one in timed]
+        fitting = [ns for ns in lengths if ns >= shortest] or lengths
+        window = Window(ns=min(fitting)) if timed else defaults[0]
     chosen = parse_window(window)
     if chosen.ns is None and len({_rounds(trace) for trace in traces.values()}) > 1:
         each = ", ".join(f"{label}: rounds {_rounds(trace)}" for label, trace in traces.items())

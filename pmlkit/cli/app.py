@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from pmlkit.trace.reader import Trace
-
 
 REPORT_IT = "this is a defect in pmlkit: please report it with the output of PMLKIT_DEBUG=1"
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -240,14 +238,27 @@ def wss(
     show(as_json, value, console.answer, found.lines, *rows)
 
 
-@cli.command(epilog=example(
-    "pmlkit plot --list",
-    "pmlkit plot hotcold wss --terminal",
-    "pmlkit plot data/hotcold.trace wss -o f/hot",
-    "pmlkit plot redis heat --venue ieee --columns 2 -o f/redis",
-))  # fmt: skip
-@click.argument("trace", type=TRACE, required=False)
+def _next_word(ctx: click.Context, param: click.Parameter, begun: str) -> list[Any]:
+    """Complete a trace and, after the first one, the name of a figure."""
+    from pmlkit.figures.catalogue import FIGURES
+
+    # Until a further word is there, click takes the trace for the figure.
+    found = [name for name in FIGURES if name.startswith(begun)] if ctx.params["figure"] else []
+    return found or TRACE.shell_complete(ctx, param, begun)
+
+
+@cli.command(
+    epilog=example(
+        "pmlkit plot --list",
+        "pmlkit plot hotcold wss --terminal",
+        "pmlkit plot hotcold wss -o f/hot",
+        "pmlkit plot redis heat --venue ieee --columns 2 -o f/redis",
+        "pmlkit plot pressure pressure-roomy percentiles -o f/both",
+    )
+)
+@click.argument("traces", nargs=-1, type=TRACE, metavar="TRACE...", shell_complete=_next_word)
 @click.argument("figure", required=False, shell_complete=names("pmlkit.figures.catalogue:FIGURES"))
+@labels
 @drawing("Write it")
 @option("--list", "list_them", is_flag=True, help="List the figures, one per line.")
 @option("--window", type=WINDOW, help="T, if the figure uses one.")
@@ -260,18 +271,21 @@ def wss(
 @span
 @as_json
 def plot(
-    trace: Trace,
-    figure: str,
+    traces: tuple[str, ...],
+    figure: str | None,
+    labels: tuple[str, ...],
     output: str,
     list_them: bool,
     terminal: bool,
     as_json: bool,
     **how: Any,
 ) -> None:
-    """Draw FIGURE of TRACE for a paper, or as text for a terminal."""
+    """Draw FIGURE of TRACE for a paper, or as text for a terminal.
+
+    The figures wss, window, percentiles and mrc also draw several traces, a line each.
+    """
     from pmlkit import figures
-    from pmlkit.cli import console
-    from pmlkit.trace.reader import Trace
+    from pmlkit.cli import console, several
 
     if list_them:
         titles = {name: figures.about(name) for name in figures.FIGURES}
@@ -279,12 +293,19 @@ def plot(
     if terminal and not output:
         from pmlkit.cli.terminal import print_figure
 
+        if figure and not traces and figure not in figures.FIGURES:
+            traces, figure = (figure,), None  # a trace alone
+        if len(traces) > 1:
+            raise UsageError("a figure for a terminal is of one TRACE: give one")
+        trace = next(iter(several.labelled(traces, labels).values())) if traces else None
         return print_figure(trace, figure or "wss", as_json, **how)
-    if trace is None or figure is None or output is None or terminal:
+    if not traces or figure is None or output is None or terminal:
         hint = "a TRACE, a FIGURE (`pmlkit plot --list` has them), and -o STEM or --terminal"
         raise UsageError(f"name {hint}")
+    opened = several.labelled(traces, labels)
+    drawn = opened if len(opened) > 1 else next(iter(opened.values()))
     with console.busy("drawing", quiet=as_json):
-        written = figures.save(figures.draw(Trace.open(trace), figure, **how), output)
+        written = figures.save(figures.draw(drawn, figure, **how), output)
     paths = [str(path) for path in written]
     show(as_json, paths, click.echo, "\n".join(paths))
 

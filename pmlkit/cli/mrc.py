@@ -15,11 +15,12 @@ from pmlkit.cli.options import (
     drawing,
     example,
     kinds,
+    labels,
     only_answer,
     option,
     region,
     span,
-    trace_argument,
+    traces_argument,
 )
 from pmlkit.cli.show import show
 from pmlkit.errors import UsageError
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _EXAMPLES = example(
     "pmlkit mrc redis --target 0.1",
     "pmlkit mrc redis --summary",
+    "pmlkit mrc pressure pressure-roomy --label tight --label roomy -o f/both",
     "pmlkit mrc x.trace --method exact --method shards --rate 0.1 -o f/mrc",
     "pmlkit mrc x.trace --window 1s --start 10s --end 60s --json",
 )
@@ -47,7 +49,8 @@ _POINTS = 256
 
 
 @click.command(epilog=_EXAMPLES)
-@trace_argument
+@traces_argument
+@labels
 @option("--method", "methods", type=Choice(_METHODS), multiple=True,
         help="Method; can be repeated. [default: exact]")  # fmt: skip
 @option("--rate", default=0.01, type=FloatRange(0, 1, min_open=True),
@@ -68,7 +71,8 @@ _POINTS = 256
 @only_answer
 @as_json
 def mrc(
-    trace: Trace,
+    traces: tuple[str, ...],
+    labels: tuple[str, ...],
     methods: tuple[str, ...],
     rate: float,
     min_pages: int,
@@ -82,26 +86,39 @@ def mrc(
 ) -> None:
     """Print the memory for a target miss ratio, and all ratios (LRU).
 
-    First uses are counted as misses. The table also lists the size at the curve's knee.
+    First uses are counted as misses. The table also lists the size at the curve's knee. Several
+    traces are printed side by side, by one method.
     """
     from pmlkit import answers
-    from pmlkit.cli import console
-    from pmlkit.trace.reader import Trace
+    from pmlkit.cli import console, several
 
     if only_answer and window is not None:
         raise UsageError(
             "--summary covers the whole part: leave out --window, or use --start, --end"
         )
-    opened = Trace.open(trace)
+    by_label, methods = several.labelled(traces, labels), methods or ("exact",)
+    if len(by_label) > 1 and (window is not None or len(methods) > 1):
+        raise UsageError("several traces take one --method and no --window: give one TRACE")
+    opened = next(iter(by_label.values()))
     with console.busy("computing the LRU stack", quiet=as_json):
         if window is not None:
             return _over_time(opened, window, output, as_json, chosen)
         sample = {"rate": rate, "min_pages": min_pages, "max_pages": max_pages}
-        curves = _curves(opened, methods or ("exact",), sample, chosen)
+        if len(by_label) > 1:
+            curves = {
+                label: curve
+                for label, trace in by_label.items()
+                for curve in _curves(trace, methods, sample, chosen).values()
+            }
+        else:
+            curves = _curves(opened, methods, sample, chosen)
         if output:
             from pmlkit import figures
 
-            figures.save(figures.compare_curves(curves, opened), output)
+            of = by_label if len(by_label) > 1 else opened
+            figures.save(figures.compare_curves(curves, of), output)
+    if len(by_label) > 1:
+        return several.mrc(by_label, curves, targets, _facts, only_answer, as_json, chosen)
     found = [answers.miss_ratio(opened, c, targets, **chosen) for c in curves.values()]
     if only_answer:
         rows = {one.curve.method: {"summary": one.as_dict()} for one in found}

@@ -12,10 +12,11 @@ global, and nothing has to be closed.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from pmlkit.errors import NeedsError, UnknownName
+from pmlkit.errors import NeedsError, UnknownName, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pmlkit.trace.reader import Trace
 
 
-__all__ = ["FIGURES", "HOMES", "about", "draw"]
+__all__ = ["FIGURES", "HOMES", "SEVERAL", "about", "draw"]
 
 # What `pmlkit plot` draws of a trace: by the command's name, the module and its function.
 FIGURES = {
@@ -33,6 +34,7 @@ FIGURES = {
     "heat": "heat:heat_map",
     "surface": "window:surface",
     "window": "window:wss_against_window",
+    "percentiles": "percentiles:wss_percentiles",
     "reuse": "window:reuse_histogram",
     "pml": "time:pml_against_all",
     "turnover": "time:turnover",
@@ -40,6 +42,8 @@ FIGURES = {
     "mrc": "mrc:miss_ratio",
     "mrc-time": "mrc:miss_ratio_over_time",
 }
+# Those that also take several recordings, by label.
+SEVERAL = ("wss", "window", "percentiles", "mrc")
 # Figures of more than a trace.
 _OTHERS = (
     "frontier:error_against_cost",
@@ -68,12 +72,17 @@ def about(name: str) -> str:
 
 
 def draw(
-    trace: Trace, name: str, window: str | int | None = None, **how: str | int | None
+    trace: Trace | Mapping[str, Trace],
+    name: str,
+    window: str | int | None = None,
+    **how: str | int | None,
 ) -> Figure:
     """Draw a figure by its name.
 
     Parameters
     ----------
+    trace : Trace, or dict of str to Trace
+        One recording, or several by their labels, for the figures in `SEVERAL`.
     name : str
         One of `FIGURES`.
     window : str or Window, optional
@@ -90,8 +99,12 @@ def draw(
     """
     if name not in FIGURES:
         raise UnknownName("figure", name, FIGURES)
-    if not trace.n_rounds:
-        raise NeedsError(trace, "rounds", "record it for longer")
+    if isinstance(trace, Mapping) and name not in SEVERAL:
+        known = ", ".join(SEVERAL)
+        raise UsageError(f"the figure {name} is of one recording (of several: {known}): give one")
+    for one in trace.values() if isinstance(trace, Mapping) else (trace,):
+        if not one.n_rounds:
+            raise NeedsError(one, "rounds", "record it for longer")
     function = _function(name)
     if window is not None and "window" in inspect.signature(function).parameters:
         how["window"] = window

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,30 +18,22 @@ from pmlkit.figures.axes import (
     seconds_axis,
     time_limits,
 )
-from pmlkit.figures.style import COLORS, finish, new_figure, paper_figure
+from pmlkit.figures.several import finish_several, name_lines, styles, titles
+from pmlkit.figures.style import finish, new_figure, paper_figure
+from pmlkit.several import labelled
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from matplotlib.axes import Axes
 
     from pmlkit.figures.style import Figure, Style, Time
     from pmlkit.missratio.curve import MissRatioCurve
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Json
+    from pmlkit.types import Json, PathLike
 
 
 __all__ = ["compare_curves", "miss_ratio", "miss_ratio_over_time"]
 
 MIB_PAGES = 256
-STYLES: tuple[Style, ...] = (
-    {"color": COLORS["black"], "ls": "-"},
-    {"color": COLORS["vermilion"], "ls": "-"},
-    {"color": COLORS["blue"], "ls": (0, (4, 1.5))},
-    {"color": COLORS["green"], "ls": (0, (1, 1))},
-    {"color": COLORS["purple"], "ls": (0, (5, 1, 1, 1))},
-    {"color": COLORS["orange"], "ls": "-"},
-)
 POINTS = 1024
 ALL_MISS = 0.95  # miss ratio
 FEWEST = 100  # sampled pages of SHARDS
@@ -48,7 +41,7 @@ FEWEST = 100  # sampled pages of SHARDS
 
 @paper_figure
 def miss_ratio(
-    trace: Trace,
+    trace: Trace | Mapping[str, Trace | PathLike],
     columns: int = 1,
     start: Time = None,
     end: Time = None,
@@ -59,10 +52,16 @@ def miss_ratio(
 
     Parameters
     ----------
+    trace : Trace, or dict of str to Trace
+        One recording, or several by their labels: then the exact curve of each.
     rate : float
         Share of the pages that SHARDS samples; at least `FEWEST` pages.
     """
     chosen: Json = {"start": start, "end": end, "kinds": kinds}
+    if isinstance(trace, Mapping):
+        traces = labelled(trace)
+        of_each = {label: missratio.of_trace(one, **chosen) for label, one in traces.items()}
+        return compare_curves(of_each, traces, columns)
     curves = {
         "exact": missratio.of_trace(trace, **chosen),
         f"SHARDS, {rate:.0%} or more": missratio.of_trace(
@@ -74,16 +73,22 @@ def miss_ratio(
 
 
 @paper_figure
-def compare_curves(curves: Mapping[str, MissRatioCurve], trace: Trace, columns: int = 1) -> Figure:
+def compare_curves(
+    curves: Mapping[str, MissRatioCurve], trace: Trace | Mapping[str, Trace], columns: int = 1
+) -> Figure:
     """Draw several miss-ratio curves, with the error bands of those that have one.
 
     Parameters
     ----------
     curves : dict of str to MissRatioCurve
         By name; up to 6.
-    trace : Trace
-        The trace of the curves.
+    trace : Trace, or dict of str to Trace
+        The trace of all curves, or that of each.
     """
+    traces, of_each = trace if isinstance(trace, Mapping) else None, styles(curves)
+    shown = (
+        dict(zip(curves, curves, strict=True)) if traces is None else titles(traces, counts=True)
+    )
     thin = {name: curve.thinned(POINTS) for name, curve in curves.items()}
     frames = [curve.to_frame().assign(curve=name) for name, curve in thin.items()]
     figure = new_figure(columns, 2.2, {"curves": pd.concat(frames, ignore_index=True)})
@@ -91,23 +96,32 @@ def compare_curves(curves: Mapping[str, MissRatioCurve], trace: Trace, columns: 
     axes.set(xlabel="memory (MiB)", ylabel="miss ratio")
     if not any(curve.uses for curve in curves.values()):
         say_empty(axes, "no page is used")
-        return finish(figure, trace, "miss ratio against memory: no page is used.")
-    for (name, curve), style in zip(thin.items(), STYLES, strict=False):
-        _draw_curve(axes, name, curve, style)
-    first = next(iter(curves.values()))
-    knee = first.knee()
-    axes.plot(knee / MIB_PAGES, first.at(knee), "o", ms=3.5, color=COLORS["black"])
-    axes.set(xscale="log", ylim=(0, 1.02), xlim=(_left(first), None))
+        return _finished(figure, trace, "miss ratio against memory: no page is used.")
+    for name, curve in thin.items():
+        _draw_curve(axes, shown[name], curve, of_each[name])
+    first = next(iter(curves))
+    for name in [first] if traces is None else traces:
+        knee = curves[name].knee()
+        at = knee / MIB_PAGES, curves[name].at(knee)
+        axes.plot(*at, "o", ms=3.5, color=of_each[name]["color"])
+    axes.set(xscale="log", ylim=(0, 1.02), xlim=(min(map(_left, curves.values())), None))
     plain_log(axes.xaxis)
     axes.grid(True, which="major")
-    axes.legend(loc="best", handlelength=2)
-    return finish(
+    name_lines(axes, shown.values())
+    at_knee = f"The dot is the knee of the first curve, {curves[first].knee() / MIB_PAGES:.3g} MiB"
+    dots = at_knee if traces is None else "Dots are the knees of the curves"
+    return _finished(
         figure,
         trace,
         "the share of uses that miss in an LRU cache, against its size. First uses are included. "
-        f"The dot is the knee of the first curve, {knee / MIB_PAGES:.3g} MiB: more memory gains "
-        "little. Bands contain the true ratio in 95 of 100 samples.",
+        f"{dots}: more memory gains little. Bands contain the true ratio in 95 of 100 samples.",
     )
+
+
+def _finished(figure: Figure, trace: Trace | Mapping[str, Trace], caption: str) -> Figure:
+    if isinstance(trace, Mapping):
+        return finish_several(figure, trace, caption)
+    return finish(figure, trace, caption)
 
 
 def _draw_curve(axes: Axes, name: str, curve: MissRatioCurve, style: Style) -> None:

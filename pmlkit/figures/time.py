@@ -3,24 +3,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from pmlkit import workingset
 from pmlkit.errors import UsageError
 from pmlkit.figures.axes import label_ends, mark_phases, seconds_axis, time_limits, timeline_between
+from pmlkit.figures.several import common_axis, finish_several, styles, titles
 from pmlkit.figures.style import COLORS, finish, new_figure, pad, paper_figure
+from pmlkit.several import common_window, labelled
 from pmlkit.timeline import default_window
 from pmlkit.units import Window, format_ns, parse_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    import pandas as pd
     from matplotlib.axes import Axes
 
     from pmlkit.figures.style import Figure, Length, Style, Time
     from pmlkit.trace.reader import Trace
+    from pmlkit.types import PathLike
 
 
 __all__ = ["pml_against_all", "turnover", "wss_by_kind", "wss_over_time"]
@@ -74,7 +79,7 @@ PML_LINE = Line("rwx", "logged", COLORS["vermilion"], (0, (4, 1)))
 
 @paper_figure
 def wss_over_time(
-    trace: Trace,
+    trace: Trace | Mapping[str, Trace | PathLike],
     window: Length = None,
     kinds: Sequence[str] = ("rwx",),
     columns: int = 1,
@@ -88,9 +93,14 @@ def wss_over_time(
 
     Parameters
     ----------
+    trace : Trace, or dict of str to Trace
+        One recording, or several by their labels: then a line each, without the guests' memory.
     kinds : sequence of str
-        One line each: ``"rwx"``, ``"r"``, ``"w"``, ``"x"``. A PML log has one only.
+        One line each: ``"rwx"``, ``"r"``, ``"w"``, ``"x"``. A PML log has one only, and so have
+        several recordings.
     """
+    if isinstance(trace, Mapping):
+        return _wss_of_several(labelled(trace), window, kinds, columns, start, end)
     lines = [PML_LINE] if trace.meta.kind == "pml" else [_line(kinds) for kinds in kinds]
     window = _window(trace, window, start, end)
     wss = _sizes(trace, lines, window, start, end)
@@ -106,6 +116,40 @@ def wss_over_time(
         "allocated, and its RAM. Allocated memory is not the same as used memory. The scale of the "
         "upper part may differ.",
     )
+
+
+def _wss_of_several(
+    traces: Mapping[str, Trace],
+    window: Length,
+    kinds: Sequence[str],
+    columns: int,
+    start: Time,
+    end: Time,
+) -> Figure:
+    """Draw the working sets of recordings over time, a line each."""
+    if len(kinds) != 1:
+        raise UsageError("several recordings have one line each: give one of the kinds")
+    line, of_each = _line(kinds[0]), styles(traces)
+    common = common_window(traces, window, USUAL_NS, start=start, end=end)
+    tables = {n: _sizes(trace, [line], common, start, end) for n, trace in traces.items()}
+    wss = pd.concat([table.assign(trace=label) for label, table in tables.items()])
+    figure = new_figure(columns, 1.9, {"wss": wss[["trace", *tables[next(iter(tables))]]]})
+    axes = figure.subplots()
+    spans, ends = common_axis(axes, traces, start, end), []
+    for label, title in titles(traces, line.kinds).items():
+        sizes = _mib(tables[label], line).dropna()
+        seconds = (tables[label]["t_ns"] - spans[label][0]) / 1e9
+        axes.plot(seconds[sizes.index], sizes, **of_each[label])
+        ends += [(sizes.iloc[-1], title, of_each[label])] if len(sizes) else []
+    axes.set(ylim=(0, 1.08 * max(_peak([line], table) for table in tables.values())))
+    axes.set_ylabel(f"W(t, {common}) (MiB)")
+    label_ends(axes, ends)
+    name = _name(common, wss)
+    caption = (
+        f"the working set W(t, T) of each recording over time: distinct pages used in the last "
+        f"T = {name}."
+    )
+    return finish_several(figure, traces, caption, line.kinds)
 
 
 @paper_figure

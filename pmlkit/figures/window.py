@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from matplotlib.colors import LogNorm
 from matplotlib.patheffects import withStroke
 
@@ -18,13 +20,14 @@ from pmlkit.figures.axes import (
     say_empty,
     timeline_between,
 )
+from pmlkit.figures.several import finish_several, name_lines, styles, titles
 from pmlkit.figures.style import COLORS, finish, new_figure, paper_figure
+from pmlkit.several import labelled
 from pmlkit.timeline import timeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.path import Path
 
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from pmlkit.selection import Selection
     from pmlkit.timeline import Timeline
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Floats, Ints
+    from pmlkit.types import Floats, Ints, PathLike
 
 
 __all__ = ["period_trade_off", "reuse_histogram", "surface", "wss_against_window"]
@@ -67,9 +70,21 @@ def surface(
 
 @paper_figure
 def wss_against_window(
-    trace: Trace, columns: int = 1, start: Time = None, end: Time = None, kinds: str | int = "rwx"
+    trace: Trace | Mapping[str, Trace | PathLike],
+    columns: int = 1,
+    start: Time = None,
+    end: Time = None,
+    kinds: str | int = "rwx",
 ) -> Figure:
-    """Draw the mean of W(T) against T, and its derivative, which is the miss rate."""
+    """Draw the mean of W(T) against T, and its derivative, which is the miss rate.
+
+    Parameters
+    ----------
+    trace : Trace, or dict of str to Trace
+        One recording, or several by their labels: then a line each, and the slopes alone.
+    """
+    if isinstance(trace, Mapping):
+        return _windows_of_several(labelled(trace), columns, start, end, kinds)
     curve = workingset.curve(trace, start=start, end=end, kinds=kinds)
     # If T is longer than half the part, most windows begin before it.
     half = curve[curve["rounds"] <= max(int(curve["rounds"].max()) // 2, 1)]
@@ -89,6 +104,39 @@ def wss_against_window(
         "the guest uses repeatedly. (b) The slope of (a) (black), and the miss rate counted in the "
         "trace (blue). Denning and Schwartz proved that they are equal. Where they differ, the "
         "trace is too short for that T.",
+    )
+
+
+def _windows_of_several(
+    traces: Mapping[str, Trace], columns: int, start: Time, end: Time, kinds: str | int
+) -> Figure:
+    """Draw W(T) and the miss rates of recordings, a line each."""
+    of_each, curves = styles(traces), {}
+    for label, trace in traces.items():
+        curve = workingset.curve(trace, start=start, end=end, kinds=kinds)
+        curves[label] = curve[curve["rounds"] <= max(int(curve["rounds"].max()) // 2, 1)]
+    data = pd.concat([curve.assign(trace=label) for label, curve in curves.items()])
+    figure = new_figure(columns, 3.1 if columns == 1 else 2.2, {"curves": data})
+    upper, lower = figure.subplots(*_stacked(columns), sharex=True)
+    for label, title in titles(traces, kinds).items():
+        curve, round_ns = curves[label], _round_ns(traces[label])
+        t_ms = curve["rounds"] * round_ns / 1e6
+        upper.plot(t_ms, curve["bytes"] / MIB, label=title, **of_each[label])
+        rate = curve["miss_rate"] / 256 * 1e9 / round_ns
+        lower.plot(t_ms, rate.where(rate > 0), **of_each[label])
+    upper.set(xlabel="" if columns == 1 else "window T (ms)", ylabel="mean W(T) (MiB)")
+    upper.set_ylim(bottom=0)
+    name_lines(upper, titles(traces, kinds).values())
+    lower.set(xlabel="window T (ms)", ylabel="misses (MiB/s)", xscale="log")
+    lower.set_yscale("log", nonpositive="mask")
+    plain_log(lower.xaxis, lower.yaxis)
+    _letter(upper, lower)
+    return finish_several(
+        figure,
+        traces,
+        "(a) The mean working set of each recording against the window T. (b) The miss rate, "
+        "counted: uses of pages that are not in the working set of that T.",
+        kinds,
     )
 
 

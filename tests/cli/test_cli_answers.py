@@ -188,3 +188,23 @@ def test_the_parts_of_a_wide_table_have_all_columns_once():
     assert _parts([10, 5, 5, 5], 1, 100) == [[0, 1, 2, 3]]
     assert _parts([10, 5, 5, 5], 1, 26) == [[0, 1, 2], [0, 3]]
     assert _parts([10, 50, 5], 1, 20) == [[0, 1], [0, 2]]  # too narrow for the second in any case
+
+
+def test_plot_and_mrc_take_several_traces(run, trace, other, tmp_path):
+    out = run("plot", trace, other, "percentiles", "-o", tmp_path / "f.png", "--label", "a",
+              "--label", "b")  # fmt: skip
+    assert str(tmp_path / "f.png") in out
+    assert (tmp_path / "f.txt").read_text().startswith("a, b: ")
+    text = run("mrc", trace, other, "-o", tmp_path / "g.png")
+    both = json.loads(run("mrc", trace, other, "--json"))["curves"]
+    for label, path in (("x", trace), ("y", other)):
+        alone = json.loads(run("mrc", path, "--json"))["exact"]
+        assert both[label]["miss_ratio"] == alone["miss_ratio"]
+        assert f"{label} needs" in text or "No size" in text
+    assert (tmp_path / "g.png").exists()
+
+
+@pytest.mark.parametrize("options", [("--window", "1s"), ("--method", "exact", "--method", "aet")])
+def test_several_traces_have_one_curve_each(trace, capsys, options):
+    assert cli.main(["mrc", str(trace), str(trace), *options]) == 2
+    assert "give one TRACE" in capsys.readouterr().err
