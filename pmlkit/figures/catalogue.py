@@ -101,7 +101,7 @@ def draw(
         raise UnknownName("figure", name, FIGURES)
     if isinstance(trace, Mapping) and name not in SEVERAL:
         known = ", ".join(SEVERAL)
-        raise UsageError(f"the figure {name} is of one recording (of several: {known}): give one")
+        raise UsageError(f"the figure {name} takes one recording; {known} take several")
     for one in trace.values() if isinstance(trace, Mapping) else (trace,):
         if not one.n_rounds:
             raise NeedsError(one, "rounds", "record it for longer")

@@ -110,7 +110,7 @@ def test_a_list_of_one_recording_or_many_colours_are_refused(traces):
 
 @pytest.mark.parametrize("name", sorted(set(FIGURES) - set(SEVERAL)))
 def test_the_other_figures_are_of_one_recording(traces, name):
-    with pytest.raises(UsageError, match="of one recording"):
+    with pytest.raises(UsageError, match="takes one recording"):
         draw(traces, name)
 
 
