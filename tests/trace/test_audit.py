@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """`Trace.check` finds what is wrong in content though every digest is right."""
 
+from collections import Counter
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from factories import make_trace, reseal
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pmlkit.errors import TraceDamaged
+from pmlkit.trace.audit import access_fault
 from pmlkit.trace.kinds import Kind
 from pmlkit.trace.reader import Trace
 from pmlkit.trace.schema import ENTRIES
@@ -162,3 +167,29 @@ def test_the_memory_map_counts_ram_only(tmp_path):
         make("b", [(0, 5, "usable"), (5, 50, "reserved")]), "frame 9, and the memory map ends at 5"
     )
     assert Trace.open(make("c", [])).check()
+
+
+@given(
+    st.integers(0, 2**32 - 3),
+    st.lists(
+        st.tuples(st.integers(0, 2), st.sampled_from([0, 1, 7, 2**52]), st.sampled_from([R, W])),
+        max_size=12,
+    ),
+    st.booleans(),
+)
+def test_the_first_entry_that_is_there_twice_is_named(first, entries, far):
+    """Rounds that are far apart leave no room to sort entries as one number."""
+    rows = sorted((first * (not far) + 2**31 * far * r + r, f, k) for r, f, k in entries)
+    rows = [(round_ % 2**32, frame, kind) for round_, frame, kind in rows]
+    rows.sort()
+    columns = [np.array(c, t) for c, t in zip(zip(*rows, strict=True), ("u4", "u8", "u1"),
+                                              strict=False)]  # fmt: skip
+    names = ["round", "gfn", "kind"]
+    table = pa.table(columns or [pa.array([], t) for t in ("u4", "u8", "u1")], names)
+    twice = [row for row, count in Counter(rows).items() if count > 1]
+    found = access_fault(table)
+    if not twice:
+        assert found is None
+    else:
+        least = min(twice, key=lambda row: (row[0], row[2], row[1]))
+        assert found == "holds an entry twice: round {}, gfn {}, kind {}".format(*least)
