@@ -142,7 +142,7 @@ def cli(ctx: click.Context) -> None:
 @as_json
 @click.pass_context
 def doctor(ctx: click.Context, capabilities: tuple[str, ...], as_json: bool) -> None:
-    """Check what this machine supports, and print how to fix the rest.
+    """Check what this machine supports, and how to fix the rest.
 
     The exit code is 1 if a named capability (demo, recorder, lab, xen) is missing.
     """

@@ -81,7 +81,7 @@ def compare(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Compare all techniques on recorded VMs with the true working set.
+    """Compare all techniques with the true working set.
 
     Each TRACE is an access trace, or the name of a bundled one. An EXPERIMENT.yaml names several.
     Errors are in percent of W(t, T), and steps in windows T.

@@ -139,7 +139,7 @@ def import_(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Convert FILE, which another program wrote in FORMAT, to a trace.
+    """Convert a FILE of another program to a trace.
 
     The formats csv, lcs, oracle-general and vscsi may be compressed (.zst, .gz). If a file keeps
     the order, every request becomes a use, and a new round begins when a page returns within an

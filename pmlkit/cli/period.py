@@ -72,7 +72,7 @@ def period(
     as_json: bool,
     **span: None,
 ) -> None:
-    """Recommend a period T, a ring and a re-arm policy for the VM of TRACE.
+    """Recommend a period T, a ring and a re-arm policy.
 
     The answer is the shortest T at which logging costs at most --overhead and beyond which the
     working set hardly depends on T. The output includes the numbers and the formula. T is time of
@@ -141,7 +141,7 @@ def _print(advice: Advice) -> None:
 def calibrate(
     output: str | None, domain: str | None, host: str | None, state: str, length: int, as_json: bool
 ) -> None:
-    """Measure the cost of collecting, on this machine or on a Xen host.
+    """Measure the cost of collecting, here or on a Xen host.
 
     With --domain, that domain is logged during the measurement. Without it, only the costs that
     need no Xen are measured (bitmaps, spool), and the others are assumed. Each constant states its

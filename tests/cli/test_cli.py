@@ -247,7 +247,7 @@ def test_a_bundled_trace_goes_by_its_name(run, tmp_path, monkeypatch):
     assert code == 0 and json.loads(out)[0]["pages"] > 300
     code, _, err = run("wss", "hotcodl")
     assert code == 1
-    check_one_line(err, "no trace at hotcodl: do you mean 'hotcold'")
+    check_one_line(err, "no trace at hotcodl: do you mean the bundled 'hotcold'")
     (tmp_path / "hotcold").mkdir()  # what is there comes first
     assert run("wss", "hotcold")[0] == 1
 
@@ -307,7 +307,7 @@ def test_the_rows_say_the_effective_t_as_the_note_does(run, tmp_path):
     full = [row["effective_ns"] for row in json.loads(run(*words, "--json")[1]) if row["full"]]
     far = sum(abs(ns - 20_000_000) > 2_000_000 for ns in full)
     assert far and len(full) == 6
-    note = f"in {far} of 6 windows the effective T is another by more than 10%; its median is "
+    note = f"in {far} of 6 windows the effective T differs by more than 10%; its median is "
     assert note + format_ns(int(np.median(full))) in run(*words)[1]
 
 
@@ -444,7 +444,11 @@ def test_a_suffix_chooses_the_file(run, make_trace, tmp_path, kind):
     trace = make_trace(rounds=20).path
     for words in (("plot", trace, "wss"), ("mrc", trace)):
         assert run(*words, "-o", tmp_path / f"{words[0]}.v2.{kind}")[0] == 0
-        pictures = {path.suffix for path in tmp_path.glob(f"{words[0]}*")} - {".csv", ".parquet"}
+        pictures = {path.suffix for path in tmp_path.glob(f"{words[0]}*")} - {
+            ".csv",
+            ".parquet",
+            ".txt",
+        }
         assert pictures == {f".{kind.lower()}"}
         assert list(tmp_path.glob(f"{words[0]}.v2*.csv"))
     code, _, err = run("plot", trace, "wss", "-o", tmp_path / "x.eps")
@@ -814,7 +818,7 @@ def test_mrc_prints_each_method_as_json(run, trace, tmp_path):
         assert curve["miss_ratio"] == [1, 1, 1, 0.75]
         assert (curve["uses"], curve["pages"], curve["cold"]) == (4, 3, 0.75)
     assert sorted(p.name for p in (tmp_path / "f").iterdir()) == [
-        f"mrc.{kind}" for kind in ("csv", "parquet", "pdf", "png", "svg")
+        f"mrc.{kind}" for kind in ("csv", "parquet", "pdf", "png", "svg", "txt")
     ]
 
 

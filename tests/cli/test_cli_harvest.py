@@ -28,7 +28,7 @@ def test_flags_are_harvested_pruned_if_nothing_else_is_said(command):
 def test_what_is_no_harvest_is_told_where_the_option_goes(command):
     with pytest.raises(BadParameter) as error:
         parsed(command, "--harvest", "web1", "-o", "x.trace")
-    assert "'web1' is no harvest" in str(error.value)
+    assert "'web1' is not a harvest" in str(error.value)
     assert "at the end of the line" in str(error.value) and "\n" not in str(error.value)
 
 

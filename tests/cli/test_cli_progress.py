@@ -49,7 +49,7 @@ def trace(make_trace):
 # The command, and what has to be in its log: what it does, and the steps that it counts.
 LOGS = [
     ("wss {trace}", "counting pages: reading", "%"),
-    ("mrc {trace}", "following the LRU stack: reading", "%"),
+    ("mrc {trace}", "computing the LRU stack: reading", "%"),
     ("period {trace}", "reading", "%"),
     ("info {trace}", "checking every file: reading", "%"),
     ("plot {trace} wss -o {out}", "drawing: reading", "%"),
@@ -61,7 +61,7 @@ LOGS = [
     ("compare {trace} {other} --window 50ms --techniques pml", "comparing: other", "of 2"),
     ("frontier {trace} --window 50ms --techniques pml", "sweeping: x", "of 1"),
     ("advise {trace} --window 100ms --budget 100%", "predicting: vmware", "of "),
-    ("doctor demo", "looking at this machine: demo", "of 1"),
+    ("doctor demo", "examining this machine: demo", "of 1"),
 ]
 
 
