@@ -196,7 +196,7 @@ class Mrc(Files):
 class Frontier(Files):
     def words(self):
         how = ["--window", "1s", "--techniques", "pml,vmware"]
-        return "frontier", "hotcold", "sawtooth", *how, "-o", self.out
+        return "frontier", "hotcold", "pressure", *how, "-o", self.out
 
 
 class Forecast(Files):

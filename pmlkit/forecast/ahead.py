@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pmlkit import progress
 from pmlkit.errors import PmlkitError
 from pmlkit.forecast import store, trial
 from pmlkit.forecast.analogs import make
@@ -198,7 +199,9 @@ def training_of(log: Log, window: str | int) -> tuple[list[Sample], dict[str, st
 
 def _others(log: Log) -> list[Log]:
     """Read the bundled recordings of other programs."""
-    recordings = [read(open_trace(path)) for path in load_traces()]
+    recordings = [
+        read(open_trace(path)) for path in progress.over(list(load_traces()), "traces", str)
+    ]
     others = [other for other in recordings if other.program != log.program]
     if not others:
         raise PmlkitError(

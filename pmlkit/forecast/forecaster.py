@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
+from pmlkit import progress
 from pmlkit.forecast import metrics
 from pmlkit.forecast.features import LOGGED, REGIONS, WSS_COLUMNS
 from pmlkit.forecast.models import BoostedQuantiles, LinearQuantiles
@@ -201,10 +202,13 @@ class Forecaster(Calibrated):
         """Fit on samples; calibrate by leaving out one of `folds` groups of programs at a time."""
         rows = [self._rows(sample) for sample in samples]
         unseen: dict[int, Floats] = {}
-        for held in folds_by_program([sample.program for sample in samples], folds):
-            model = clone(self.model).fit(*stack(rows, ~held))
-            unseen |= {int(i): _raw(model, samples[i]) for i in np.flatnonzero(held)}
-        self.model_ = clone(self.model).fit(*stack(rows))
+        groups = list(folds_by_program([sample.program for sample in samples], folds))
+        with progress.task("fitting", len(groups) + 1) as task:
+            for held in groups:
+                model = clone(self.model).fit(*stack(rows, ~held))
+                unseen |= {int(i): _raw(model, samples[i]) for i in np.flatnonzero(held)}
+                task.advance()
+            self.model_ = clone(self.model).fit(*stack(rows))
         self.taus_ = self.model_.quantiles_
         self.samples_, self.unseen_ = samples, [unseen[i] for i in sorted(unseen)]
         self._calibrate(samples if unseen else [], self.unseen_)
