@@ -40,13 +40,13 @@ bench: $(READY) ## measure speed against peers -> results/bench (10 min; ARGS=--
 	$(PY) -m tests.bench $(ARGS)
 
 # For every Python from Debian 12's on: a marker says what only some of them need.
-lock: $(READY) ## pin the dependencies of pyproject.toml anew, with hashes
+lock: $(READY) ## pin the dependencies of pyproject.toml, with hashes
 	$(PY) -m uv pip compile --quiet --universal --generate-hashes --python-version 3.11.2 \
 		--no-python-downloads --custom-compile-command "make lock" \
 		--extra bench --extra cluster --extra dev --extra docs \
 		--output-file requirements.lock pyproject.toml
 
-manifest: $(READY) ## write data/MANIFEST anew after a recording in data/ was replaced
+manifest: $(READY) ## update data/MANIFEST after a recording in data/ was replaced
 	$(PY) -m pmlkit.recordings data
 
 $(READY): requirements.lock pyproject.toml
