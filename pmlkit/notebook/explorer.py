@@ -56,6 +56,7 @@ MOST_RECORDINGS = 4
 NONE, LOG = "none", "log"
 ALL = ""  # of a Dropdown, None is no choice
 SLIDER = ipywidgets.Layout(width="32em")
+BUTTON = ipywidgets.Layout(width="auto")
 LABELS = {"description_width": "8em"}
 TIPS = {
     "window": "T: how long back a use counts. W(t, T) is the set of pages used in (t - T, t].",
@@ -248,7 +249,9 @@ class Explorer:
             description="zoom", icon="search-plus", **_looks("zoom")
         )
         self.save = ipywidgets.Button(description="save", icon="save", **_looks("save"))
-        self.copy = ipywidgets.Button(description="copy as code", icon="code", **_looks("copy"))
+        self.copy = ipywidgets.Button(
+            description="copy as code", icon="code", **_looks("copy", BUTTON)
+        )
         self.note, self.messages = ipywidgets.HTML(), ipywidgets.Output()
         self.save.on_click(self._save)
         self.copy.on_click(self._copy)
@@ -340,7 +343,7 @@ class Explorer:
             else:
                 lines.append(label + self._too_long([part], k))
         if len(parts) == 2:
-            lines.append(self._difference_text(means))
+            lines.append(self._difference_text(parts, means))
         if technique is not None:
             name, _, mean = technique
             size = f"mean {mean * self._first.mib:.4g} MiB"
@@ -352,7 +355,7 @@ class Explorer:
             lines.append(f"{self.technique.label}: {why}")
         self.note.value = "<br>".join(html.escape(line) for line in lines)
 
-    def _difference_text(self, means: Sequence[float]) -> str:
+    def _difference_text(self, parts: Sequence[Part], means: Sequence[float]) -> str:
         if self._refused:
             return f"no difference: {'; '.join(self._refused)}"
         first, second = (mean * one.mib for mean, one in zip(means, self.recordings, strict=True))
@@ -361,6 +364,10 @@ class Explorer:
         share = f" ({second / first - 1:+.1%})" if first else ""
         a, b = (one.label for one in self.recordings)
         text = f"{b} - {a}: mean {second - first:+.4g} MiB{share}"
+        times = [part.end_ns - part.full_ns for part in parts]
+        if abs(times[1] - times[0]) > 0.01 * max(times):  # each mean is of its recording's own time
+            lengths = " and ".join(format_ns(ns, 3) for ns in reversed(times))
+            text += f"; the means are over {lengths}"
         differ = f"; {'; '.join(self._differ)}: m counts rounds" if self._differ else ""
         return text + differ
 
@@ -449,7 +456,7 @@ class Explorer:
         self._tell(f"<pre>{html.escape(text)}</pre>", text)
 
     def _tell(self, content: str, copied: str = "") -> None:
-        """Show HTML next to the heat map; copy a text to the clipboard."""
+        """Show HTML below the buttons; copy a text to the clipboard."""
         from IPython import display
 
         make_html: Callable[[str], object] = display.HTML
@@ -481,8 +488,7 @@ class Explorer:
             width = f"{picture.figure.get_size_inches()[0] * picture.figure.dpi:.0f}px"
             picture.widget.layout.flex, picture.widget.layout.min_width = "0 0 auto", width
         heats = ipywidgets.VBox(pictures[1:], layout=ipywidgets.Layout(flex="0 0 auto"))
-        below = ipywidgets.HBox([heats, self.messages])
-        return ipywidgets.VBox([*boxes, self.note, pictures[0], below])
+        return ipywidgets.VBox([*boxes, self.note, self.messages, pictures[0], heats])
 
     def _selector(self, axes: Axes, live: bool) -> SpanSelector:
         look = {"alpha": 0.25, "facecolor": "#D55E00"}
@@ -517,7 +523,9 @@ class Explorer:
 def _looks(name: str, layout: ipywidgets.Layout | None = None) -> dict[str, object]:
     """Return a widget's tooltip and layout."""
     looks: dict[str, object] = {"tooltip": TIPS[name]}
-    return looks if layout is None else looks | {"layout": layout, "style": LABELS}
+    if layout is not None:
+        looks["layout"] = layout
+    return looks | {"style": LABELS} if layout is SLIDER else looks
 
 
 def _mean_of(estimates: pd.DataFrame, start_ns: int, end_ns: int) -> float:

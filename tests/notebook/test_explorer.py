@@ -239,7 +239,7 @@ def test_nothing_is_drawn_before_the_browser_is_there(trace):
 def test_without_ipympl_the_picture_is_another_one(trace):
     explored = explore(trace)
     box = explored.show(live=False)
-    picture = box.children[-2]
+    picture = box.children[-2]  # above the heat map
     before = picture.value
     assert bytes(before).startswith(b"\x89PNG")
     explored.min_count.value = 3
@@ -387,6 +387,12 @@ def test_recordings_of_other_rounds_have_windows_that_both_resolve(make_trace):
         pages = workingset.estimate(trace, "60ms", "sliding")["pages"]
         assert drawn.loc[drawn["trace"] == name, "pages"].tolist() == pages.tolist()
     assert "m counts rounds" in explored.note.value
+
+
+def test_means_over_other_times_are_said_to_be(make_trace):
+    two = {"long": make_trace("l.trace", rounds=40), "short": make_trace("s.trace", rounds=20)}
+    explored = explore(two, window="50ms")
+    assert "; the means are over 150 ms and 350 ms" in explored.note.value
 
 
 def test_recordings_that_cannot_be_compared_have_no_difference(two):
