@@ -481,7 +481,8 @@ def reads(table: pd.DataFrame) -> None:
 
 
 def _estimates(table: pd.DataFrame) -> None:
-    page = make_table("end", "pages", "size", "low", "high", "PML alone", "phase", right=range(6))
+    headers = ("end", "pages", "size", "low", "high", "PML alone", "phase", "")
+    page = make_table(*headers, right=range(6))
     for row in table.to_dict("records"):
         written = f"{row['written']:,}" if row["written"] >= 0 else ""
         page.add_row(
@@ -492,6 +493,7 @@ def _estimates(table: pd.DataFrame) -> None:
             f"{row['high']:,}",
             written,
             row["phase"],
+            "" if row["full"] else "cut short",
         )
     put(console(), page)
     for why in dict.fromkeys(filter(None, table["why"])):

@@ -274,7 +274,9 @@ class Advice:
         )
 
 
-_CARD = "border:1px solid #8886;border-radius:6px;padding:.2em 1em;max-width:46em;overflow-x:auto"
+_CARD = (
+    "border:1px solid #8886;border-radius:6px;padding:.4em 1em .8em;max-width:46em;overflow-x:auto"
+)
 
 
 def shown(advice: Advice) -> pd.DataFrame:

@@ -80,7 +80,8 @@ class Size:
         """How sure the size is, in a sentence or two."""
         like = ""
         if self.independent < self.windows:
-            like = f", worth about {max(self.independent, 1):.0f} independent ones"
+            worth = max(round(self.independent), 1)
+            like = f", worth about {worth} independent one{'s' * (worth > 1)}"
         has = f"The recording has {self.windows:,} windows of T{like}"
         if self.independent < LEAST_INDEPENDENT:
             return (

@@ -208,3 +208,12 @@ def test_plot_and_mrc_take_several_traces(run, trace, other, tmp_path):
 def test_several_traces_have_one_curve_each(trace, capsys, options):
     assert cli.main(["mrc", str(trace), str(trace), *options]) == 2
     assert "give one TRACE" in capsys.readouterr().err
+
+
+def test_reads_marks_a_window_that_is_cut_short_and_leaves_it_out(run):
+    out = run("reads", "sqlite-lab", "--window", "1s", "--method", "harvest")
+    table = reads.estimate(Trace.open(bundled("sqlite-lab")), "harvest", "1s")
+    assert not table["full"].iloc[-1]
+    assert out.count("cut short") == 1 + 1  # in the answer, and in its row
+    mean = 4096 * table["pages"][table["full"]].mean()
+    assert out.startswith(f"sqlite-lab uses {format_bytes(mean)} on average in T = 1 s")
