@@ -16,6 +16,7 @@ The peak has a difference but no interval: the bootstrap is not valid for a maxi
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from pmlkit import workingset
-from pmlkit.errors import UsageError
+from pmlkit.errors import UsageError, visible
 from pmlkit.resampling import Series, ends
 from pmlkit.selection import deed
 from pmlkit.several import common_window, labelled, unlike
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     Statistic: TypeAlias = Callable[[Floats], Any]
 
-__all__ = ["Difference", "between"]
+__all__ = ["Difference", "between", "signed_bytes"]
 
 DRAWS = 4000
 LEAST_INDEPENDENT = 10  # values in each recording, or there is no interval
@@ -83,6 +84,21 @@ class Difference:
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
+
+    def _repr_html_(self) -> str:
+        """Return the answer and the table as HTML, which notebooks show."""
+        table = pd.DataFrame(
+            {
+                "W": self.table["statistic"],
+                "phase": self.table["phase"].replace("", "all"),
+                self.before: self.table["before"].map(format_bytes),
+                self.after: self.table["after"].map(format_bytes),
+                "difference": self.table["difference"].map(signed_bytes),
+                "95 % interval": [_ends(row) for _, row in self.table.iterrows()],
+            }
+        )
+        lines = "".join(f"<p>{html.escape(visible(line))}</p>" for line in self.lines)
+        return lines + table.to_html(index=False, border=0)
 
     @property
     def answer(self) -> str:
@@ -137,6 +153,18 @@ def _size(more: float) -> str:
     if more == 0:
         return "as much"
     return f"{format_bytes(abs(more))} {'more' if more > 0 else 'less'}"
+
+
+def signed_bytes(size: float) -> str:
+    """Write a difference of sizes, with its sign."""
+    return f"{'+' if size > 0 else ''}{format_bytes(size)}"
+
+
+def _ends(row: pd.Series[float]) -> str:
+    """Write an interval's ends, or the reason why there is none."""
+    if not np.isfinite(float(row["low"])):
+        return str(row["why"])
+    return f"{signed_bytes(float(row['low']))} to {signed_bytes(float(row['high']))}"
 
 
 def _interval(row: pd.Series[float]) -> str:

@@ -89,6 +89,13 @@ def test_the_peak_has_no_interval_and_says_why(pair):
     assert np.isnan(peak["low"]) and peak["why"]
 
 
+def test_a_notebook_shows_the_answer_and_the_table(pair):
+    found = pmlkit.diff({"<b>": pair[0], "after": pair[1]}, window="10ms")
+    shown = found._repr_html_()
+    assert "&lt;b&gt;" in shown and "<b>" not in shown
+    assert "less than" in shown and "none for a maximum" in shown and "NaN" not in shown
+
+
 def test_the_order_of_the_two_is_that_of_the_sign(pair):
     there = pmlkit.diff(*pair, window="10ms").table.loc[0, "difference"]
     assert pmlkit.diff(*pair[::-1], window="10ms").table.loc[0, "difference"] == -there

@@ -312,18 +312,18 @@ def side_by_side(tables: Mapping[str, pd.DataFrame]) -> None:
 
 def difference(found: Difference) -> None:
     """Print the statistics of two recordings and their differences, and why one has no interval."""
+    from pmlkit.difference import signed_bytes
+
     headers = ("W", "phase", found.before, found.after, "difference", "95 % interval", "")
     page = make_table(*headers, right=range(2, 6))
     for row in found.table.to_dict("records"):
-        ends = [_signed(row[end]) for end in ("low", "high")] if np.isfinite(row["low"]) else []
+        ends = (
+            [signed_bytes(row[end]) for end in ("low", "high")] if np.isfinite(row["low"]) else []
+        )
         sizes = (format_bytes(row["before"]), format_bytes(row["after"]))
-        numbers = (*sizes, _signed(row["difference"]), " to ".join(ends) or "-")
+        numbers = (*sizes, signed_bytes(row["difference"]), " to ".join(ends) or "-")
         page.add_row(row["statistic"], row["phase"] or "all", *numbers, row["why"])
     put(console(), page, keys=2)
-
-
-def _signed(size: float) -> str:
-    return f"{'+' if size > 0 else ''}{format_bytes(size)}"
 
 
 def trace_dict(trace: Trace, answers: Sequence[KnownAnswer]) -> Json:

@@ -198,7 +198,7 @@ def mark_phases(axes: Axes, trace: Trace, shade: bool = False, labels: bool = Tr
         if not shade and low < edge < high:
             axes.axvline(edge, color="white", lw=0.7, zorder=3)  # to be seen on dark cells
             axes.axvline(edge, color="black", lw=0.6, ls=(0, (2, 2)), zorder=3)
-        elif shade and index % 2 == 0:
+        elif shade and index % 2 == 0 and phases["name"][index]:  # a gap has no name
             axes.axvspan(edge, edges[index + 1], color="#EFEFEF", lw=0, zorder=0)
     if labels and len(phases):
         _label_phases(axes, list(phases["name"]), edges)
@@ -207,8 +207,10 @@ def mark_phases(axes: Axes, trace: Trace, shade: bool = False, labels: bool = Tr
 def _label_phases(axes: Axes, names: Sequence[str], edges: Floats) -> None:
     low, high = axes.get_xlim()
     inches = root_figure(axes).get_size_inches()[0] * 0.76  # about what labels leave of the width
-    centres = (edges[:-1] + edges[1:]) / 2
-    widths = np.diff(edges) / (high - low) * inches
+    visible = [i for i, name in enumerate(names) if name and edges[i] < edges[i + 1]]
+    names = [names[i] for i in visible]
+    centres = ((edges[:-1] + edges[1:]) / 2)[visible]
+    widths = (np.diff(edges) / (high - low) * inches)[visible]
     needed = np.array([_text_inches(name) for name in names])
     between = np.diff(centres) / (high - low) * inches
     if np.all(between >= (needed[1:] + needed[:-1]) / 2):
@@ -219,7 +221,7 @@ def _label_phases(axes: Axes, names: Sequence[str], edges: Floats) -> None:
     named = _spaced(centres, widths, SLANTED_INCHES * (high - low) / inches)
     for index in named:
         _above(axes, centres[index], names[index], slanted=True)
-    left_out = [name for i, name in enumerate(names) if i not in named and widths[i] > 0]
+    left_out = [name for i, name in enumerate(names) if i not in named]
     vars(root_figure(axes)).setdefault("unnamed_phases", []).extend(left_out)
 
 

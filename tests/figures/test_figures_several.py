@@ -120,3 +120,18 @@ def test_the_files_are_the_same_each_time(traces, tmp_path):
         for name in ("x/f", "y/f")
     )
     assert first == second
+
+
+def test_gaps_between_phases_are_neither_shaded_nor_named(traces):
+    trace = traces["before"].with_phases({"a": ("100ms", "200ms"), "b": ("300ms", "400ms")})
+    (axes,) = figures.wss_by_kind(trace, window="20ms").axes
+    names = {text.get_text() for text in axes.texts}
+    assert {"a", "b"} <= names and "" not in names
+    shaded = [patch.get_x() for patch in axes.patches]
+    assert shaded == pytest.approx([0.1, 0.3])
+
+
+def test_phases_out_of_view_do_not_slant_the_names_in_view(traces):
+    figure = figures.wss_by_kind(traces["before"], window="20ms", start="mark:run", end="end:run")
+    (name,) = [text for text in figure.axes[0].texts if text.get_text() == "run"]
+    assert name.get_rotation() == 0
