@@ -17,7 +17,7 @@ import pandas as pd
 
 from pmlkit import progress, recordings, techniques
 from pmlkit.costs import prices
-from pmlkit.errors import ClocksDiffer, NeedsError, UsageError
+from pmlkit.errors import ClocksDiffer, NeedsError, UsageError, argument
 from pmlkit.selection import times_ns
 from pmlkit.techniques import scores
 from pmlkit.techniques.runs import time_scale, within
@@ -372,7 +372,10 @@ def _part_of(truth: Truth, recorded: Recorded, first: int, stop: int) -> Truth:
     if not truth.scored.any():
         lasts = f"{recorded.name} lasts {format_ns(recorded.duration_ns)}"
         window = format_ns(truth.window_ns)
-        raise UsageError(f"{lasts}: give a --start and --end with a window T of {window} in it")
+        raise UsageError(
+            f"{lasts}: give a {argument('start')} and {argument('end')} with a window T of "
+            f"{window} in it"
+        )
     return truth
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from pmlkit import workingset
-from pmlkit.errors import UsageError, visible
+from pmlkit.errors import UsageError, argument, visible
 from pmlkit.resampling import Series, ends
 from pmlkit.selection import deed
 from pmlkit.several import common_window, labelled, unlike
@@ -229,7 +229,9 @@ def between(
     full = [table[table["full"]] for table in windows.values()]
     for label, table in zip(traces, full, strict=True):
         if table.empty:
-            raise UsageError(f"{label} has no full window of T = {window}: give a shorter --window")
+            raise UsageError(
+                f"{label} has no full window of T = {window}: give a shorter {argument('window')}"
+            )
     first, second = traces
     same = _phases(full[0]) == _phases(full[1]) != [""]
     table = _compared(full[0], full[1], _overlap(windows[first], step), same)
@@ -244,11 +246,13 @@ def _comparable(
     found = unlike(traces, selection.get("kinds", "rwx"))
     for one in found:
         if one.what == "contents":
-            raise UsageError(f"{one}: compare what both have, with --kinds written")
+            raise UsageError(f"{one}: compare what both have, with {argument('kinds', 'written')}")
         if one.what != "rounds":
             raise UsageError(f"{one}, so a difference of W means nothing: record both alike")
         if min_count > 1:
-            raise UsageError(f"{one}, and uses are counted per round: leave out --min-count")
+            raise UsageError(
+                f"{one}, and uses are counted per round: leave out {argument('min_count')}"
+            )
     return tuple(found)
 
 

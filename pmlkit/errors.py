@@ -11,10 +11,12 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import re
+import traceback
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Self
 
     from pmlkit.types import Json, PathLike
@@ -39,6 +41,7 @@ __all__ = [
     "UnknownName",
     "UsageError",
     "WorkloadError",
+    "argument",
     "closest",
     "is_out_of_memory",
     "output_error",
@@ -99,18 +102,81 @@ class PmlkitError(Exception):
     Attributes
     ----------
     problem, hint : str
-        The two parts of the message; `hint` may be empty.
+        The two parts of the message; `hint` may be empty. Arguments are named as in Python.
+    at_shell : str
+        The message with arguments named as options of a command: ``--window``.
+
+    Notes
+    -----
+    Texts name an argument by `argument`.
     """
 
     def __init__(self, what: object, hint: object = "") -> None:
-        self.problem = one_line(what)
-        self.hint = one_line(hint)
-        super().__init__(f"{self.problem}: {self.hint}" if self.hint else self.problem)
+        self.problem, self.hint = (one_line(_named(text, _in_python)) for text in (what, hint))
+        self.at_shell = _joined(*(one_line(_named(text, _as_option)) for text in (what, hint)))
+        super().__init__(_joined(self.problem, self.hint))
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows: one line. With ``PMLKIT_DEBUG`` set, the whole traceback."""
+        if os.environ.get("PMLKIT_DEBUG"):
+            return traceback.format_exception(self)
+        return [f"{type(self).__name__}: {self}"]
 
     def __reduce__(self) -> tuple[object, ...]:
         # By default, unpickling calls the class with the message, but subclasses have other
         # parameters. Process pools (joblib, Dask) pickle exceptions.
         return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _joined(problem: str, hint: str) -> str:
+    return f"{problem}: {hint}" if hint else problem
+
+
+# ------------------------------------------------------------------------------
+# Names of arguments in messages: Python and the command line write them differently.
+
+_MARK = "\ue000"  # begins and ends the name; private use, in no text that people write
+_ARGUMENT = re.compile(f"{_MARK}([a-z_]+)(?: ([^{_MARK}]*))?{_MARK}")
+
+
+def argument(name: str, value: object = None) -> str:
+    """Return a placeholder for an argument, to be put into the text of an error.
+
+    Parameters
+    ----------
+    name : str
+        Of the argument, as in Python.
+    value : optional
+        What to give. True: it is a flag, which has no value at the shell.
+
+    Examples
+    --------
+    >>> from pmlkit.errors import UsageError, argument
+    >>> error = UsageError("no round is so short", f"give a longer {argument('window')}")
+    >>> print(error)
+    no round is so short: give a longer `window`
+    >>> print(error.at_shell)
+    no round is so short: give a longer --window
+    """
+    return f"{_MARK}{name}{'' if value is None else f' {value}'}{_MARK}"
+
+
+_FLAG = str(True)
+
+
+def _named(text: object, name: Callable[[re.Match[str]], str]) -> str:
+    return _ARGUMENT.sub(name, str(text))
+
+
+def _in_python(found: re.Match[str]) -> str:
+    if found[2] is None:
+        return f"`{found[1]}`"
+    return f"`{found[1]}={found[2] if found[2] == _FLAG else repr(found[2])}`"
+
+
+def _as_option(found: re.Match[str]) -> str:
+    option = f"--{found[1].replace('_', '-')}"
+    return option if found[2] in (None, _FLAG) else f"{option} {found[2]}"
 
 
 def _rebuild(cls: type[PmlkitError], args: tuple[object, ...], facts: Json) -> PmlkitError:
@@ -213,7 +279,7 @@ class OutputExists(PmlkitError):
     def __init__(self, path: PathLike, replaceable: bool = True) -> None:
         self.path = os.fspath(path)
         self.replaceable = replaceable
-        away = "replace it by --overwrite (overwrite=True)" if replaceable else "remove it first"
+        away = f"replace it by {argument('overwrite', True)}" if replaceable else "remove it first"
         hint = f"give another name, or {away}"
         super().__init__(f"{self.path} exists already", hint)
 
@@ -275,7 +341,8 @@ class ResolutionError(PmlkitError):
         self.resolution = resolution
         super().__init__(
             f"a window of {_ns(asked)} cannot be had from a trace that resolves {_ns(resolution)}",
-            f"ask for a multiple of {_ns(resolution)}, or record with a shorter --window",
+            f"ask for a multiple of {_ns(resolution)}, or record with a shorter `pmlkit record "
+            "--window`",
         )
 
     @classmethod
@@ -324,8 +391,9 @@ class ClocksDiffer(PmlkitError):
     def __init__(self, cost: str, duration: str) -> None:
         self.cost, self.duration = cost, duration
         hint = (
-            "give --ns-per-insn, how long an instruction takes there, or for `pmlkit period` a "
-            "--calibration of that host"
+            f"give {argument('ns_per_insn')}, how long an instruction takes there, or for "
+            "`pmlkit period` a "
+            f"{argument('calibration')} of that host"
         )
         super().__init__(f"a cost in {cost} cannot be a share of {duration}", hint)
 

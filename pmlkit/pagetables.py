@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pmlkit.errors import NeedsError, PmlkitError, UsageError
+from pmlkit.errors import NeedsError, PmlkitError, UsageError, argument
 from pmlkit.kernels.pages import sorted_distinct
 from pmlkit.trace.kinds import TableFlag, is_page_table, page_table_level
 
@@ -96,7 +96,7 @@ def logged(trace: Trace, start_ns: int | None = None, end_ns: int | None = None)
         what = "marks of page tables"
         if (trace.meta.source, trace.meta.kind) == ("recorder", "access"):
             raise NeedsError(trace, what, "it has all reads itself: pmlkit wss counts them")
-        raise NeedsError(trace, what, "log it with --page-tables mark")
+        raise NeedsError(trace, what, "log it with `pmlkit collect --page-tables mark`")
     number = log.groupby("round").cumcount()
     size = log.groupby("round")["gfn"].transform("size")
     log["place"] = number / np.maximum(size - 1, 1)
@@ -127,7 +127,12 @@ def entries(trace: Trace, start_ns: int | None = None, end_ns: int | None = None
     """
     if not trace.pml.has_tables:
         what = "snapshots of its page tables"
-        raise NeedsError(trace, what, "log it with --page-tables snapshot, or use --method leaves")
+        raise NeedsError(
+            trace,
+            what,
+            "log it with `pmlkit collect --page-tables snapshot`, or use "
+            f"{argument('method', 'leaves')}",
+        )
     batches = trace.pml.iter_tables(columns=_COLUMNS, start_ns=start_ns, end_ns=end_ns)
     parts = [batch.to_pandas() for batch in batches]
     rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=_COLUMNS)

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from pmlkit.errors import NeedsError, UsageError
+from pmlkit.errors import NeedsError, UsageError, argument
 from pmlkit.kernels import by_page
 from pmlkit.kernels.by_page import References
 from pmlkit.kernels.pages import grown, numbered
@@ -247,7 +247,7 @@ def stream(
         If the trace has no round between `start` and `end`, as far as given.
     """
     if SAMPLED in trace.meta.options:
-        hint = "pmlkit reads NAME.trace --method sample makes an estimate of it"
+        hint = "`pmlkit reads NAME.trace --method sample` makes an estimate of it"
         raise NeedsError(trace, "accesses of all frames, but a sample's", hint)
     mask = _mask(trace, kinds, page_tables)
     span = times_ns(trace, start, end, phase)
@@ -255,7 +255,8 @@ def stream(
     if first == stop and trace.n_rounds:
         lasts = format_ns(trace.duration_ns)
         raise UsageError(
-            f"{trace.path} lasts {lasts}: give a --start and --end with a round between them"
+            f"{trace.path} lasts {lasts}: give a {argument('start')} and {argument('end')} "
+            "with a round between them"
         )
     expand = page_tables == "expand" and bool((mask or 0) & (Kind.READ | Kind.EXEC))
     which = Entries(kinds=mask, region=region, start_ns=span[0], end_ns=span[1])
@@ -297,5 +298,7 @@ def times_ns(
     if phase is None:
         return time_ns(trace, start), time_ns(trace, end)
     if (start, end) != (None, None):
-        raise UsageError("a phase has a start and an end: leave out --start and --end")
+        raise UsageError(
+            f"a phase has a start and an end: leave out {argument('start')} and {argument('end')}"
+        )
     return bounds(trace, phase)

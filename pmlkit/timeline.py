@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.errors import PmlkitError, ResolutionError, UsageError
+from pmlkit.errors import PmlkitError, ResolutionError, UsageError, argument
 from pmlkit.trace import arrow
 from pmlkit.units import Window, format_ns, parse_window
 
@@ -223,12 +223,20 @@ class Timeline:
         ResolutionError
             If the trace cannot resolve it, or (with `longest`) it is longer than the part.
         """
+        is_bare = isinstance(window, int)
         window = parse_window(window)
+        if is_bare and window.length < (self.resolution_ns or 0):
+            number, shortest = window.length, format_ns(self.resolution_ns or 0, 15)
+            what = f"a window of {number} is {number} ns, and a round of {self.name} is {shortest}"
+            hint = f"write it with its unit, such as '{number}ms', or '{number}r' for rounds"
+            raise ResolutionError.of(number, shortest, what, hint)
         size = self._rounds(window) if window.ns is None else self._ns(window)
         if longest and self.n_rounds and size > self.axis_of(window).length:
             lasts = format_ns(self.length_ns, 15) if window.ns else f"{self.n_rounds} rounds"
             what = f"a window of {window} is longer than what there is of {self.name}: {lasts}"
-            raise ResolutionError.of(str(window), lasts, what, "give a shorter --window")
+            raise ResolutionError.of(
+                str(window), lasts, what, f"give a shorter {argument('window')}"
+            )
         return size
 
     def _rounds(self, window: Window) -> int:
@@ -304,7 +312,10 @@ class Timeline:
         of_step = self.axis_of(window if step is None else step)
         if of_step.length // every > MOST:
             what = f"{of_step.length // every:,} windows are more than a table can hold"
-            raise UsageError(f"{what}: give a longer --window, or a --start and --end")
+            raise UsageError(
+                f"{what}: give a longer {argument('window')}, or a {argument('start')} and "
+                f"{argument('end')}"
+            )
         ends = _ends(of_step.length, every, tumbling)
         if step is None or _in_rounds(step) == _in_rounds(window):
             return ends

@@ -100,7 +100,7 @@ def test_a_share_is_of_time_in_time_of_one_machine():
     ],
 )
 def test_unlike_clocks_refuse(cost, clock, units):
-    with pytest.raises(ClocksDiffer, match="--ns-per-insn.*--calibration") as caught:
+    with pytest.raises(ClocksDiffer, match="`ns_per_insn`.*calibration") as caught:
         clock.share(cost, 1e9)
     assert not units or (caught.value.cost, caught.value.duration) == units
 

@@ -179,7 +179,7 @@ def test_traces_of_other_clocks_are_refused(pair, tmp_path, changes, why):
 
 def test_a_log_of_writes_is_compared_by_what_was_written(tmp_path):
     trace = Trace.open(make_trace(tmp_path / "t.trace", rounds=60))
-    with pytest.raises(UsageError, match="--kinds written"):
+    with pytest.raises(UsageError, match="`kinds='written'`"):
         pmlkit.diff(trace, trace.pml, window="10ms")
     assert (pmlkit.diff(trace, trace.pml, "10ms", kinds="w").table["difference"] == 0).all()
 

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every error is one line that says what and what to do, with its facts as attributes."""
 
+import ast
 import errno
 import os
 import pickle
+import re
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from tree import ROOT
 
 from pmlkit import errors
 from pmlkit.errors import PmlkitError, one_line, output_error, read_error
@@ -114,3 +118,53 @@ def test_a_similar_name_is_suggested():
     assert errors.closest("hotcld", ["redis", "hotcold"]) == "hotcold"
     assert errors.closest("hotcld", iter(["hotcold"])) == "hotcold"
     assert errors.closest("hotcold", []) is None
+
+
+# ------------------------------------------------------------------------------
+# Names of arguments, and how a notebook shows an error.
+
+
+def test_an_argument_is_named_as_python_and_the_shell_write_it():
+    ask = f"give {errors.argument('page_size')} or {errors.argument('inputs', 'pml')}"
+    error = errors.PmlkitError("no", f"{ask}, or {errors.argument('overwrite', True)}")
+    assert str(error) == "no: give `page_size` or `inputs='pml'`, or `overwrite=True`"
+    assert error.hint == "give `page_size` or `inputs='pml'`, or `overwrite=True`"
+    assert error.at_shell == "no: give --page-size or --inputs pml, or --overwrite"
+
+
+def test_a_subclass_with_a_message_of_its_own_has_one_for_the_shell():
+    exists = errors.OutputExists("x.trace")
+    assert pickle.loads(pickle.dumps(exists)).at_shell == exists.at_shell
+    assert "`" not in exists.at_shell
+
+
+def test_a_notebook_shows_one_line(monkeypatch):
+    monkeypatch.delenv("PMLKIT_DEBUG", raising=False)
+    error = errors.UsageError("a is b", "give c")
+    assert error._render_traceback_() == ["UsageError: a is b: give c"]
+    monkeypatch.setenv("PMLKIT_DEBUG", "1")
+    with pytest.raises(errors.UsageError) as caught:
+        raise error
+    assert "Traceback" in "".join(caught.value._render_traceback_())
+
+
+def test_ipython_shows_that_line(capsys):
+    shell = InteractiveShell()
+    shell.run_cell("from pmlkit.errors import UsageError; raise UsageError('a is b', 'give c')")
+    assert capsys.readouterr().out.strip() == "UsageError: a is b: give c"
+
+
+# Of commands that Python programs do not call: their arguments are options only.
+SHELL_ONLY = {"cli", "kvm", "xen", "sources", "batch"}
+OPTION = re.compile(r"(?<![\w`=-])--[a-z][a-z-]+")
+
+
+def test_errors_name_no_option_outside_a_command():
+    for path in sorted((ROOT / "pmlkit").rglob("*.py")):
+        if path.relative_to(ROOT / "pmlkit").parts[0] in SHELL_ONLY:
+            continue
+        raised = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Raise)]
+        for text in (n for one in raised for n in ast.walk(one) if isinstance(n, ast.Constant)):
+            if isinstance(text.value, str):
+                plain = re.sub(r"`[^`]*`", "", text.value)
+                assert not OPTION.search(plain), f"{path.name}:{text.lineno}: {text.value}"

@@ -381,9 +381,10 @@ def _verdict(error: BaseException) -> tuple[int, str]:
     """Return the exit code and the line for an error."""
     if number := signals.received():
         is_ours = isinstance(error, PmlkitError | signals.Ended)
-        return 128 + number, str(error if is_ours else signals.Ended(number))
+        shown = error if is_ours else signals.Ended(number)
+        return 128 + number, shown.at_shell if isinstance(shown, PmlkitError) else str(shown)
     if isinstance(error, PmlkitError):
-        return (2 if isinstance(error, UsageError) else 1), str(error)
+        return (2 if isinstance(error, UsageError) else 1), error.at_shell
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "pmlkit"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit import progress
-from pmlkit.errors import PmlkitError
+from pmlkit.errors import PmlkitError, argument
 from pmlkit.forecast import store, trial
 from pmlkit.forecast.analogs import make
 from pmlkit.forecast.compose import load_traces, long_enough, sample
@@ -192,7 +192,8 @@ def training_of(log: Log, window: str | int) -> tuple[list[Sample], dict[str, st
         lengths = ", ".join(f"{s:g} s" for s in sorted({s.window_s for s in fit})) or "none"
         raise PmlkitError(
             f"nothing is bundled of what other programs use in windows of {window_s:g} s",
-            f"say --window ({lengths}), or give a model of `pmlkit forecast --save` by --model",
+            f"say {argument('window')} ({lengths}), or give a model of `pmlkit forecast "
+            f"--save` by {argument('model')}",
         )
     return fit, {s.name: trial.digest(s) for s in fit}
 
@@ -206,7 +207,7 @@ def _others(log: Log) -> list[Log]:
     if not others:
         raise PmlkitError(
             f"there is no recording of another program than {log.program} to train on",
-            "restore data/, or give a model of `pmlkit forecast --save` by --model",
+            f"restore data/, or give a model of `pmlkit forecast --save` by {argument('model')}",
         )
     return others
 

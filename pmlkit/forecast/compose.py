@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pmlkit.errors import PmlkitError, UsageError
+from pmlkit.errors import PmlkitError, UsageError, argument
 from pmlkit.forecast import features
 from pmlkit.forecast.forecaster import WARM_UP, Sample
 from pmlkit.forecast.log import window_ns
@@ -287,6 +287,6 @@ def long_enough(log: Log, window: str | int, horizon: int) -> Log:
     if windows < needed:
         raise PmlkitError(
             f"{log.name} has {windows} windows of {window}, a forecast takes {needed} or more",
-            "give a shorter --window or a longer recording",
+            f"give a shorter {argument('window')} or a longer recording",
         )
     return log

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.errors import NeedsError, UsageError
+from pmlkit.errors import NeedsError, UsageError, argument
 from pmlkit.kernels import by_page
 from pmlkit.reads.sampled import ONE_IN, sampled
 from pmlkit.selection import times_ns
@@ -187,7 +187,9 @@ def read(
     log = trace.pml
     round_ns = step_ns or log.resolution_ns or timeline(log).resolution_ns
     if round_ns is None:
-        raise NeedsError(log, "rounds of a length in time", "record with --window in ms")
+        raise NeedsError(
+            log, "rounds of a length in time", "record with `pmlkit record --window 10ms`"
+        )
     start_ns, end_ns = times_ns(trace, start, end)
     first, stop = log.rounds_between(start_ns, end_ns)
     if first == stop:
@@ -234,7 +236,8 @@ def _accesses(
         raise NeedsError(
             trace,
             "fixed sample of accessed flags",
-            "say --inputs pml, or log with --harvest sampled --draw fixed",
+            f"say {argument('inputs', 'pml')}, or log with `pmlkit collect --harvest sampled "
+            "--draw fixed`",
         )
     one_in: int = trace.sample.meta.options[SAMPLED]
     return _by_step(trace.sample, span, round_ns), one_in, None

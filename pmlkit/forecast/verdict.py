@@ -269,7 +269,7 @@ def load(folder: PathLike | None = None) -> Verdict:
             tables = [pd.read_csv(folder / f"{programs}-{name}.csv") for name in names]
             return Verdict(programs, pd.read_csv(folder / "chosen.csv"), *tables)
     raise PmlkitError(
-        f"{folder} has no results", "make them: python -m experiments.forecast_use --develop DIR"
+        f"{folder} has no results", "make them: `python -m experiments.forecast_use --develop DIR`"
     )
 
 

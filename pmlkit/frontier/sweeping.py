@@ -20,7 +20,7 @@ import pandas as pd
 from pmlkit import progress, techniques
 from pmlkit.compare import on_each, paths_of
 from pmlkit.costs import work
-from pmlkit.errors import ClocksDiffer, NeedsError, UsageError
+from pmlkit.errors import ClocksDiffer, NeedsError, UsageError, argument
 from pmlkit.files import write_files
 from pmlkit.frontier.grids import SETTING
 from pmlkit.recordings import open_trace
@@ -175,7 +175,9 @@ def sweep(
     tables = on_each(partial(_sweep, plan, into, again), paths_of(traces), jobs)
     points = pd.concat(tables, ignore_index=True)
     if points.empty:
-        raise UsageError(f"every trace is shorter than {LEAST_WINDOWS} T: give a shorter --window")
+        raise UsageError(
+            f"every trace is shorter than {LEAST_WINDOWS} T: give a shorter {argument('window')}"
+        )
     return priced(points)
 
 
@@ -194,7 +196,7 @@ def read(folder: PathLike, windows: Sequence[str] | None = None) -> pd.DataFrame
     if windows is not None:
         points = points[points["window_ns"].isin([parse_duration_ns(T) for T in windows])]
     if points.empty:
-        raise UsageError(f"{folder} has no points of this T: give another --window")
+        raise UsageError(f"{folder} has no points of this T: give another {argument('window')}")
     return priced(points.reset_index(drop=True))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pmlkit.errors import UsageError
+from pmlkit.errors import UsageError, argument
 from pmlkit.files import open_regular
 from pmlkit.interop.reading import ForeignFileError
 from pmlkit.interop.requests import Clock, Learned, Requests, imported
@@ -57,7 +57,9 @@ def parse_columns(text: str | Mapping[str, str]) -> dict[str, str]:
             raise UsageError(f"two columns hold the {role}: name one")
         columns[role] = str(name)
     if "obj" not in columns:
-        raise UsageError("no column holds the obj: name it, as in --columns time=ts,obj=lbn")
+        raise UsageError(
+            f"no column holds the obj: name it, as in {argument('columns', 'time=ts,obj=lbn')}"
+        )
     return columns
 
 
@@ -65,7 +67,9 @@ def _pairs(text: str) -> Iterator[tuple[str, str]]:
     for part in text.split(","):
         role, equals, name = part.partition("=")
         if not equals or not name.strip():
-            raise UsageError(f"{part!r} names no column: write --columns time=ts,obj=lbn,size=len")
+            raise UsageError(
+                f"{part!r} names no column: write {argument('columns', 'time=ts,obj=lbn,size=len')}"
+            )
         yield role.strip(), name.strip()
 
 
@@ -243,7 +247,9 @@ def of_rows(
         if not converter.named:
             return Learned(converter.base_ns, notes)
         if unit is not None:
-            raise UsageError("objects have names here, which count nothing: leave out --unit")
+            raise UsageError(
+                f"objects have names here, which count nothing: leave out {argument('unit')}"
+            )
         more = (*notes, "objects are numbered in order of their first use")
         return Learned(converter.base_ns, more, of_blocks=True)
 
@@ -263,7 +269,9 @@ def load(
 ) -> Imported:
     """Read a Parquet file."""
     if columns is None:
-        raise UsageError("say which columns to take: --columns time=ts,obj=lbn,size=len")
+        raise UsageError(
+            f"say which columns to take: {argument('columns', 'time=ts,obj=lbn,size=len')}"
+        )
     with open_regular(path) as file:
         schema = _opened(path, file)[0].schema_arrow
     names = chosen(path, parse_columns(columns), schema.names)

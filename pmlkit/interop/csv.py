@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
-from pmlkit.errors import UsageError
+from pmlkit.errors import UsageError, argument
 from pmlkit.interop.columns import UNITS_NS, chosen, of_rows, parse_columns
 from pmlkit.interop.formats import selected
 from pmlkit.interop.reading import ForeignFileError, open_compressed, read_exactly
@@ -97,7 +97,7 @@ def load(
         options = {"window": window, "page-size": page_size, "unit": unit, "time-unit": time_unit}
         for option, value in options.items():
             if value is not None:
-                why = "is of requests: say --columns time=...,obj=... as well"
+                why = f"is of requests: say {argument('columns', 'time=...,obj=...')} as well"
                 raise UsageError(f"--{option} {why}")
         return _entries(_Table(path, _head(path, separator or ",", True)))
     roles = parse_columns(columns)
@@ -299,7 +299,7 @@ def _entries(table: _Table) -> Imported:
     missing = [name for name in NEEDED if name not in names]
     if missing:
         why = f"has no column {missing[0]}: its columns are {', '.join(names)[:200]}"
-        hint = "name those of another CSV by --columns time=...,obj=...,size=..."
+        hint = f"name those of another CSV by {argument('columns', 'time=...,obj=...,size=...')}"
         raise ForeignFileError(table.path, "line 1", why, hint)
     return Imported(_rows(table), "access" if _is_access(table) else "pml")
 

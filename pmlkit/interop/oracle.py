@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.errors import UsageError
+from pmlkit.errors import UsageError, argument
 from pmlkit.interop.reading import records
 from pmlkit.interop.requests import ticked
 from pmlkit.kernels.pages import PageIndex
@@ -65,7 +65,7 @@ def export(
 def _clock(trace: Trace, tick_ns: int) -> Ints:
     """Return the tick of each round: of the clock it was imported with, if that fits."""
     if tick_ns < 1:
-        raise UsageError(f"a tick of {tick_ns} ns is none: give a longer --window")
+        raise UsageError(f"a tick of {tick_ns} ns is none: give a longer {argument('window')}")
     rounds = trace.rounds
     start, end = rounds["t_start_ns"].to_numpy(), rounds["t_end_ns"].to_numpy()
     # A round of no length is of the tick that it ends.

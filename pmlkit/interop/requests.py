@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pmlkit.errors import UsageError
+from pmlkit.errors import UsageError, argument
 from pmlkit.interop.reading import ForeignFileError
 from pmlkit.interop.rounds import Imported
 from pmlkit.kernels.pages import PageIndex, grown
@@ -233,7 +233,7 @@ class _Pages:
         if (claimed > allowed).any():
             at = int((claimed > allowed).argmax())
             why = f"claims {int(many[at]):,} pages, and with those before {int(claimed[at]):,}"
-            hint = "take larger pages, by --page-size"
+            hint = f"take larger pages, by {argument('page_size')}"
             raise ForeignFileError(self.path, self._where(batch.first + at), why, hint)
         self._claimed = int(claimed[-1])
 
@@ -349,7 +349,9 @@ class Clock:
         zero: int | None = None,
     ) -> None:
         if tick_ns < 1:
-            raise UsageError(f"an interval of {tick_ns} ns is none: give a longer --window")
+            raise UsageError(
+                f"an interval of {tick_ns} ns is none: give a longer {argument('window')}"
+            )
         self.path, self.tick_ns, self.where = path, tick_ns, where
         self.zero = self._last = zero
 
@@ -374,6 +376,6 @@ class Clock:
         if beyond * self.tick_ns >= 1 << 63:
             why = f"is at tick {self._last:,}, no time of 64 bits if each has {self.tick_ns:,} ns"
             where = self.where(first + len(clock) - 1)
-            raise ForeignFileError(self.path, where, why, "give a shorter --window")
+            raise ForeignFileError(self.path, where, why, f"give a shorter {argument('window')}")
         start = (clock - self.zero) * self.tick_ns
         return start, start + self.tick_ns

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pmlkit import progress, recordings
-from pmlkit.errors import NeedsError, PmlkitError, UsageError
+from pmlkit.errors import NeedsError, PmlkitError, UsageError, argument
 from pmlkit.law.advice import FEW_ROUNDS, Advice, Checked, percent
 from pmlkit.law.curves import Curves
 from pmlkit.law.parts import STATED, parts_of
@@ -246,7 +246,7 @@ def _too_little(front: Sequence[Prediction], share: float, name: str) -> PmlkitE
         return PmlkitError(f"nothing can be predicted of {name}", "record all accesses")
     least = front[0]
     what = f"nothing costs {percent(share)} of the time of {name} or less: {least.technique.name}"
-    hint = "give a larger --budget or a longer --window"
+    hint = f"give a larger {argument('budget')} or a longer {argument('window')}"
     return PmlkitError(f"{what} costs {percent(least.overhead)}", hint)
 
 

@@ -283,7 +283,9 @@ def _qemu_sampling(technique: Any, memory: int | None) -> Parts:
 
 def _known(technique: Any, memory: int | None) -> int:
     if memory is None:
-        raise NeedsError(technique.name, "size of the memory", "import it again with --memory")
+        raise NeedsError(
+            technique.name, "size of the memory", "import it again with `pmlkit import --memory`"
+        )
     return memory
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from pmlkit.costs import Cost, work
-from pmlkit.errors import ResolutionError
+from pmlkit.errors import ResolutionError, argument
 from pmlkit.law.curves import Blindness
 from pmlkit.law.noise import NORMAL, combined, mean_abs, sample_error, sample_quantiles
 from pmlkit.law.parts import Parts, events_of, first_events_of, parts_of
@@ -175,7 +175,7 @@ class _Asked:
         if not self.scored.any():
             lasts, window = format_ns(curves.recorded.duration_ns), format_ns(window_ns)
             what = f"{curves.recorded.name} lasts {lasts}: too short for T of {window}"
-            raise ResolutionError.of(window, lasts, what, "give a shorter --window")
+            raise ResolutionError.of(window, lasts, what, f"give a shorter {argument('window')}")
         self.weights = curves.weights[self.scored]
         self.true = curves.pages("accesses", window_ns)
         self.mean = float(np.average(self.true[self.scored], weights=self.weights))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from pmlkit.errors import UsageError
+from pmlkit.errors import UsageError, argument
 from pmlkit.kernels.pages import grown, numbered_pages
 from pmlkit.missratio.curve import MissRatioCurve, mean_absolute_error
 from pmlkit.missratio.distances import LruStack, stack_distances
@@ -189,7 +189,10 @@ def over_time(
     sizes = _default_sizes(trace) if sizes is None else np.unique(np.asarray(sizes, np.int64))
     if len(windows) * len(sizes) > MOST:
         what = f"{len(windows):,} windows of {len(sizes):,} sizes are more than a table can hold"
-        raise UsageError(f"{what}: give a longer --window, or a --start and --end")
+        raise UsageError(
+            f"{what}: give a longer {argument('window')}, or a {argument('start')} and "
+            f"{argument('end')}"
+        )
     hits, uses, pages = _by_window(source, windows, sizes)
     if default:
         keep = slice(None, np.searchsorted(sizes, pages) + 1)

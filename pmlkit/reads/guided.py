@@ -67,7 +67,9 @@ def equality(trace: Trace) -> pd.DataFrame:
     """
     sizes = _sizes(trace)
     if not {"guided", "scan"} <= set(sizes.columns):
-        raise NeedsError(trace, "round with both harvests", "log it with --harvest both")
+        raise NeedsError(
+            trace, "round with both harvests", "log it with `pmlkit collect --harvest both`"
+        )
     table = pd.DataFrame({"guided": sizes["guided"], "left": sizes["scan"]})
     # A guest without paging has no tables: there the guided harvest reads the flags of all memory.
     tables = (

@@ -195,7 +195,9 @@ def touches(trace: Trace, what: str = "rounds") -> pd.Series:
     if what not in ("rounds", "pages"):
         raise UsageError(f"there is no truth {what!r}: say rounds or pages")
     if trace.meta.kind != "access":
-        raise NeedsError(trace, "harvest of accessed flags", "log it with --harvest")
+        raise NeedsError(
+            trace, "harvest of accessed flags", "log it with `pmlkit collect --harvest`"
+        )
     used = _recorded(trace) if _is_recorded(trace) else _harvested(trace)
     tables = used.groupby("table")["round"]
     counts = tables.nunique() if what == "rounds" else tables.size()

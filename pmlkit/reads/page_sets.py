@@ -256,7 +256,9 @@ def truth(
         Includes page tables, which the processor walks.
     """
     if trace.meta.kind != "access":
-        raise NeedsError(trace, "harvest of accessed flags", "log it with --harvest")
+        raise NeedsError(
+            trace, "harvest of accessed flags", "log it with `pmlkit collect --harvest`"
+        )
     return harvested(trace, trace, start, end, tables)
 
 

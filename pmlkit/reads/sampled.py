@@ -197,7 +197,9 @@ def _looked_at(
         found = page_sets.harvested(trace.sample, trace, start, end, unmarked)
         return found, harvested, there
     if trace.meta.kind == "pml":
-        raise NeedsError(trace, "sample of accessed flags", "log it with --harvest sampled")
+        raise NeedsError(
+            trace, "sample of accessed flags", "log it with `pmlkit collect --harvest sampled`"
+        )
     one_in = one_in or ONE_IN
     touched = page_sets.truth(trace, start, end) if touched is None else touched
     return find(touched, (one_in, which), bool(redraw)), one_in, bool(redraw)

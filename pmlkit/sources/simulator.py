@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from pmlkit.costs import PROCESSORS, Cost
-from pmlkit.errors import NeedsError, UsageError
+from pmlkit.errors import NeedsError, UsageError, argument
 from pmlkit.kernels.pml import REARM, pml_log
 from pmlkit.selection import times_ns
 from pmlkit.trace.kinds import Kind
@@ -165,7 +165,10 @@ def simulate(
     span = times_ns(access, start, end)
     first, stop = access.rounds_between(*span)
     if first == stop and span != (None, None):
-        raise UsageError(f"{access.path.name} has no round between --start and --end: change them")
+        raise UsageError(
+            f"{access.path.name} has no round between {argument('start')} and "
+            f"{argument('end')}: change them"
+        )
     window, source_batch, vcpu, gfn = _writes(access, span)
     window = window.astype(np.int64) - first
     log = pml_log(window, gfn, vcpu, model.buffer_entries, model.rearm, model.rounds_per_round)

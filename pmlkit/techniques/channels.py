@@ -394,7 +394,7 @@ def _content(setting: Setting) -> ContentChannel:
 def _disk(setting: Setting) -> DiskChannel:
     recorded, clock, charge, _ = setting
     if recorded.disk is None:
-        raise NeedsError(recorded.name, "disk requests", "record with --swap")
+        raise NeedsError(recorded.name, "disk requests", "record with `pmlkit record --swap`")
     times = recorded.disk["t_ns"].to_numpy() - recorded.t_ns[0]
     sector, gfn, write = (recorded.disk[name].to_numpy() for name in ("sector", "gfn", "write"))
     stop = 0

@@ -60,10 +60,9 @@ class Need(Enum):
 def known_memory(name: str, memory_pages: int | None) -> int:
     """Return the size of a VM's memory, pages; raise `NeedsError` if it is unknown."""
     if memory_pages is None:
-        what = (
-            "size of a guest's memory (pmlkit import --memory gives it, if the pages are a guest's)"
-        )
-        raise NeedsError(name, what, "import it again with --memory")
+        gives = "`pmlkit import --memory` gives it, if the pages are a guest's"
+        what = f"size of a guest's memory ({gives})"
+        raise NeedsError(name, what, "import it again with `pmlkit import --memory`")
     return memory_pages
 
 
@@ -315,7 +314,9 @@ def _times(trace: Trace) -> tuple[Timeline, int]:
         raise NeedsError(trace, "rounds", "record it for longer")
     time = timeline(trace)
     if time.resolution_ns is None:
-        raise NeedsError(trace, "rounds of a stated time", "record with --window 10ms")
+        raise NeedsError(
+            trace, "rounds of a stated time", "record with `pmlkit record --window 10ms`"
+        )
     return time, time.resolution_ns
 
 

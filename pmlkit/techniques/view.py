@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from pmlkit.costs import prices
-from pmlkit.errors import NeedsError, UsageError
+from pmlkit.errors import NeedsError, UsageError, argument
 from pmlkit.techniques import channels
 from pmlkit.techniques.recorded import known_memory
 from pmlkit.techniques.setting import Clock, Setting, notable
@@ -168,7 +168,7 @@ class View:
             raise UsageError(f"a period of {period_ns} ns is none: give more than 0")
         if self._idle_ns // period_ns > MOST_LOOKS:
             what = f"gaps short enough to be looked through every {format_ns(period_ns)}"
-            raise NeedsError(self._name, what, "choose a longer --window")
+            raise NeedsError(self._name, what, f"choose a longer {argument('window')}")
         due = self._clock.now() + period_ns
         while (now := self._clock.wait(due)) is not None:
             yield now

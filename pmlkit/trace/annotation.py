@@ -36,6 +36,7 @@ from pmlkit.errors import (
     PmlkitError,
     UnknownName,
     UsageError,
+    argument,
     one_line,
     output_error,
 )
@@ -508,11 +509,14 @@ def time_ns(trace: Any, time: str | int | None) -> int | None:
     Raises
     ------
     UsageError
-        If it is no time.
+        If it is no time, or a bare number that is shorter than a round: its unit is missing.
     UnknownName
         If the trace has no such phase.
     """
     if not isinstance(time, str):
+        if time is not None and 0 < time < (trace.resolution_ns or 0):
+            what = f"a time of {time} is {time} ns, less than a round of {trace.path.name}"
+            raise UsageError(what, f"write it with its unit, such as '{time}s' or '{time}ms'")
         return time
     if not is_named(time):
         return parse_duration_ns(time)
@@ -542,7 +546,7 @@ def check_joined(trace: Any, names: Sequence[str]) -> None:
         if bounds(trace, name)[1] != bounds(trace, after)[0]:
             raise UsageError(
                 f"the phase {after!r} of {trace.path.name} does not follow {name!r}: give one "
-                f"--phase, or --between {names[0]} and another phase"
+                f"{argument('phase')}, or {argument('between')} {names[0]} and another phase"
             )
 
 
@@ -558,7 +562,8 @@ def _rounds_of(trace: Any, name: str) -> tuple[int, int]:
     names = [phase["name"] for phase in trace.phase_starts]
     rounds = [phase["round"] for phase in trace.phase_starts]
     if not names:
-        hint = f"name some with `pmlkit annotate {trace.path} phases.csv`, or --phase NAME=2s..5s"
+        annotate = f"`pmlkit annotate {trace.path} phases.csv`"
+        hint = f"name some with {annotate}, or {argument('phase', 'NAME=2s..5s')}"
         raise NeedsError(trace, "phases", hint)
     places = [index for index, known in enumerate(names) if known == name]
     base, hash_mark, number = name.rpartition("#")

@@ -178,7 +178,7 @@ def test_compressed_files_are_read(tmp_path, file):
 
 def test_a_request_that_claims_too_much_is_refused(tmp_path):
     rows = np.array([(1, 5, 2**32 - 1, -1)] * 9, REQUEST)
-    with pytest.raises(ForeignFileError, match=r"request 2 .*claims 1,048,576 pages.*--page-size"):
+    with pytest.raises(ForeignFileError, match=r"request 2 .*claims 1,048,576 pages.*`page_size`"):
         load(tmp_path, rows.tobytes())
     assert load(tmp_path, rows.tobytes(), page_size=1 << 30).memory_pages == 4
 

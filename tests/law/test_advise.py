@@ -164,7 +164,7 @@ def test_words(advice):
 
 
 def test_what_cannot_be():
-    with pytest.raises(PmlkitError, match="larger --budget"):
+    with pytest.raises(PmlkitError, match="larger `budget`"):
         advise.advise("hotcold", "0.0001%", "1s", check=False)
     with pytest.raises(UsageError, match=r"0\.5%"):
         advise.advise("hotcold", "much")

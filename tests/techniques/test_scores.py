@@ -228,7 +228,7 @@ def test_a_slower_machine_pays_the_same_instructions(ns_per_insn):
 def test_a_hosts_time_is_no_divisor_of_instructions():
     recorded = replace(vm.constant(500, rounds=100), time=costs.Clock("the host web1"))
     run = techniques.run("pml", recorded, window=W)
-    with pytest.raises(ClocksDiffer, match="instructions .* the host web1: give --ns-per-insn"):
+    with pytest.raises(ClocksDiffer, match="instructions .* the host web1: give `ns_per_insn`"):
         run.overhead  # noqa: B018
     told = replace(recorded, time=recorded.time.given(0.5))
     assert techniques.run("pml", told, window=W).overhead == pytest.approx(664_890 / 2e9)

@@ -185,7 +185,7 @@ def _reachable(start):
 
 def test_a_channel_that_the_recording_lacks_is_named(recorded):
     without = replace(recorded, disk=None, guest=None)
-    with pytest.raises(NeedsError, match="no disk requests: record with --swap"):
+    with pytest.raises(NeedsError, match="no disk requests: record with `pmlkit record --swap`"):
         run("geiger", without, window=WINDOW)
     with pytest.raises(NeedsError, match="guest's own view"):
         run("zballoond", without, window=WINDOW)
