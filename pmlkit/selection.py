@@ -212,6 +212,10 @@ class Stream:
             return by_page.references(rounds, gfns, int(coarse[-1]), distinct=True)
         return by_page.references(rounds, gfns, self.n_rounds, distinct=self.distinct)
 
+    def last_uses(self) -> Ints:
+        """Read all uses at once; return the number of each one's use before (`by_page`)."""
+        return by_page.last_uses(*_joined(self), self.distinct)
+
     def numbered(self, index: PageIndex | None = None) -> Iterator[Numbered]:
         """Iterate over (rounds, ids, pages) as `pages.numbered`; respects `distinct`."""
         batches = numbered(self, index)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from pmlkit.types import Bools, Floats, Gfns, Ids, Ints
 
-__all__ = ["References", "plateau", "references", "sliding", "stable_order"]
+__all__ = ["References", "last_uses", "plateau", "references", "sliding", "stable_order"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,32 @@ def references(
 def stable_order(keys: Gfns) -> Ints:
     """Return what ``np.argsort(keys, kind="stable")`` does, faster if it can."""
     return _sorted_pairs(keys, np.arange(len(keys)))[1]
+
+
+def last_uses(rounds: Ints, gfns: Gfns, distinct: bool = False) -> Ints:
+    """Return for each use the number of its page's use before, -1 for a first one.
+
+    Parameters
+    ----------
+    rounds, gfns, distinct
+        As of `references`. Uses that do not count have no number, and are left out.
+
+    Returns
+    -------
+    ndarray of int64, shape (uses,)
+        In the order in which they were made.
+    """
+    pages, places = _sorted_pairs(gfns, np.arange(len(gfns)))
+    if distinct and len(pages):
+        again = (pages[1:] == pages[:-1]) & (rounds[places[1:]] == rounds[places[:-1]])
+        first = np.append(True, ~again)
+        pages, places = pages[first], places[first]
+    counts = np.zeros(len(gfns), np.int64)
+    counts[places] = 1
+    numbers = (np.cumsum(counts) - 1)[places]
+    last, same = np.full(len(numbers), -1), pages[1:] == pages[:-1]
+    last[numbers[1:][same]] = numbers[:-1][same]
+    return last
 
 
 def _sorted_pairs(keys: Gfns, rising: Ints, distinct: bool = False) -> tuple[Gfns, Ints]:

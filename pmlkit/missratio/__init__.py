@@ -8,6 +8,7 @@ Modules
 curves     one function per method for a trace; curves over time
 curve      `MissRatioCurve`: sizes, miss ratios, errors between curves
 distances  exact LRU stack distances of a stream
+inversions exact LRU stack distances of short traces
 sampled    SHARDS, fixed rate and fixed size
 eviction   AET
 """

@@ -12,6 +12,7 @@ only, because the log contains each written page once per re-arm.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, overload
 
@@ -22,6 +23,7 @@ from pmlkit.kernels.pages import grown, numbered_pages
 from pmlkit.missratio.curve import MissRatioCurve, mean_absolute_error
 from pmlkit.missratio.distances import LruStack, stack_distances
 from pmlkit.missratio.eviction import aet, aet_of
+from pmlkit.missratio.inversions import distances
 from pmlkit.missratio.sampled import shards
 from pmlkit.selection import stream
 from pmlkit.several import labelled
@@ -93,11 +95,29 @@ def _exact(numbered: Iterator[tuple[Ids, int]]) -> MissRatioCurve:
         counts = grown(counts, pages, 0)
         histogram(stack.use(ids, pages), counts)
         uses += len(ids)
-    pages = len(stack)
-    misses = uses - np.concatenate(([0], np.cumsum(counts[:pages])))
+    return _of_hits(counts[: len(stack)], uses)
+
+
+def _is_sooner_at_once(source: Stream) -> bool:
+    short = source.trace.meta.entries <= AT_ONCE and not source.expand
+    return short and "numba" not in sys.modules
+
+
+def _exact_at_once(source: Stream) -> MissRatioCurve:
+    """Return the exact curve of a short trace, without the compiler."""
+    last = source.last_uses()
+    pages = int(np.count_nonzero(last < 0))
+    return _of_hits(np.bincount(distances(last), minlength=pages), len(last))
+
+
+def _of_hits(counts: Ints, uses: int) -> MissRatioCurve:
+    """Return the exact curve of the uses by their distance, shape (pages,)."""
+    misses = uses - np.concatenate(([0], np.cumsum(counts)))
+    pages = len(counts)
     return MissRatioCurve(np.arange(pages + 1), misses / max(uses, 1), uses, pages, "exact")
 
 
+AT_ONCE = 1 << 22  # entries whose distances numpy finds before the compiler would be imported
 METHODS = ("exact", "shards", "aet")
 
 
@@ -150,6 +170,8 @@ def of_trace(
         return shards(source, **options)
     if options:
         raise UsageError(f"the method {method} has no {', '.join(options)}")
+    if method == "exact" and _is_sooner_at_once(source):
+        return _exact_at_once(source)
     uses = ((ids, pages) for _, ids, pages in source.numbered())
     return _exact(uses) if method == "exact" else aet_of(uses)
 

@@ -127,7 +127,7 @@ def test_nothing_heavy_is_imported_before_a_command_runs():
     [
         ("info", {"pandas", "numba", "scipy", "matplotlib"}),
         ("wss", {"numba", "scipy", "matplotlib"}),
-        ("mrc", {"pandas", "matplotlib"}),
+        ("mrc", {"pandas", "numba", "scipy", "matplotlib"}),
     ],
 )
 def test_a_first_answer_imports_only_what_it_needs(command, heavy):

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LRU stack distances of short traces, by numpy alone: importing the compiler takes longer.
+
+Take a use at place i whose page was last used at place p. There are ``i - p - 1`` uses between. A
+page counts once: a use between whose own last use is after p is a repetition. So the distance is
+``i - p - 1`` less the uses before i whose last use is after p. Over all uses these are the
+inversions of a permutation, which `earlier_greater` counts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pmlkit.types import Gfns, Ints
+
+__all__ = ["distances", "earlier_greater"]
+
+BLOCK, ROW = 10, 5  # places of a block and of a row, as powers of two: a block has 32 rows
+_CHUNK = 2048  # rows compared at once: their comparisons stay in the cache
+_BEFORE = np.array([(1 << place) - 1 for place in range(1 << ROW)], np.uint32)  # bits of a row
+
+
+def distances(last: Ints) -> Ints:
+    """Return the stack distance of each use that is not the first of its page.
+
+    Parameters
+    ----------
+    last : ndarray of int64, shape (uses,)
+        The place of the page's use before, -1 for none.
+
+    Returns
+    -------
+    ndarray of int64
+        In order of use.
+    """
+    places = np.flatnonzero(last >= 0)
+    before = last[places]
+    marks = np.zeros(len(last), np.int64)
+    marks[before] = 1
+    return places - before - 1 - earlier_greater(np.cumsum(marks)[before] - 1)
+
+
+def earlier_greater(ranks: Ints) -> Ints:
+    """Count for each element of a permutation of 0, 1, ... the greater ones before it.
+
+    Blocks of places cross blocks of values. A greater element before is in an earlier block of
+    places and a greater block of values, or in the same block of places and a greater one of
+    values, or in the same block of values. The last two are permutations of blocks.
+    """
+    blocks = -(-len(ranks) >> BLOCK)
+    places = np.arange(blocks << BLOCK)
+    values = np.append(ranks, places[len(ranks) :])  # whole blocks: what follows changes nothing
+    block, of_value = places >> BLOCK, values >> BLOCK
+    found = _crossed(block * blocks + of_value, 1, blocks)
+    # Within a block of places, the order by block of value and place; it is as good as the values.
+    where = _low(_sorted(block, of_value, BLOCK, places), BLOCK) | (block << BLOCK)
+    inner = np.empty_like(places)
+    inner[where] = places & ((1 << BLOCK) - 1)
+    found += _in_blocks(inner)
+    # Within a block of values, the order by place.
+    packed = _sorted(of_value, places, 32, values)
+    found[_low(packed >> np.uint64(BLOCK), 32)] += _in_blocks(_low(packed, BLOCK))
+    return found[: len(ranks)]
+
+
+def _in_blocks(values: Ints) -> Ints:
+    """Count as `earlier_greater` within each block, which is a permutation of its places."""
+    places = np.arange(len(values))
+    block, row, of_value = places >> BLOCK, places >> ROW, values >> ROW
+    found = _crossed((row << ROW) | of_value, len(values) >> BLOCK, 1 << ROW)
+    found += _in_rows(of_value)
+    packed = _sorted((block << ROW) | of_value, places & ((1 << BLOCK) - 1), BLOCK, values, ROW)
+    where = _low(packed >> np.uint64(ROW), BLOCK) | (block << BLOCK)
+    found[where] += _in_rows(_low(packed, ROW))
+    return found
+
+
+def _sorted(group: Ints, order: Ints, bits: int, values: Ints, low: int = BLOCK) -> Gfns:
+    """Sort triples packed into a number: group, `bits` of order, the `low` last bits of values."""
+    triples = (group << (bits + low)) | (order << low) | (values & ((1 << low) - 1))
+    packed: Gfns = triples.astype(np.uint64)
+    packed.sort()
+    return packed
+
+
+def _low(packed: Gfns, bits: int) -> Ints:
+    return (packed & np.uint64((1 << bits) - 1)).view(np.int64)
+
+
+def _crossed(cells: Ints, tables: int, size: int) -> Ints:
+    """Count for each element those in earlier rows and later columns of its table.
+
+    `cells` are the elements' places in all tables, each of shape (size, size).
+    """
+    counts = np.bincount(cells, minlength=tables * size * size).astype(np.int32)
+    counts = counts.reshape(tables, size, size)
+    later = np.cumsum(counts[:, :, ::-1], axis=2, dtype=np.int32)[:, :, ::-1] - counts
+    earlier = np.cumsum(later, axis=1, dtype=np.int32) - later
+    return earlier.reshape(-1)[cells].astype(np.int64)
+
+
+def _in_rows(values: Ints) -> Ints:
+    """Count the greater values before each one in its row of 32: a bit for each comparison."""
+    rows = values.astype(np.uint8).reshape(-1, 1 << ROW)
+    found = np.empty(rows.shape, np.int64)
+    for first in range(0, len(rows), _CHUNK):
+        some = rows[first : first + _CHUNK]
+        greater = np.packbits(some[:, None, :] > some[:, :, None], axis=2, bitorder="little")
+        bits = greater.view("<u4")[:, :, 0] & _BEFORE
+        found[first : first + _CHUNK] = np.bitwise_count(bits)
+    return found.reshape(-1)
