@@ -222,6 +222,8 @@ class Lines:
             tops += [_set(self._cuts[label], table[~full], mib)]
         name, estimates, mean = view.technique or ("", NO_ESTIMATE, np.nan)
         mib = next(iter(self._mib.values()))
+        for artist in (self._estimate, self._mean):
+            artist.set_visible(view.technique is not None)
         tops.append(_set(self._estimate, estimates, mib))
         low = self._show_difference(view.difference, mib)
         self._over_time.set_ylim(1.08 * low, max(tops) * 1.08)
@@ -242,8 +244,10 @@ class Lines:
 
     def _show_difference(self, table: pd.DataFrame | None, mib: float) -> float:
         """Draw it; return its minimum, or 0."""
-        self._zero.set_visible(table is not None)
-        table = NO_ESTIMATE if table is None else table
+        for artist in (self._zero, self._gap):  # what is not visible takes no time to draw
+            artist.set_visible(table is not None)
+        if table is None:
+            return 0.0
         _set(self._gap, table, mib)
         return min(float(table["pages"].min()) * mib, 0.0) if len(table) else 0.0
 
