@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm
+from matplotlib.patches import Patch
 
 from pmlkit.compare import pareto
-from pmlkit.figures.axes import name_points, plain_log, say_empty
+from pmlkit.figures.axes import name_points, plain_log, root_figure, say_empty
 from pmlkit.figures.style import COLORS, new_figure, pad, paper_figure, save
 from pmlkit.techniques.scores import WITHIN, resampled
 
@@ -30,6 +32,9 @@ __all__ = ["all_of", "error_against_overhead", "errors", "over_time", "save", "s
 PANELS_ACROSS = 4
 TOP = 2.0  # times the largest truth: estimates above are cut off, with a mark
 MAX_POINTS = 600
+TITLE_LETTERS = 14  # in an inch of a panel
+FIRST_SEED: Style = {"color": COLORS["blue"], "lw": 0.7, "zorder": 2}
+OTHER_SEEDS: Style = {"color": COLORS["sky"], "lw": 0.3, "alpha": 0.5, "zorder": 1.5}
 PASSIVE: Style = {"marker": "o", "color": COLORS["blue"]}
 ACTIVE: Style = {"marker": "s", "color": COLORS["vermilion"]}
 
@@ -58,8 +63,9 @@ def over_time(comparison: Comparison, trace: str, columns: int = 2) -> Figure:
     top = max(truth["pages"].max() / 256, 1 / 256) * TOP
     for axes, name in zip(grid.flat, names, strict=False):
         _panel(
-            axes, truth, estimates[estimates["technique"] == name], _title(comparison, name), top
-        )
+            axes, truth, estimates[estimates["technique"] == name], _title(comparison, name), top,
+            across,
+        )  # fmt: skip
     for axes in grid.flat[len(names) :]:
         axes.set_axis_off()
     for axes in grid[:, 1:].flat:
@@ -70,7 +76,7 @@ def over_time(comparison: Comparison, trace: str, columns: int = 2) -> Figure:
     figure.caption = (
         f"{trace}: the estimate of each technique (line) against W(t, T) with T = "
         f"{comparison.plan.window} (grey). Techniques that draw random numbers have one line per "
-        f"seed. The axis ends at {TOP:g} times the largest W; triangles mark estimates above it. A "
+        f"seed, the first one dark. The axis ends at {TOP:g} times the largest W; triangles mark estimates above it. A "
         "red axis has a scale of its own, because most of the technique's estimates exceed the "
         "common axis."
     )
@@ -78,13 +84,19 @@ def over_time(comparison: Comparison, trace: str, columns: int = 2) -> Figure:
 
 
 def _panel(
-    axes: Axes, truth: pd.DataFrame, estimates: pd.DataFrame, title: str, top: float
+    axes: Axes,
+    truth: pd.DataFrame,
+    estimates: pd.DataFrame,
+    title: str,
+    top: float,
+    across: int,
 ) -> None:
     thin = truth.iloc[:: max(len(truth) // MAX_POINTS, 1)]
     axes.fill_between(thin["t_ns"] / 1e9, thin["pages"] / 256, color="#CFCFCF", lw=0)
-    for _, run in estimates.groupby("seed"):
+    for place, (_, run) in enumerate(estimates.groupby("seed")):
         run = run.iloc[:: max(len(run) // MAX_POINTS, 1)]
-        axes.step(run["t_ns"] / 1e9, run["pages"] / 256, where="post", color=COLORS["blue"], lw=0.7)
+        style = FIRST_SEED if place == 0 else OTHER_SEEDS
+        axes.step(run["t_ns"] / 1e9, run["pages"] / 256, where="post", **style)
     axes.set_ylim(0, top)
     if estimates["pages"].median() / 256 > top:
         axes.set_ylim(0, estimates["pages"].max() / 256 * 1.1)
@@ -95,7 +107,8 @@ def _panel(
         )
     if estimates["pages"].isna().all():
         axes.text(0.5, 0.6, "says nothing", transform=axes.transAxes, ha="center", fontsize=6)
-    axes.set_title(title, fontsize=6.3, pad=2)
+    letters = int(root_figure(axes).get_size_inches()[0] / across * TITLE_LETTERS)
+    axes.set_title(textwrap.fill(title, letters, break_on_hyphens=False), fontsize=6.3, pad=2)
 
 
 @paper_figure
@@ -187,6 +200,9 @@ def _bars(axes: Axes, points: pd.DataFrame, x: pd.Series[float], y: pd.Series[fl
 
 BEFORE, AFTER = 1, 6  # windows shown around a step
 _SHADES = ("#2166AC", "#92C5DE", "#F7F7F7", "#FDB863", "#B35806")
+_NONE = "#BBBBBB"
+_NAMES = ("below half", "too low", f"within {WITHIN:.0%}", "too high", "above 1.5 times")
+_LEVELS = {**dict(zip(_NAMES, _SHADES, strict=True)), "no estimate": _NONE}
 
 
 @paper_figure
@@ -196,7 +212,7 @@ def step_response(comparison: Comparison, trace: str, columns: int = 2) -> Figur
     estimates = estimates[estimates["seed"] == 0]
     names = list(dict.fromkeys(estimates["technique"]))
     kinds = [up for up in (True, False) if (steps["up"] == up).any()]
-    figure = new_figure(columns, 0.9 + 0.14 * max(len(names), 1), {"steps": steps})
+    figure = new_figure(columns, 1.15 + 0.14 * max(len(names), 1), {"steps": steps})
     if not kinds:
         say_empty(figure.subplots(), "the working set has no step between phases")
         return figure
@@ -209,6 +225,10 @@ def step_response(comparison: Comparison, trace: str, columns: int = 2) -> Figur
     panels[0].set_yticks(range(len(names)), [_title(comparison, name) for name in names])
     panels[0].set_ylim(len(names) - 0.5, -0.5)
     panels[0].tick_params(axis="y", length=0, labelsize=6)
+    patches = [
+        Patch(fc=color, ec="#808080", lw=0.3, label=label) for label, color in _LEVELS.items()
+    ]
+    figure.legend(handles=patches, loc="outside lower center", ncols=3 * columns, fontsize=6)
     figure.caption = (
         f"{trace}: estimates around the largest steps of the working set, up and down. White: "
         f"within {WITHIN:.0%} of the new level. Blue: below it (dark if less than half of it). "
@@ -237,7 +257,7 @@ def _responses(
     times = step["t_ns"] + (edges[1:] + edges[:-1]) / 2 * window
     rows = np.array([at(estimates[estimates["technique"] == n], times) for n in names])
     relative = np.ma.masked_invalid(rows / step["after"] - 1)
-    colors = ListedColormap(_SHADES).with_extremes(bad="#BBBBBB")
+    colors = ListedColormap(_SHADES).with_extremes(bad=_NONE)
     axes.pcolormesh(
         edges, np.arange(len(names) + 1) - 0.5, relative, cmap=colors,
         norm=BoundaryNorm([-10, -0.5, -WITHIN, WITHIN, 0.5, 10], 5, clip=True), rasterized=True,

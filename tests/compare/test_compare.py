@@ -135,7 +135,7 @@ def test_a_hosts_trace_has_no_overhead_unless_it_is_told(make_trace, capsys):
     untold = compare.compare([path], compare.plan("50ms", "pml"))
     assert np.isnan(row(untold, "pml")["overhead"]) and row(untold, "pml")["mape"] >= 0
     assert "no overhead: a cost in instructions" in row(untold, "pml")["notes"]
-    assert "give --ns-per-insn" in row(untold, "pml")["notes"]
+    assert "give `ns_per_insn`" in row(untold, "pml")["notes"]
     insn = untold.events["insn"].sum()
     told = compare.compare([path], compare.plan("50ms", "pml", ns_per_insn=0.5))
     length_ns = pmlkit.open(path).duration_ns
