@@ -76,9 +76,9 @@ def over_time(comparison: Comparison, trace: str, columns: int = 2) -> Figure:
     figure.caption = (
         f"{trace}: the estimate of each technique (line) against W(t, T) with T = "
         f"{comparison.plan.window} (grey). Techniques that draw random numbers have one line per "
-        f"seed, the first one dark. The axis ends at {TOP:g} times the largest W; triangles mark estimates above it. A "
-        "red axis has a scale of its own, because most of the technique's estimates exceed the "
-        "common axis."
+        f"seed, the first one dark. The axis ends at {TOP:g} times the largest W; triangles mark "
+        "estimates above it. A red axis has a scale of its own, because most of the technique's "
+        "estimates exceed the common axis."
     )
     return figure
 

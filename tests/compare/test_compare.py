@@ -208,7 +208,7 @@ def test_figures_of_silence(make_trace):
 
 def test_panels_show_every_technique_that_says_something(comparison):
     figure = figures_compare.over_time(comparison, "stepping")
-    titles = [axes.get_title() for axes in figure.get_axes() if axes.axison]
+    titles = [axes.get_title().replace("\n", " ") for axes in figure.get_axes() if axes.axison]
     assert titles == [TECHNIQUES[n].title for n in ("pml", "prl", "vmware", "zballoond")]
     assert "T = 50ms" in figure.caption
 
