@@ -28,7 +28,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
-    "sphinx_click",
+    "clicked",  # with sphinx_click
 ]
 source_suffix = {
     ".rst": "restructuredtext",  # the first: autosummary writes it

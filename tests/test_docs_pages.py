@@ -11,8 +11,8 @@ from tree import ROOT
 
 pytest.importorskip("sphinx", reason="needs the extra docs")
 sys.path.insert(0, str(ROOT / "docs"))  # as docs/conf.py does
-answers, executed, gallery, pages = map(
-    importlib.import_module, ("answers", "executed", "gallery", "pages")
+answers, clicked, executed, gallery, pages = map(
+    importlib.import_module, ("answers", "clicked", "executed", "gallery", "pages")
 )
 
 
@@ -134,3 +134,23 @@ def test_files_that_a_notebook_saved_come_along(tmp_path):
     shown = nbformat.reads(text, as_version=4).cells[0].outputs[0]["data"]["text/html"]
     assert 'href="02_wss/wss.pdf"' in shown
     assert (tmp_path / "out" / "02_wss" / "wss.pdf").exists()
+
+
+def test_examples_of_a_command_are_a_block_of_code():
+    lines = ["| Example:", "|   pmlkit wss x --window 1s", "|   pmlkit plot x wss", ""]
+    clicked.show_examples(None, None, lines)
+    block = [".. code-block:: shell", "", "   pmlkit wss x --window 1s", "   pmlkit plot x wss"]
+    assert lines == ["Example:", "", *block, ""]
+
+
+def test_a_text_that_begins_with_a_letter_and_a_point_is_no_list():
+    lines = ["   T. [default: 1s]", "   Draw it. T. Again.", "   e.g. this"]
+    clicked.keep_letters(None, None, lines)
+    assert lines == ["   \\T. [default: 1s]", "   Draw it. T. Again.", "   e.g. this"]
+
+
+def test_the_reference_has_all_commands():
+    group = clicked.cli
+    clicked.load(group)
+    assert set(group.commands) == set(group.list_commands(clicked.click.Context(group)))
+    assert len(group.commands) > 15
