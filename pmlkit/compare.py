@@ -121,7 +121,8 @@ class Comparison:
 class Best:
     """The technique with the least mean error, and how far ahead of the next it is.
 
-    Errors are mean absolute errors as a share of the mean of W.
+    Of techniques with the same error it is the one with the least overhead. Errors are mean
+    absolute errors as a share of the mean of W.
 
     Attributes
     ----------
@@ -132,6 +133,8 @@ class Best:
         Share of the VM's time, the mean over the recordings; NaN if it is not known.
     next_title : str
         The next technique, or empty.
+    next_overhead : float
+        As `overhead`.
     ahead, low, high : float
         By how much the next one's error is larger, and a 95 % interval of that: over the draws for
         one recording, by a bootstrap over the recordings for several. Both ends are `ahead` if
@@ -148,6 +151,7 @@ class Best:
     error: float
     overhead: float
     next_title: str
+    next_overhead: float
     ahead: float
     low: float
     high: float
@@ -158,9 +162,7 @@ class Best:
     @property
     def answer(self) -> str:
         """The answer in two or three sentences."""
-        costs = "at a cost that is not known"
-        if self.overhead == self.overhead:
-            costs = f"at {self.overhead:.2%} of the VM's time"
+        costs = _at(self.overhead)
         one = self.recordings == 1
         where = "in this recording" if one else f"in the mean of {self.recordings} recordings"
         first = (
@@ -178,7 +180,7 @@ class Best:
         how = "over the draws" if self.recordings == 1 else "over the recordings"
         sure = f" (95 % {how}: {points[1]} to {points[2]})" if self.low < self.high else ""
         if points == ["0.0"] * 3:
-            yield f"The next, {self.next_title}, is as close."
+            yield f"The next, {self.next_title}, is as close, {_at(self.next_overhead)}."
             return
         yield f"The next, {self.next_title}, is {points[0]} points worse{sure}."
         if self.low <= 0:
@@ -190,23 +192,34 @@ class Best:
         return {"answer": self.answer, **facts}
 
 
+def _at(overhead: float) -> str:
+    known = overhead == overhead
+    return f"at {overhead:.2%} of the VM's time" if known else "at a cost that is not known"
+
+
 def _best(comparison: Comparison) -> Best | None:
-    """Return the technique with the least mean error over all traces."""
+    """Return the technique with the least mean error over all traces, the cheapest of equals."""
     if "mae" not in comparison.scores:
         return None
     wide = comparison.scores.pivot(index="technique", columns="trace", values="mae").dropna()
     if wide.empty:
         return None
-    ranked = wide.mean(axis=1).sort_values(kind="stable")
     rows = comparison.scores.set_index("technique")
+    costs = (
+        pd.to_numeric(rows["overhead"]).groupby(level=0).agg(lambda each: each.mean(skipna=False))
+    )
+    ranked = pd.DataFrame({"error": wide.mean(axis=1), "overhead": costs}).loc[wide.index]
+    equal = ranked["error"].round(9)  # what differs less is rounding
+    ranked = ranked.assign(equal=equal).sort_values(["equal", "overhead"], kind="stable")
     first, second = ranked.index[0], ranked.index[1] if len(ranked) > 1 else None
     ahead, low, high = _lead(wide, rows, first, second)
     return Best(
         technique=str(first),
         title=str(rows.loc[[first], "title"].iloc[0]),
-        error=float(ranked.iloc[0]),
-        overhead=float(pd.to_numeric(rows.loc[[first], "overhead"]).mean(skipna=False)),
+        error=float(ranked["error"].iloc[0]),
+        overhead=float(ranked["overhead"].iloc[0]),
         next_title="" if second is None else str(rows.loc[[second], "title"].iloc[0]),
+        next_overhead=float("nan") if second is None else float(ranked["overhead"].iloc[1]),
         ahead=ahead,
         low=low,
         high=high,

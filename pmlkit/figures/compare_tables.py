@@ -46,14 +46,16 @@ def shown(comparison: Comparison, trace: str) -> pd.DataFrame:
     sheet = pd.DataFrame({"technique": rows["title"]})
     for name, column in percent.items():
         sheet[name] = _column(rows, column) * 100
-    sheet["says %"] = _column(rows, "says") * 100
-    sheet["up T"], sheet["down T"] = _column(rows, "up"), _column(rows, "down")
+    sheet["answered %"] = _column(rows, "says") * 100
+    sheet["lag up, T"], sheet["lag down, T"] = _column(rows, "up"), _column(rows, "down")
     sheet["overhead %"] = _column(rows, "overhead") * 100
     sheet["guest changed"], sheet["moves memory"] = rows["intrusive"], rows["active"]
     sheet["note"] = [_note(row) for row in rows.to_dict("records")]
     sheet = sheet.reset_index(drop=True)
-    reasons = dict.fromkeys([*percent, "says %"], "no estimate: see the note")
-    steps = dict.fromkeys(["up T", "down T"], "there is no such step, or no estimate follows it")
+    reasons = dict.fromkeys([*percent, "answered %"], "no estimate: see the note")
+    steps = dict.fromkeys(
+        ["lag up, T", "lag down, T"], "there is no such step, or no estimate follows it"
+    )
     return described(sheet, {}, reasons | steps | {"overhead %": "not known: see the note"})
 
 

@@ -158,6 +158,23 @@ def test_the_lead_over_several_recordings_is_the_mean_difference():
     assert found.true_bytes == 3 * 4096
 
 
+def test_the_cheapest_of_equals_is_named_first():
+    scores = pd.DataFrame(
+        {
+            "technique": ["a", "b", "c", "d"],
+            "trace": "x",
+            "mae": [0.1, 0.1, 0.2, 0.1],
+            "mae_ci": 0.0,
+        }
+    )
+    scores = scores.assign(title=scores["technique"], overhead=[0.05, 0.01, 0.001, np.nan])
+    truth = pd.DataFrame({"trace": ["x"], "t_ns": 1, "pages": [1]})
+    found = compare.Comparison(compare.Plan(), scores, None, truth, None, None).best
+    assert (found.technique, found.overhead) == ("b", 0.01)
+    assert (found.next_title, found.next_overhead, found.ahead) == ("a", 0.05, 0)
+    assert "The next, a, is as close, at 5.00% of the VM's time." in found.answer
+
+
 # Tables
 
 
