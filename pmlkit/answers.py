@@ -127,7 +127,7 @@ class WorkingSet:
         ram = None if self.memory_bytes is None else f"{format_bytes(self.memory_bytes)} of RAM"
         if self.allocated_bytes is not None:
             of = f", of {ram}" if ram else ""
-            yield f"The guest had at most {format_bytes(self.allocated_bytes)} allocated{of}."
+            yield f"The guest had allocated at most {format_bytes(self.allocated_bytes)}{of}."
         elif ram:
             yield f"The VM has {ram}; how much the guest had allocated is not known."
 
@@ -430,7 +430,7 @@ class Reads:
                 f"estimate {format_bytes(self.peak)} ({self.windows:,} windows{short})."
             )
         if self.unknown:
-            yield f"In {self.unknown:,} of them something cannot be known: see below the table."
+            yield f"In {self.unknown:,} of them, something is unknown: see below the table."
 
     def as_dict(self) -> Json:
         """Return the answer for JSON: sizes in bytes, None for what is not known."""

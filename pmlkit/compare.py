@@ -538,7 +538,7 @@ class Plan:
             return ""
         until = "the end" if self.end is None else _words(self.end)
         since = f"windows from {_words(self.start or 0)} to {until}"
-        return f"; {since}, watched from the recording's start"
+        return f"; {since}, observed from the recording's start"
 
 
 def _words(time: str | int) -> str:

@@ -104,7 +104,7 @@ class Program:
 
     @property
     def command(self) -> str:
-        """The command that makes the recording anew."""
+        """The command that makes the recording again."""
         more = " --repeats" * (self.repeat > 1) + " --half large" * (self.half == LARGE)
         return f"pmlkit corpus record {self.name}{more} -o corpus"
 

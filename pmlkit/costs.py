@@ -128,8 +128,8 @@ class Cost:
 # What prices in ns are of. An instruction per cycle is an assumption: the one constant that
 # converts a published time to instructions.
 PROCESSORS = {
-    "ns at 3 GHz": Clock("a processor of 3 GHz, an instruction a cycle", 1 / 3),
-    "ns at 2 GHz": Clock("a processor of 2 GHz, an instruction a cycle", 1 / 2),
+    "ns at 3 GHz": Clock("a processor of 3 GHz, one instruction per cycle", 1 / 3),
+    "ns at 2 GHz": Clock("a processor of 2 GHz, one instruction per cycle", 1 / 2),
 }
 
 

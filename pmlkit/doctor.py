@@ -80,7 +80,7 @@ class Check:
 
 def python() -> Check:
     """Report the version of Python (pip has checked it)."""
-    return Check("Python", "3.11 or later runs pmlkit", OK, platform.python_version())
+    return Check("Python", "pmlkit needs 3.11 or later", OK, platform.python_version())
 
 
 def packages() -> Check:
@@ -96,7 +96,7 @@ def packages() -> Check:
         if why := _import_problem(name) if in_time else _absence(name):
             broken[name] = why
     result = f"all {len(names)} {'import' if time.monotonic() < deadline else 'are there'}"
-    check = Check("Python packages", "what pmlkit stands on", OK, result)
+    check = Check("Python packages", "the packages that pmlkit needs", OK, result)
     if names and not broken:
         return check
     why = "; ".join(f"{name}: {why}" for name, why in broken.items()) or "pmlkit is not installed"
@@ -153,7 +153,7 @@ def notebooks() -> Check:
 
 def fonts() -> Check:
     """Check that matplotlib has the figures' font."""
-    check = Check("font", "figures look the same everywhere", OK, "DejaVu Sans")
+    check = Check("font", "the same look of figures everywhere", OK, "DejaVu Sans")
     try:
         from matplotlib.font_manager import findfont
 
@@ -218,14 +218,14 @@ def workloads() -> Check:
 
 def cache() -> Check:
     """Check that the cache is writable and has free space."""
-    purpose = "keeps the built plugin and fetched Debian packages"
+    purpose = "stores the built plugin and downloaded Debian packages"
     return _folder("cache", purpose, cache_folder(), CACHE_GIB, "set PMLKIT_CACHE to a folder")
 
 
 def results() -> Check:
     """Check that results can be written to the working directory."""
     return _folder(
-        "results", "what the demo writes", Path("results"), RESULTS_GIB, "go to a folder"
+        "results", "the output folder of the demo", Path("results"), RESULTS_GIB, "go to a folder"
     )
 
 
@@ -249,7 +249,7 @@ def processor() -> Check:
     check = Check("Intel PML", "the processor logs written pages", OK, "yes")
     if "pml" in flags:
         return check
-    result = "not to be seen: no Intel VT-x here, or hidden by a hypervisor"
+    result = "not visible: no Intel VT-x here, or hidden by a hypervisor"
     return check.warning(result, "use an Intel server CPU of Broadwell or later, on bare metal")
 
 
@@ -280,7 +280,7 @@ def series() -> Check:
     from pmlkit.sources.lab import xen as lab_xen
     from pmlkit.sources.lab.parts import XEN_VERSION
 
-    check = Check("patch series", "makes Xen hand out its PML log")
+    check = Check("patch series", "gives access to Xen's PML log")
     try:
         return check.ok(f"{len(lab_xen.hooks())} patches for {XEN_VERSION}")
     except PmlkitError as error:
@@ -310,12 +310,12 @@ def xen_tools() -> Check:
     from pmlkit.xen.binding import MissingLibrary, XenError, running_version
     from pmlkit.xen.xenctrl import Control
 
-    check = Check("Xen's tools", "stock log-dirty, and what becomes of a domain")
+    check = Check("Xen's tools", "stock log-dirty, and the end of a domain")
     try:
         with Control():
             return check.ok(f"libxenctrl of Xen {running_version()}, tested")
     except (MissingLibrary, XenError) as error:
-        mend = "in dom0: apt-get install xen-utils (of the Xen that runs)"
+        mend = "in dom0: apt-get install xen-utils (of the running Xen)"
         return check.missing(error.problem, mend, root=True)
 
 
@@ -338,7 +338,7 @@ def kvm() -> Check:
 
 def kvm_pml() -> Check:
     """Check that KVM uses PML; without, it logs by write faults."""
-    check = Check("KVM's PML", "logs 512 pages an exit, not one")
+    check = Check("KVM's PML", "logs 512 pages per exit, not one")
     values = HOST.parameters().get("kvm_intel", {})
     found = ", ".join(
         f"{name}={values[name]}" for name in ("pml", "ept", "eptad") if name in values
@@ -346,7 +346,7 @@ def kvm_pml() -> Check:
     if HOST.pml():
         return check.ok(found)
     if not values:
-        return check.warning("no kvm_intel", "an Intel server CPU; AMD logs by write faults")
+        return check.warning("no kvm_intel", "an Intel server CPU; AMD logs with write faults")
     mend = (
         "modprobe -r kvm_intel && modprobe kvm_intel pml=1 ept=1 eptad=1; is the CPU's PML hidden?"
     )
@@ -360,12 +360,12 @@ def kvm_tracing() -> Check:
     if lockdown not in ("", "none"):
         return check.missing(f"the kernel is in lockdown ({lockdown})", "boot without Secure Boot")
     if not os.access(HOST.tracing, os.R_OK | os.X_OK) and HOST.tracing.exists():
-        return check.missing("tracefs may not be read", "run it as root", root=True)
+        return check.missing("tracefs is not readable", "run it as root", root=True)
     if not (HOST.tracing / "instances").exists():
         mend = "mount -t tracefs nodev /sys/kernel/tracing"
         return check.missing("tracefs is not mounted", mend, root=True)
     if not (HOST.tracing / "kprobe_events").exists():
-        mend = "a kernel with CONFIG_KPROBE_EVENTS, or `pmlkit collect --mode soft-dirty`"
+        mend = "use a kernel with CONFIG_KPROBE_EVENTS, or `pmlkit collect --mode soft-dirty`"
         return check.missing("this kernel has none", mend)
     if HOST.has_symbol("mark_page_dirty_in_slot") is False:
         return check.missing("no mark_page_dirty_in_slot", "modprobe kvm_intel (or kvm_amd)", True)
@@ -374,7 +374,7 @@ def kvm_tracing() -> Check:
 
 def kvm_rights() -> Check:
     """Check for the capabilities that a collection needs."""
-    check = Check("rights", "see the VMM, and trace", OK, "all that are needed")
+    check = Check("rights", "see the VMM, and trace", OK, "all required ones")
     if missing := HOST.missing_capabilities():
         return check.missing(f"without {', '.join(missing)}", "run it as root", root=True)
     return check
@@ -382,7 +382,7 @@ def kvm_rights() -> Check:
 
 def kvm_vms() -> Check:
     """Report the VMs that run."""
-    check = Check("VMs", "are there to be logged")
+    check = Check("VMs", "the VMs to be logged")
     vms = [f"{vm.name} ({vm.pid})" for vm in find.running(HOST)] if HOST.proc.exists() else []
     if not vms:
         return check.warning("none is seen", "start one, or run it as root")
@@ -391,10 +391,12 @@ def kvm_vms() -> Check:
 
 def kvm_bpf() -> Check:
     """Check that the log can be captured by BPF, which costs the guest less than ftrace does."""
-    check = Check("BPF", "captures the log for less", OK)
-    otherwise = "`pmlkit collect` takes ftrace meanwhile"
+    check = Check("BPF", "captures the log at a lower cost", OK)
+    otherwise = "`pmlkit collect` uses ftrace until then"
     if why := bpf.why_not(HOST):
-        mend = f"a kernel with CONFIG_DEBUG_INFO_BTF_MODULES or CONFIG_KPROBE_EVENTS; {otherwise}"
+        mend = (
+            f"use a kernel with CONFIG_DEBUG_INFO_BTF_MODULES or CONFIG_KPROBE_EVENTS; {otherwise}"
+        )
         return check.warning(why, mend)
     try:
         how = bpf.probe(HOST)
@@ -459,7 +461,7 @@ def _examine(name: str) -> Capability:
 
 _BASE = (python, packages)
 _FETCHING = (
-    partial(program, "apt-get", "apt", "fetches Debian's kernels, programs and sources"),
+    partial(program, "apt-get", "apt", "downloads Debian's kernels, programs and sources"),
     partial(program, "dpkg-deb", "dpkg", "unpacks them"),
 )
 CAPABILITIES: dict[str, tuple[str, tuple[Callable[[], Check], ...]]] = {

@@ -202,7 +202,7 @@ class NotATrace(PmlkitError):
         self,
         path: PathLike,
         why: str,
-        hint: str = "give the folder NAME.trace that pmlkit has written",
+        hint: str = "give the folder NAME.trace that pmlkit wrote",
     ) -> None:
         self.path = os.fspath(path)
         self.why = why
@@ -217,7 +217,7 @@ class TraceVersionError(PmlkitError):
         self.found = found
         self.supported = supported
         super().__init__(
-            f"{self.path} has format version {found}, and this pmlkit reads version {supported}",
+            f"{self.path} has format version {found}, but this pmlkit reads version {supported}",
             "use the pmlkit that wrote it, or restore it from a copy if it is damaged",
         )
 
@@ -239,7 +239,7 @@ class FileRefused(PmlkitError):
     """A file is a FIFO or device, or too large to read. Attributes: `path`, `why`."""
 
     def __init__(
-        self, path: PathLike, why: str, hint: str = "give a regular file, and see who made it"
+        self, path: PathLike, why: str, hint: str = "give a regular file, and check its origin"
     ) -> None:
         self.path = os.fspath(path)
         self.why = why
@@ -254,7 +254,7 @@ class SpoolDamaged(PmlkitError):
         path: PathLike,
         offset: int,
         why: str,
-        hint: str = "`pmlkit ingest` keeps what comes before it",
+        hint: str = "`pmlkit ingest` keeps the part before it",
     ) -> None:
         self.path = os.fspath(path)
         self.offset = offset
@@ -270,7 +270,7 @@ class NotUnderstood(PmlkitError):
 
     def __init__(self, why: str) -> None:
         self.why = one_line(why)[:_LONGEST_WHY]
-        super().__init__(self.why, "an update of pmlkit may know it")
+        super().__init__(self.why, "an update of pmlkit may support it")
 
 
 class OutputExists(PmlkitError):
@@ -340,7 +340,7 @@ class ResolutionError(PmlkitError):
         self.asked = asked
         self.resolution = resolution
         super().__init__(
-            f"a window of {_ns(asked)} cannot be had from a trace that resolves {_ns(resolution)}",
+            f"a window of {_ns(asked)} is not possible: this trace resolves {_ns(resolution)}",
             f"ask for a multiple of {_ns(resolution)}, or record with a shorter `pmlkit record "
             "--window`",
         )
@@ -406,7 +406,7 @@ _ADVICE = {
     errno.ENOSPC: ("no space left", "free some space there or choose another place"),
     errno.EDQUOT: ("the quota is used up", "free some space there or choose another place"),
     errno.EFBIG: (
-        "the file is as large as a file may be here",
+        "the file has reached the maximum size here",
         "raise the limit (`ulimit -f`) or choose another place",
     ),
     errno.EACCES: ("not allowed", "choose a folder that you may write to"),
@@ -429,7 +429,7 @@ def read_error(path: PathLike, file: str, error: OSError) -> PmlkitError:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return TraceDamaged(path, file, "is missing")
     why = error.strerror or str(error)
-    hint = "check its permissions, and the disk that it is on"
+    hint = "check its permissions and its disk"
     return PmlkitError(f"cannot read {file} of the trace {os.fspath(path)} ({why})", hint)
 
 

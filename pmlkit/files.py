@@ -76,7 +76,9 @@ def open_regular(path: PathLike, limit_bytes: int | None = None) -> BinaryIO:
 
 def _refuse_unfit(path: PathLike, status: os.stat_result, limit_bytes: int | None) -> None:
     if not stat.S_ISREG(status.st_mode):
-        why = next((why for test, why in _KINDS if test(status.st_mode)), "it is no regular file")
+        why = next(
+            (why for test, why in _KINDS if test(status.st_mode)), "it is not a regular file"
+        )
         raise FileRefused(path, why)
     if limit_bytes is not None and status.st_size > limit_bytes:
         raise _too_large(path, f"{status.st_size:,}", limit_bytes)
@@ -115,7 +117,7 @@ def refuse_inside_trace(path: PathLike, is_folder: bool = False) -> None:
             for folder in folders:
                 if _is_trace(folder):
                     raise OutputError(
-                        path, f"{folder} is a trace", "choose a place outside of every trace"
+                        path, f"{folder} is a trace", "choose a place outside of all traces"
                     )
 
 
@@ -140,7 +142,7 @@ def whole(output: PathLike, overwrite: bool = False) -> Iterator[Path]:
     Yields
     ------
     Path
-        An empty file beside `output`, locked against other processes.
+        An empty file next to `output`, locked against other processes.
 
     Raises
     ------

@@ -125,11 +125,11 @@ def loads(data: bytes) -> Json:
         if b"\\u" in data:
             json.dumps(value, ensure_ascii=False).encode()  # refuses lone surrogates
     except RecursionError as error:
-        raise NotUnderstood("its JSON is nested too deep") from error
+        raise NotUnderstood("its JSON is nested too deeply") from error
     except ValueError as error:
         raise NotUnderstood(f"what should be JSON is none ({error})") from error
     if not isinstance(value, dict):
-        raise NotUnderstood("its JSON is no object")
+        raise NotUnderstood("its JSON is not an object")
     return value
 
 
@@ -182,7 +182,7 @@ class Fields:
 
     def _refuse(self, name: str, wanted: str) -> NotUnderstood:
         value = reprlib.repr(self.values.get(name))
-        return NotUnderstood(f"{self._where}{name} is {value}, and has to be {wanted}")
+        return NotUnderstood(f"{self._where}{name} is {value}, and must be {wanted}")
 
     def whole(
         self, name: str, low: int = 0, high: int = MOST, default: _Default | _Required = _REQUIRED

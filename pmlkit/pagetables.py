@@ -95,7 +95,7 @@ def logged(trace: Trace, start_ns: int | None = None, end_ns: int | None = None)
     if len(log) and not is_page_table(log["kind"].to_numpy()).any() and not is_marked(trace):
         what = "marks of page tables"
         if (trace.meta.source, trace.meta.kind) == ("recorder", "access"):
-            raise NeedsError(trace, what, "it has all reads itself: pmlkit wss counts them")
+            raise NeedsError(trace, what, "it contains all reads itself: pmlkit wss counts them")
         raise NeedsError(trace, what, "log it with `pmlkit collect --page-tables mark`")
     number = log.groupby("round").cumcount()
     size = log.groupby("round")["gfn"].transform("size")
@@ -226,7 +226,7 @@ def pack(rounds: ArrayLike, gfns: ArrayLike) -> Gfns:
     """
     rounds, gfns = np.asarray(rounds).astype(np.uint64), np.asarray(gfns, np.uint64)
     if int(rounds.max(initial=0)) >> 24 or int(gfns.max(initial=0)) >> 40:
-        what = "page tables cannot be followed in more than 2^24 rounds, or to 4 PiB and above"
+        what = "page tables are not supported in more than 2^24 rounds, or from 4 PiB on"
         raise PmlkitError(what, "use a shorter trace, of a machine's memory")
     return (rounds << np.uint64(40)) | gfns
 

@@ -112,7 +112,7 @@ def read(folder: Path) -> Manifest:
         elif match := re.fullmatch(r"([0-9a-f]{64})  (.+)", line):
             sha256[match[2]] = match[1]
         elif line and not line.startswith("#"):
-            raise PmlkitError(f"line {number} of {path} is no checksum", "run `make manifest`")
+            raise PmlkitError(f"line {number} of {path} is not a checksum", "run `make manifest`")
     return Manifest(sha256, commands)
 
 
@@ -212,8 +212,8 @@ def bundled(name: str | None = None) -> Path | list[str]:
         return sorted(paths)
     stem = str(name).removesuffix(".trace")
     if stem not in paths:
-        names = ", ".join(paths) or "none; set PMLKIT_DATA to a folder that has some"
-        raise TraceNotFound(folder() / f"{stem}.trace", f"the recordings there are: {names}")
+        names = ", ".join(paths) or "none; set PMLKIT_DATA to a folder with recordings"
+        raise TraceNotFound(folder() / f"{stem}.trace", f"the recordings there are {names}")
     return paths[stem]
 
 

@@ -252,7 +252,7 @@ def stream(
     """
     if SAMPLED in trace.meta.options:
         hint = "`pmlkit reads NAME.trace --method sample` makes an estimate of it"
-        raise NeedsError(trace, "accesses of all frames, but a sample's", hint)
+        raise NeedsError(trace, "accesses of all frames, instead of a sample's", hint)
     mask = _mask(trace, kinds, page_tables)
     span = times_ns(trace, start, end, phase)
     first, stop = trace.rounds_between(*span)
@@ -271,7 +271,7 @@ def stream(
 
 def _mask(trace: Trace, kinds: str | int | None, page_tables: str) -> int | None:
     if page_tables not in PAGE_TABLES:
-        raise UsageError(f"page_tables is {page_tables!r}: say drop, keep or expand")
+        raise UsageError(f"page_tables is {page_tables!r}: use drop, keep or expand")
     if page_tables == "expand" and trace.meta.kind != "pml":
         what = "page tables to expand"
         raise NeedsError(trace, what, "take the log of the run: trace.pml, NAME.trace/pml.trace")
@@ -279,7 +279,7 @@ def _mask(trace: Trace, kinds: str | int | None, page_tables: str) -> int | None
     if mask is None:
         return None
     if page_tables != "expand" and trace.meta.kind == "pml" and not mask & _LOGGED:
-        raise NeedsError(trace, "reads and executions", "a PML log has writes only: ask for w")
+        raise NeedsError(trace, "reads and executions", "a PML log contains writes only: use w")
     return mask | Kind.PAGE_TABLE if page_tables == "keep" and mask & Kind.WRITE else mask
 
 

@@ -98,7 +98,7 @@ def _checked(labels: Sequence[str], count: int) -> Sequence[str]:
         if not isinstance(label, str) or not label.strip():
             raise UsageError(f"a label is {label!r}: give a text")
         if list(labels).count(label) > 1:
-            raise UsageError(f"the label {label!r} is there twice: give distinct labels")
+            raise UsageError(f"the label {label!r} occurs twice: give distinct labels")
     return labels
 
 

@@ -48,7 +48,7 @@ FRAMES_FILE = "frames.spool"  # in a trace's spool folder
 
 
 def folder_of(out: Path) -> Path:
-    """Return the spool folder of the trace `out`, which is beside it."""
+    """Return the spool folder of the trace `out`, which is next to it."""
     return out.with_name(f"{out.name}.spool")
 
 
@@ -125,7 +125,7 @@ class SpoolWriter:
             Consecutive parts, which are not copied.
         """
         if not 0 <= kind < END_KIND:
-            raise UsageError(f"a frame's kind is {kind}: it has to be 0 to {END_KIND - 1}")
+            raise UsageError(f"a frame's kind is {kind}: it must be 0 to {END_KIND - 1}")
         self._append(kind, payload)
 
     def _append(self, kind: int, parts: Iterable[bytes | memoryview]) -> None:
@@ -134,7 +134,7 @@ class SpoolWriter:
         views = [memoryview(part).cast("B") for part in parts if len(part)]
         length = sum(map(len, views))
         if max(length, self.frames) > _LONGEST:
-            raise UsageError(f"a spool cannot hold a frame {self.frames} of {length} bytes")
+            raise UsageError(f"a spool cannot contain a frame {self.frames} of {length} bytes")
         head = FRAME.pack(MARKER, kind, 0, self.frames, length)
         self._write([head + checksum(head, *views), *views])
         self.frames += 1

@@ -53,7 +53,7 @@ T = TypeVar("T")
 LONGEST_FRAME = 1 << 26  # bytes; frames of our collectors are far shorter
 _LONGEST_HEADER = 1 << 20
 _THREAD_BYTES = 1 << 16  # longer payloads are hashed in a thread
-_COLLECT_AGAIN = "without its header nothing in it can be understood; collect again"
+_COLLECT_AGAIN = "without its header the content is unreadable; collect again"
 
 
 class _Frame(NamedTuple):
@@ -148,7 +148,7 @@ class Spool:
                 decoded = decode(kind, payload)
             except NotUnderstood as error:
                 at = self.payload_at - FRAME.size - SUM_BYTES
-                self.fault = f"frame {self.frames_read - 1}, from byte {at} on, is not understood: "
+                self.fault = f"frame {self.frames_read - 1}, from byte {at} on, is unknown: "
                 self.fault = self.missing = self.fault + error.why
                 self._unfinished = False
                 return
@@ -229,7 +229,7 @@ class Spool:
         return f"frame {sequence}, which is cut off: {left} bytes of it, from byte {at} on"
 
     def _rest(self, at: int, why: str) -> str:
-        return f"{self._size - at} bytes, from byte {at} on: what is there {why}"
+        return f"{self._size - at} bytes, from byte {at} on: this part {why}"
 
 
 def _has_valid_checksum(head: bytes, payload: bytes, length: int) -> bool:
@@ -272,7 +272,7 @@ def read_spool(path: PathLike) -> Spool:
 def _read_header(path: PathLike, file: BinaryIO) -> tuple[Json, int]:
     head = file.read(HEADER.size + SUM_BYTES)
     if head[: len(MAGIC)] != MAGIC:
-        raise NotATrace(path, "no spool either: it does not begin like one", "give a spool")
+        raise NotATrace(path, "not a spool either: it does not begin like one", "give a spool")
     if len(head) < HEADER.size + SUM_BYTES:
         raise SpoolDamaged(path, len(head), "its header is cut off", _COLLECT_AGAIN)
     _, version, length = HEADER.unpack_from(head)

@@ -31,7 +31,7 @@ __all__ = ["Ending", "Pipe", "first_line", "report"]
 _LONGEST_JOB = 1 << 20
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ENDED = -1
-_GONE = "whoever started the collection has gone"
+_GONE = "the program that started the collection has ended"
 
 
 def report(text: str) -> None:
@@ -59,7 +59,7 @@ def first_line(descriptor: int) -> Json:
     except ValueError as error:
         raise UsageError("the first line of standard input is no job (JSON)") from error
     if not isinstance(job, dict):
-        raise UsageError("the job is no JSON object")
+        raise UsageError("the job is not a JSON object")
     return job
 
 
@@ -128,10 +128,10 @@ class Ending:
                 self._orders = _ENDED
                 self.end("lost", _GONE)
             elif b"stop" in orders:
-                self.end("asked", "stopped by whoever started it")
+                self.end("asked", "stopped by the program that started it")
         elif self._silence_s and now - self._heard > self._silence_s:
             self._orders = _ENDED
-            self.end("lost", f"{_GONE}: not heard of for {self._silence_s:g} s")
+            self.end("lost", f"{_GONE}: silent for {self._silence_s:g} s")
 
 
 class Pipe(io.RawIOBase):
@@ -159,4 +159,4 @@ class Pipe(io.RawIOBase):
             except BlockingIOError:
                 select.select([], [self._out], [], 0.2)
                 if self._ending.deserted:
-                    raise BrokenPipeError(errno.EPIPE, "nobody reads it any more") from None
+                    raise BrokenPipeError(errno.EPIPE, "its reader has ended") from None

@@ -233,7 +233,7 @@ class Timeline:
         size = self._rounds(window) if window.ns is None else self._ns(window)
         if longest and self.n_rounds and size > self.axis_of(window).length:
             lasts = format_ns(self.length_ns, 15) if window.ns else f"{self.n_rounds} rounds"
-            what = f"a window of {window} is longer than what there is of {self.name}: {lasts}"
+            what = f"a window of {window} is longer than the part of {self.name}: {lasts}"
             raise ResolutionError.of(
                 str(window), lasts, what, f"give a shorter {argument('window')}"
             )
@@ -252,14 +252,14 @@ class Timeline:
             asked, shortest = format_ns(ns, 15), format_ns(resolution, 15)
             if self.regular:
                 raise ResolutionError(asked, shortest)
-            what = f"a window of {asked} cannot be had: the rounds of {self.name} last {shortest}"
-            raise ResolutionError.of(asked, shortest, what, f"ask for {shortest} or more")
+            what = f"a window of {asked} is not possible: the rounds of {self.name} last {shortest}"
+            raise ResolutionError.of(asked, shortest, what, f"give {shortest} or more")
         return ns
 
     def _without_times(self, window: Window) -> PmlkitError:
         period = "no stated length" if self.insn is None else f"{self.insn} instructions"
         what = (
-            f"a window of {window} cannot be had: the trace has rounds of {period}, not of a time"
+            f"a window of {window} is not possible: the trace has rounds of {period}, not of a time"
         )
         hint = "give the window in rounds, such as 5r"
         return ResolutionError.of(str(window), f"rounds of {period}", what, hint)

@@ -191,7 +191,7 @@ def parse_share(text: str | float) -> float:
     except ValueError:
         raise UsageError(f"{text!r} is not a share: write one as 0.5%") from None
     if not 0 < value < float("inf"):
-        raise UsageError(f"a share of {text} is none: give more than 0%")
+        raise UsageError(f"a share of {text} is not possible: give more than 0%")
     return value
 
 

@@ -226,7 +226,7 @@ class Run(Case):
 
 
 class Spooled(Case):
-    """What fills a spool: after SIGKILL, `pmlkit ingest` makes a trace of it."""
+    """What fills a spool: after SIGKILL, `pmlkit ingest` converts it to a trace."""
 
     def begun(self):
         return any(self.folder.glob("out.trace.spool/frames.spool"))

@@ -69,7 +69,7 @@ def test_a_damaged_line_is_refused_by_its_number(data):
     text = (data / "MANIFEST").read_text()
     (data / "MANIFEST").write_text(text + "deadbeef  h.trace/trace.json\n")
     with pytest.raises(
-        PmlkitError, match=f"line {len(text.splitlines()) + 1} of .* is no checksum"
+        PmlkitError, match=f"line {len(text.splitlines()) + 1} of .* is not a checksum"
     ):
         recordings.problems(data)
 

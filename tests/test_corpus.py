@@ -185,5 +185,5 @@ def test_preparations_and_the_release_are_of_a_workload(tmp_path):
     assert (mine.prepare, mine.release) == ("y z", "trixie")
     assert "export PMLKIT_PREPARE='y z'\n" in image._shell_variables(mine)
     (folder / "workload.yaml").write_text("command: x\nrelease: ../x\n")
-    with pytest.raises(PmlkitError, match="no release of Debian"):
+    with pytest.raises(PmlkitError, match="not a release of Debian"):
         workload.load(folder)

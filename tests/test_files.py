@@ -211,7 +211,7 @@ except OutputError as error:
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "a"], capture_output=True, text=True, check=True
     )
-    assert done.stdout == "the file is as large as a file may be here\n"
+    assert done.stdout == "the file has reached the maximum size here\n"
     assert not os.listdir(tmp_path)
 
 
@@ -247,7 +247,7 @@ def test_no_command_writes_into_a_trace(make_trace, tmp_path, monkeypatch, capsy
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
     assert cli.main(command) == 1
     message = capsys.readouterr().err.splitlines()[-1]
-    assert "is a trace): choose a place outside of every trace" in message
+    assert "is a trace): choose a place outside of all traces" in message
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
 
 

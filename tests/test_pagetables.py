@@ -166,7 +166,7 @@ def test_what_is_missing_is_said(tmp_path):
 @pytest.mark.parametrize("rounds, gfns", [([1 << 24], [1]), ([1], [1 << 40]), ([-1], [1])])
 def test_what_does_not_fit_into_a_pair_is_refused(rounds, gfns):
     """It would be another pair without a word."""
-    with pytest.raises(PmlkitError, match="more than 2\\^24 rounds, or to 4 PiB and above"):
+    with pytest.raises(PmlkitError, match="more than 2\\^24 rounds, or from 4 PiB on"):
         pagetables.pack(np.array(rounds), np.array(gfns, np.uint64))
     assert pagetables.unpack(pagetables.pack([(1 << 24) - 1], [(1 << 40) - 1])) == (
         (1 << 24) - 1,

@@ -75,7 +75,9 @@ class Cluster:
 
     def __init__(self, address: str) -> None:
         if ":" not in address:  # Dask takes minutes to give up, and leaves a traceback
-            raise UsageError(f"{address!r} is no address of a scheduler: write tcp://HOST:8786")
+            raise UsageError(
+                f"{address!r} is not the address of a scheduler: write tcp://HOST:8786"
+            )
         self.session = uuid.uuid4().hex
         try:
             self.client = Client(address, timeout=CONNECT_S, set_as_default=False)  # type: ignore[no-untyped-call]
@@ -100,7 +102,7 @@ class Cluster:
                 job = waiting.pop(future)
                 answer = self._answer(future, job)
                 if isinstance(answer, Missing) and (job.id, answer.worker) in sent:
-                    message = f"the worker {answer.worker} cannot keep the traces that it was sent"
+                    message = f"the worker {answer.worker} cannot store the traces that it received"
                     yield job, _keep(job, failed_record(job, message), b"", folder / job.id)
                 elif isinstance(answer, Missing):
                     sent.add((job.id, answer.worker))
@@ -137,7 +139,9 @@ class Cluster:
             return future.result()
         except Exception as error:  # whatever a worker or Dask itself raises
             if self.client.status != "running":
-                raise PmlkitError(f"the cluster is gone ({error})", "start it again") from error
+                raise PmlkitError(
+                    f"the connection to the cluster was lost ({error})", "start it again"
+                ) from error
             return failed_record(job, f"{type(error).__name__}: {error}"), b""
 
     def _stop(self, futures: Iterable[Future[Answer]]) -> None:

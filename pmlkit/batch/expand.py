@@ -137,7 +137,7 @@ def read_job(path: PathLike) -> Job:
         TypeError,
         RecursionError,
     ) as error:
-        hint = "write it anew with `pmlkit run ... --snakefile`"
+        hint = "write it again with `pmlkit run ... --snakefile`"
         raise PmlkitError(f"{path} is no job of pmlkit ({error})", hint) from error
 
 
@@ -199,8 +199,8 @@ def _jobs(
         notebook, groups = _notebook(experiment, entry), _groups(experiment, entry)
         total = len(groups) * len(entry.points)
         if total > LIMIT_RUNS:
-            why = f"it has {total:,} runs, and at most {LIMIT_RUNS:,} are made"
-            hint = "name fewer traces, or take values out of the grid"
+            why = f"it has {total:,} runs, and the limit is {LIMIT_RUNS:,}"
+            hint = "name fewer traces, or remove values from the grid"
             raise experiment.error(entry.where, why, hint)
         for traces in groups:
             for parameters in entry.points:
@@ -297,7 +297,7 @@ def _parameter_names(
             reason = getattr(error, "msg", None) or str(error) or type(error).__name__
             place = f"cell {number} of {path}, tagged `parameters`"
             why = f"{place}, is no Python ({f'line {line}: ' if line else ''}{reason})"
-            raise experiment.error(where, why, "mend the notebook") from error
+            raise experiment.error(where, why, "fix the notebook") from error
         assigned = [n for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
         names |= {node.id for node in assigned}
     return names
@@ -329,7 +329,7 @@ def _refs(experiment: Experiment, name: str, made_by: str, where: Place) -> list
         raise TraceNotFound(name)
     if not paths:
         there = ", ".join(recordings.bundled()) or "none"
-        why = f"there is no trace {name!r} (the bundled ones are: {there})"
+        why = f"there is no trace {name!r} (the bundled ones are {there})"
         raise experiment.error(where, why, hint)
     try:
         return [TraceRef(path.stem, str(path), digest_of_trace(path)) for path in paths]

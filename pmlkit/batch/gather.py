@@ -116,8 +116,8 @@ def pieces(experiment: Experiment) -> list[Piece]:
 def _only_job(experiment: Experiment, entry: Entry) -> expand.Job:
     jobs = expand.jobs_of(experiment, entry)
     if len(jobs) != 1:
-        why = f"this makes {len(jobs)} runs, and one can be gathered from"
-        raise experiment.error((*entry.where, "gather"), why, "name one trace and no grid")
+        why = f"this entry has {len(jobs)} runs, but a piece comes from one run"
+        raise experiment.error((*entry.where, "gather"), why, "name one trace, and remove the grid")
     return jobs[0]
 
 
@@ -212,7 +212,7 @@ def _document(experiment: Experiment) -> dict[str, bytes]:
     try:
         return {path.name: path.read_bytes()}
     except OSError as error:
-        raise experiment.error(("document",), f"{path}: {error.strerror}", "mend it") from error
+        raise experiment.error(("document",), f"{path}: {error.strerror}", "fix it") from error
 
 
 def _readme(experiment: Experiment, folder: Path, wanted: list[Piece]) -> str:

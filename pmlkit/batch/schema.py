@@ -196,8 +196,8 @@ def _check_points(path: PathLike, document: Json, lines: Lines) -> None:
             points = sum(math.prod(map(len, axes.values())) for axes in grids)
             if points > LIMIT_RUNS:
                 line = _line(lines, (part, n, "grid"))
-                why = f"{part}[{n}].grid has {points:,} points, and at most {LIMIT_RUNS:,} are run"
-                raise ExperimentError(path, line, why, "take values out, or make two experiments")
+                why = f"{part}[{n}].grid has {points:,} points, and the limit is {LIMIT_RUNS:,}"
+                raise ExperimentError(path, line, why, "remove values, or make two experiments")
 
 
 def _points(entry: Json) -> list[Json]:
@@ -219,7 +219,7 @@ def _read(path: Path) -> str:
     except FileRefused as error:
         raise ExperimentError(path, None, error.why, "give a YAML file") from error
     except UnicodeDecodeError as error:
-        raise ExperimentError(path, None, "it is no text in UTF-8", "write it as text") from error
+        raise ExperimentError(path, None, "it is not UTF-8 text", "write it as text") from error
     except OSError as error:
         hint = _offer(path)
         raise ExperimentError(path, None, error.strerror or str(error), hint) from error
@@ -232,7 +232,7 @@ def _offer(path: Path) -> str:
     names = [name for name, found in known.items() if _is_one(found)]
     if near := closest(path.stem, [Path(name).stem for name in names]):
         return f"do you mean {near}.yaml?"
-    return f"the experiments there are: {', '.join(names)}" if names else "check the path"
+    return f"the experiments there are {', '.join(names)}" if names else "check the path"
 
 
 def _is_one(path: Path) -> bool:
@@ -279,7 +279,7 @@ def _walk(path: PathLike, node: yaml.Node | None, where: Place) -> Iterator[tupl
         for key, child in node.value:
             line, place = key.start_mark.line + 1, (*where, key.value)
             if not isinstance(key, yaml.ScalarNode):
-                raise ExperimentError(path, line, "a key has to be a plain word", "quote it")
+                raise ExperimentError(path, line, "a key must be a plain word", "quote it")
             if key.value in seen:
                 raise ExperimentError(path, line, f"{key.value!r} is there twice", "keep one")
             seen.add(key.value)
@@ -311,7 +311,7 @@ def _validated(path: PathLike, document: object, lines: Lines) -> tuple[Json, Li
             key=lambda e: (_at(e, lines), e.validator == "required"),
         )
     except RecursionError:  # an alias within its own anchor
-        raise ExperimentError(path, 1, "it contains itself", "take the alias out") from None
+        raise ExperimentError(path, 1, "it contains itself", "remove the alias") from None
     if errors:
         first = _deepest(errors[0])
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
@@ -370,7 +370,7 @@ def _describe(error: ValidationError) -> str:
     if error.validator in ("minItems", "minLength"):
         return f"{place} is empty"
     if error.validator == "maxLength":
-        return f"{place} has {len(value):,} characters, and at most {limit:,} are taken"
+        return f"{place} has {len(value):,} characters, and the limit is {limit:,}"
     return f"{place}: {error.message[:_SHOWN]}"
 
 

@@ -166,7 +166,9 @@ def score(
     output: str,
     as_json: bool,
 ) -> None:
-    """Run a technique at all its settings, or a forecaster, on the recordings in DIR.
+    """Run a technique or a forecaster on the recordings in DIR.
+
+    A technique runs at all its settings.
 
     For each T and budget, the page lists the error at the setting that is best on these programs.
     With --settings, it uses the setting that another score chose, as required for the held-out

@@ -130,7 +130,7 @@ def _machine(command: Command) -> Command:
 @_machine
 @as_json
 def build(as_json: bool, **how: Any) -> None:
-    """Download and build all parts of `pmlkit lab run` that are missing in the cache."""
+    """Download and build what `pmlkit lab run` needs."""
     from pmlkit.cli import console
     from pmlkit.sources import lab as lab_source
 
@@ -249,7 +249,7 @@ def shell(guest: str, **how: Any) -> None:
 @click.argument("guest", shell_complete=names("pmlkit.sources.lab.guests:shipped"))
 @output("FOLDER", "Folder for the guest and its configuration.", default="selftest")
 def guest(guest: str, output: str) -> None:
-    """Write GUEST as files for `xl create`, to test a real host with the patched Xen.
+    """Write GUEST as files for `xl create` on a real host.
 
     There, `pmlkit collect` logs it like any other domain, and `pmlkit lab check` checks the trace.
     """
@@ -266,7 +266,7 @@ def guest(guest: str, output: str) -> None:
 @click.argument("guest", shell_complete=names("pmlkit.sources.lab.guests:shipped"))
 @as_json
 def check(trace: str, guest: str, as_json: bool) -> None:
-    """Check that each round of TRACE contains exactly the pages that GUEST writes."""
+    """Check that each round of TRACE has exactly the pages of GUEST."""
     import dataclasses
 
     from pmlkit.sources.lab import selftest

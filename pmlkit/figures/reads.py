@@ -250,7 +250,7 @@ _COSTS: dict[str, tuple[str, Style, str]] = {
     "scan": ("scan of all memory", {"color": COLORS["blue"], "ls": (0, (4, 1))}, "s"),
     "guided": ("guided, tables found", {"color": COLORS["green"], "ls": "-"}, "o"),
     "pruned": ("pruned", {"color": COLORS["vermilion"], "ls": (0, (5, 1, 1, 1))}, "^"),
-    "sampled": ("sample, drawn anew", {"color": COLORS["purple"], "ls": (0, (1, 1))}, "D"),
+    "sampled": ("sample, redrawn", {"color": COLORS["purple"], "ls": (0, (1, 1))}, "D"),
 }
 
 

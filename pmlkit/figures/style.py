@@ -121,7 +121,7 @@ class Figure(_Figure):
     Attributes
     ----------
     data : dict of str to pandas.DataFrame
-        What was drawn, by the name of the part; `save` writes it beside the picture.
+        What was drawn, by the name of the part; `save` writes it next to the picture.
     caption : str
         What the figure shows and how to read it. A notebook shows it below the figure. `save`
         writes it to a text file, and into the metadata of the others.

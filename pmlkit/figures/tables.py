@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables for papers: LaTeX (booktabs) with the same rows as CSV beside it."""
+"""Tables for papers: LaTeX (booktabs) with the same rows as CSV next to it."""
 
 from __future__ import annotations
 

@@ -143,7 +143,9 @@ def answer(result: Json, rate: float = 0.05) -> Json:
     when = "until" if result["target"] == "peak" else "at"
     asked = f"{100 * rate:g} %"
     past = f"{100 * (short or 0):.1f} % of its {windows:,} past windows had too little"
-    sure = f"{past} (asked: {asked})" if windows else f"its past cannot confirm the {asked} asked"
+    sure = (
+        f"{past} (asked: {asked})" if windows else f"its past cannot confirm the requested {asked}"
+    )
     blind = "" if result["measures"] == "used" else " for what is written (reads come on top)"
     text = (
         f"Give {name} {give:.2f} MiB {when} {result['for_s']:.1f} s{blind}, in windows of "
@@ -191,7 +193,7 @@ def training_of(log: Log, window: str | int) -> tuple[list[Sample], dict[str, st
     if not [s for s in fit if s.window_s == window_s]:
         lengths = ", ".join(f"{s:g} s" for s in sorted({s.window_s for s in fit})) or "none"
         raise PmlkitError(
-            f"nothing is bundled of what other programs use in windows of {window_s:g} s",
+            f"the bundled data does not show what other programs use in windows of {window_s:g} s",
             f"say {argument('window')} ({lengths}), or give a model of `pmlkit forecast "
             f"--save` by {argument('model')}",
         )
@@ -227,7 +229,7 @@ def lines(result: Json) -> list[str]:
     text = [
         f"{name}: {result['seen_mib']:.2f} MiB {what} in the {result['window_s']:g} s before "
         f"{result['from_s']:.1f} s",
-        f"what is {result['measures']} {when} {result['for_s']:.1f} s, by a model of "
+        f"{result['measures']} {when} {result['for_s']:.1f} s, by a model of "
         f"{', '.join(result['trained_on'])}:",
     ]
     for tau, mib in result["quantiles_mib"].items():
@@ -235,7 +237,7 @@ def lines(result: Json) -> list[str]:
     if "exceeds" in result:
         percent = 100 * result["exceeds"]
         text.append(
-            f"more than {result['allocation_mib']} MiB until then: {percent:.1f} % probable"
+            f"probability of more than {result['allocation_mib']} MiB until then: {percent:.1f} %"
         )
     if "recommended" in result:
         text += _recommended(result["recommended"], result["measures"])
@@ -249,7 +251,7 @@ def _recommended(found: Json, measures: str) -> list[str]:
     asked = f"{100 * found['asked']:g} % of the windows may have more {measures}"
     text = [f"recommended: {found['mib']:.2f} MiB, by {found['decider']} ({asked})"]
     if not found["windows"]:
-        return [*text, "  decided on recorded programs: PML alone does not show what is read"]
+        return [*text, "  decided on recorded programs: PML alone does not show reads"]
     text.append(f"  in {found['windows']} windows of its past: {_cost(found)}")
     model = found["model"]
     if model["decider"] != found["decider"]:
@@ -261,5 +263,5 @@ def _cost(found: Json) -> str:
     runs = f" (the longest run {found['longest']})" if found["violations"] else ""
     return (
         f"too little in {100 * found['violations']:.1f} %{runs}, idle {100 * found['idle']:.0f} % "
-        "over the use"
+        "of the use"
     )

@@ -128,7 +128,7 @@ def compose(
     if pattern not in PATTERNS:
         raise UsageError(f"there is no pattern {pattern!r}: choose from {', '.join(PATTERNS)}")
     if log.composed:
-        raise UsageError(f"{log.name} is composed already: compose from a recording")
+        raise UsageError(f"{log.name} is already composed: compose from a recording")
     spans, phase = _spans(log, pattern, hours, hour_ns, seed)
     day_ns = DAY_HOURS * hour_ns
     composed = {
@@ -213,7 +213,7 @@ def write(log: Log, path: PathLike, overwrite: bool = False) -> Trace:
     if not log.composed:
         raise UsageError(f"{log.name} is not composed: copy the recording's folder instead")
     if not Path(path).name.startswith("composed"):
-        raise UsageError(f"the trace {path} is composed: give it a name that starts so")
+        raise UsageError(f"the trace {path} is composed: its name must start with this word")
     ends = (np.arange(log.n_rounds) + 1) * log.round_ns
     entries = np.bincount(log.round, minlength=log.n_rounds)
     times = {
@@ -250,7 +250,7 @@ def _meta(log: Log) -> TraceMeta:
             for r in starts
         ],
         options=log.about,
-        notes=[f"{log.name}: recorded phases in an order that was made up; no guest ran like this"],
+        notes=[f"{log.name}: recorded phases in an artificial order; no guest ran like this"],
     )
 
 
@@ -286,7 +286,7 @@ def long_enough(log: Log, window: str | int, horizon: int) -> Log:
     windows, needed = log.n_rounds // log.window_rounds(window), 2 * (WARM_UP + horizon)
     if windows < needed:
         raise PmlkitError(
-            f"{log.name} has {windows} windows of {window}, a forecast takes {needed} or more",
+            f"{log.name} has {windows} windows of {window}; a forecast needs {needed} or more",
             f"give a shorter {argument('window')} or a longer recording",
         )
     return log

@@ -188,7 +188,7 @@ def read(
     round_ns = step_ns or log.resolution_ns or timeline(log).resolution_ns
     if round_ns is None:
         raise NeedsError(
-            log, "rounds of a length in time", "record with `pmlkit record --window 10ms`"
+            log, "rounds with a length in time", "record with `pmlkit record --window 10ms`"
         )
     start_ns, end_ns = times_ns(trace, start, end)
     first, stop = log.rounds_between(start_ns, end_ns)
@@ -268,7 +268,7 @@ def _steps(rounds: pd.DataFrame, round_ns: int) -> tuple[Ints, int]:
     if ends[-1] // round_ns > MAX_STEPS:
         length, step = format_ns(int(ends[-1])), format_ns(round_ns)
         raise UsageError(
-            f"{length} in steps of {step} are too many to forecast: give a shorter part"
+            f"{length} in steps of {step} are too many for a forecast: select a shorter part"
         )
     return np.maximum(-(-ends // round_ns) - 1, 0), int(ends[-1] // round_ns)
 

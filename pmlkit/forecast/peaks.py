@@ -94,7 +94,7 @@ class PeakForecaster:
         with threadpool_limits(1):
             X, y = stack(rows)
             if y.min() == y.max():
-                raise UsageError("the logs have no peak, or nothing else: give longer ones")
+                raise UsageError("the logs have no peak, or nothing else: use longer ones")
             self.model_ = self._classifier().fit(X, y)
             unseen = self._unseen(rows, [sample.program for sample in samples], folds)
             scores, labels = unseen or (_score(self.model_, X), y)

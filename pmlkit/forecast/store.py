@@ -172,13 +172,13 @@ def _check_unpacked(path: PathLike, data: bytes) -> None:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         total = sum(member.file_size for member in archive.infolist())
     if total > MAX_UNPACKED_BYTES:
-        most = f"at most {MAX_UNPACKED_BYTES >> 20} are read"
+        most = f"the limit is {MAX_UNPACKED_BYTES >> 20}"
         raise ModelRefused(path, f"it would unpack to {total >> 20:,} MiB, and {most}")
 
 
 def _restore(path: PathLike, document: object) -> Saved:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ModelRefused(path, "it is no forecaster of pmlkit")
+        raise ModelRefused(path, "it is not a forecaster of pmlkit")
     if document["version"] != VERSION:
         raise ModelRefused(path, f"its version is {document['version']}, not {VERSION}")
     fields, pooled = document["forecaster"], document["pooled"]

@@ -121,7 +121,9 @@ def _numbers(name: str, numbers: str | Sequence[int]) -> tuple[int, ...]:
     try:
         return tuple(int(text) for text in numbers.split(","))
     except ValueError:
-        raise UsageError(f"{name} is {numbers!r}: give whole numbers, commas between") from None
+        raise UsageError(
+            f"{name} is {numbers!r}: give whole numbers, separated by commas"
+        ) from None
 
 
 # ------------------------------------------------------------------------------

@@ -232,7 +232,7 @@ def caption(points: pd.DataFrame) -> str:
     windows = ", ".join(format_ns(int(ns)) for ns in points["window_ns"].unique())
     many = f"{len(names)} recording{'s' * (len(names) != 1)}"
     return (
-        f"{many}, T = {windows} of machines of {' or '.join(fast)} M instructions "
-        f"a second; nothing scaled; 95 % by {RESAMPLES:,} bootstrap samples of the recordings, the "
-        "setting chosen anew in each"
+        f"{many}, T = {windows} of machines of {' or '.join(fast)} M instructions a second; no "
+        f"interval is scaled; 95 % intervals by {RESAMPLES:,} bootstrap samples of the recordings, "
+        "with the setting chosen again in each"
     )

@@ -52,9 +52,9 @@ def parse_columns(text: str | Mapping[str, str]) -> dict[str, str]:
     columns: dict[str, str] = {}
     for role, name in pairs:
         if role not in ROLES:
-            raise UsageError(f"a column cannot hold {role!r}: name {', '.join(ROLES)}")
+            raise UsageError(f"a column cannot contain {role!r}: use {', '.join(ROLES)}")
         if role in columns:
-            raise UsageError(f"two columns hold the {role}: name one")
+            raise UsageError(f"two columns contain the {role}: name one")
         columns[role] = str(name)
     if "obj" not in columns:
         raise UsageError(
@@ -168,7 +168,9 @@ class Converter:
 
     def _whole(self, role: str, first: int, column: Values) -> Ints:
         if not pa.types.is_integer(column.type):
-            raise ForeignFileError(self._path, "", f"has a {role} of {column.type}: whole numbers")
+            raise ForeignFileError(
+                self._path, "", f"has a {role} of {column.type}, not of whole numbers"
+            )
         values = column.to_numpy(zero_copy_only=False)
         wrong = (values < 0) | (values > np.iinfo(np.int64).max)
         if role == "vcpu":
@@ -184,7 +186,7 @@ class Converter:
         if pa.types.is_floating(kind):
             values = column.to_numpy(zero_copy_only=False)
             wrong = ~(np.abs(values) * self._unit_ns < 2.0**62)  # true for NaN, too
-            self._refuse(first, wrong | (values < 0), "has a time that is none")
+            self._refuse(first, wrong | (values < 0), "has a value that is not a time")
             return np.rint(values * self._unit_ns).astype(np.int64)
         if pa.types.is_decimal(kind):
             words = np.frombuffer(column.buffers()[1], np.int64).reshape(-1, 2)
@@ -194,7 +196,9 @@ class Converter:
             values, unit_ns = column.to_numpy(zero_copy_only=False), self._unit_ns
             wrong = (values < 0) | (values > ((1 << 63) - 1) // unit_ns)
         else:
-            raise ForeignFileError(self._path, "", f"has times of {kind}: numbers or timestamps")
+            raise ForeignFileError(
+                self._path, "", f"has times of {kind}, not numbers or timestamps"
+            )
         self._refuse(first, wrong, "has a time that is negative, or has more than 64 bits in ns")
         return values.astype(np.int64) * unit_ns
 
@@ -205,7 +209,9 @@ class Converter:
         kinds = kind_of_op[index]
         if (kinds == 0).any():
             name = ops[index[int(np.argmax(kinds == 0))]][:40]
-            self._refuse(first, kinds == 0, f"has the op {name}, and not one of {', '.join(_OPS)}")
+            self._refuse(
+                first, kinds == 0, f"has the op {name}, which is not one of {', '.join(_OPS)}"
+            )
         return kinds
 
     def _refuse(self, first: int, wrong: Array, why: str) -> None:
@@ -238,7 +244,7 @@ def of_rows(
 ) -> Imported:
     """Convert rows, which are requests; each call of `rows` returns an iterator over all."""
     if (time_unit or "s") not in UNITS_NS:
-        raise UsageError(f"a time unit {time_unit!r} is none: give s, ms, us or ns")
+        raise UsageError(f"the time unit {time_unit!r} is unknown: use s, ms, us or ns")
     unit_ns = UNITS_NS[time_unit or "s"]
     converter = Converter(path, columns, unit_ns, window or unit_ns, where)
     notes = () if "time" in columns else ("times are not known, only the order",)
@@ -250,7 +256,7 @@ def of_rows(
             raise UsageError(
                 f"objects have names here, which count nothing: leave out {argument('unit')}"
             )
-        more = (*notes, "objects are numbered in order of their first use")
+        more = (*notes, "objects are numbered in the order of their first use")
         return Learned(converter.base_ns, more, of_blocks=True)
 
     return imported(

@@ -124,7 +124,9 @@ def _head(
 ) -> _Head:
     separator = SEPARATORS.get(separator or "", separator)
     if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
-        raise UsageError(f"a separator {separator!r} is none: give one character, or tab, space")
+        raise UsageError(
+            f"the separator {separator!r} is not supported: give one character, or tab, space"
+        )
     number, line = 0, ""
     with _lines(path) as lines:
         for line in lines:
@@ -245,7 +247,7 @@ class _Table:
                 except pycsv.Error as error:
                     fault = str(error)
                 if len(cells) != len(names):
-                    fault = f"it has {len(cells)} columns, and the first line {len(names)}"
+                    fault = f"it has {len(cells)} columns, while the first line has {len(names)}"
                 for name, kind in types.items():
                     fault = fault or _cell_fault(name, cells[names.index(name)], kind)
                 if fault:
@@ -277,7 +279,7 @@ _NAMES = {
 def _types(table: _Table, names: Mapping[str, str], time_unit: str) -> dict[str, pa.DataType]:
     """Return the types of the columns; objects are numbers if all of them can be."""
     if time_unit not in UNITS_NS:
-        raise UsageError(f"a time unit {time_unit!r} is none: give s, ms, us or ns")
+        raise UsageError(f"the time unit {time_unit!r} is unknown: use s, ms, us or ns")
     kinds: dict[str, pa.DataType] = {
         # As many places as make it whole nanoseconds.
         "time": pa.decimal128(19 + _DECIMALS[time_unit], _DECIMALS[time_unit]),
@@ -335,7 +337,7 @@ def _kinds(table: _Table, first: int, column: pa.Array[pa.StringScalar]) -> Arra
     if (kinds == 255).any():
         row = int((kinds == 255).argmax())
         letter = letters[encoded.indices[row].as_py()]
-        why = f"has the kind {letter[:40]!r}, and not one of {', '.join(NUMBERS)}"
+        why = f"has the kind {letter[:40]!r}, which is not one of {', '.join(NUMBERS)}"
         raise ForeignFileError(table.path, table.where(first + row), why)
     return kinds
 

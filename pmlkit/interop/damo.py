@@ -207,11 +207,11 @@ def load(path: Path) -> Imported:
     with open_regular(path) as file:
         head = file.read(4096)
     if head.startswith(b"PERFILE2"):
-        hint = "import what `perf script` prints of it, or `damo convert_record_format` makes of it"
+        hint = "import the output of `perf script` or of `damo convert_record_format`"
         raise ForeignFileError(path, "", "is perf's own data", hint)
     if head.startswith(b"\x17\x08\x44tracing"):
         raise ForeignFileError(
-            path, "", "is trace-cmd's own data", "import `trace-cmd report`'s text"
+            path, "", "is trace-cmd's own data", "import the text of `trace-cmd report`"
         )
     if head.lstrip()[:1] in (b"[", b"{") or head[:1] == b"\x78" or head.startswith(b"\x1f\x8b"):
         return damo_json.read(path).imported()

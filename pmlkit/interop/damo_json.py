@@ -117,7 +117,7 @@ class _Text:
         """Consume one of the characters of `wanted`."""
         character = self.next()
         if not character or character not in wanted:
-            self.refuse(f"{character or 'its end'!r} stands where one of {wanted} should")
+            self.refuse(f"{character or 'its end'!r} instead of one of {wanted}")
         self.at += 1
 
     def value(self) -> Any:
@@ -160,7 +160,7 @@ class _Reader:
         else:
             self._record()
         if self.text.next():
-            self.text.refuse("something follows its end")
+            self.text.refuse("there is text after its end")
         if not self._records:
             self.text.refuse("it has no snapshots")
 
@@ -184,7 +184,7 @@ class _Reader:
     def _member(self, facts: Json) -> None:
         name = self.text.value()
         if not isinstance(name, str):
-            self.text.refuse("a name is no text")
+            self.text.refuse("a name is not a text")
         self.text.take(":")
         if name in _LISTS and self.text.next() == "[":
             facts[name] = None
@@ -197,14 +197,14 @@ class _Reader:
 
     def _check_record(self, facts: Json) -> None:
         if facts.get("data_source") == "damon_stat":
-            why = "is of DAMON_STAT, whose regions have no addresses"
+            why = "comes from DAMON_STAT, whose regions have no addresses"
             raise ForeignFileError(self.path, "", why, "record with `damo record`")
         if "target_id" not in facts:
             self.text.refuse("a record has no target_id")
         names = ("kdamond_idx", "context_idx", "target_id")
         self._targets.add(tuple(str(facts.get(name) or 0) for name in names))
         if len(self._targets) > 1:
-            why = f"holds {len(self._targets)} targets, whose addresses have nothing in common"
+            why = f"contains {len(self._targets)} targets with unrelated addresses"
             raise ForeignFileError(self.path, "", why, "record one target at a time")
 
     def _snapshot(self) -> None:

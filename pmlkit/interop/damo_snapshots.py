@@ -39,7 +39,7 @@ _ROUNDED_NS = 1000  # by which a start may lie before the end of the snapshot be
 _CHUNK = 1 << 20  # pages that are made at once
 NOTES = (
     "every access counts as a read; order within a snapshot is not known",
-    "a page is accessed if its region is: DAMON looks at one page of a region at a time",
+    "a page counts as accessed if its region does: DAMON examines one page of a region at a time",
 )
 
 
@@ -58,20 +58,20 @@ class Snapshots:
     def add(self, where: str, start_ns: int, end_ns: int) -> None:
         """Add a snapshot of the regions that were added since the last one."""
         if not 0 <= start_ns <= end_ns < TIME_LIMIT_NS:
-            self._refuse(where, f"lasts from {start_ns} to {end_ns} ns, which cannot be")
+            self._refuse(where, f"lasts from {start_ns} to {end_ns} ns, which is impossible")
         self._times.extend((start_ns, end_ns))
         self._bounds.append(len(self._pages) // 2)
 
     def add_region(self, where: str, start: int, end: int, accesses: float) -> None:
         """Add a region of bytes to the next snapshot."""
         if not 0 <= start <= end <= ADDRESS_LIMIT:
-            self._refuse(where, f"has a region from {start} to {end}, which cannot be")
+            self._refuse(where, f"has a region from {start} to {end}, which is impossible")
         if accesses < 0:
             self._refuse(where, f"has a region with {accesses} accesses")
         if accesses > 0 and end > start:
             self._pages.extend((start // PAGE_SIZE, -(-end // PAGE_SIZE)))
         if len(self._pages) > 2 * REGIONS_LIMIT:
-            self._refuse(where, f"is beyond the {REGIONS_LIMIT:,} accessed regions that are read")
+            self._refuse(where, f"exceeds the limit of {REGIONS_LIMIT:,} accessed regions")
 
     def _refuse(self, where: str, why: str, hint: str = "check the file") -> NoReturn:
         raise ForeignFileError(self.path, where, why, hint)
@@ -114,9 +114,9 @@ class Snapshots:
         rows = int((pages[:, 1] - pages[:, 0]).sum(dtype=np.float64))
         distinct = _covered(pages)
         if distinct > PAGES_LIMIT:
-            why = f"claims {distinct:,} accessed pages, and at most {PAGES_LIMIT:,} are read"
+            why = f"claims {distinct:,} accessed pages, and the limit is {PAGES_LIMIT:,}"
         elif rows > ROWS_LIMIT:
-            why = f"claims {rows:,} pages in its snapshots, and at most {ROWS_LIMIT:,} are read"
+            why = f"claims {rows:,} pages in its snapshots, and the limit is {ROWS_LIMIT:,}"
         else:
             return
         self._refuse("", why, "record less memory (`damo record --regions`), or a shorter time")
@@ -140,7 +140,7 @@ def _covered(pages: Array) -> int:
 def _clock_notes(zero: int) -> tuple[str, ...]:
     if not zero or zero >= EPOCH_NS:
         return ()
-    return (f"times are of the recorder's clock, and 0 is its {zero / 1e9:.6f} s",)
+    return (f"times are those of the recorder's clock, and 0 is its {zero / 1e9:.6f} s",)
 
 
 def _rounds(times: Ints, pages: Array, bounds: Ints, order: Ints) -> Iterator[Chunk]:

@@ -26,7 +26,7 @@ _REGION = re.compile(
     rb"(?<![\d.])(\d{1,11})\.(\d{1,9}): +(?:damon:)?damon_(?:region_)?aggregated: +"
     rb"target_id=(\d{1,20}) nr_regions=(\d{1,9}) (\d{1,20})-(\d{1,20}): (-?\d{1,10})\b"
 )
-_HINT = "give what `perf script` prints of `damo record --output_type perf_data`"
+_HINT = "use the output of `perf script` for `damo record --output_type perf_data`"
 
 
 def imported(path: PathLike) -> Imported:
@@ -69,7 +69,7 @@ class _Reader:
         if match is None:
             raise ForeignFileError(self.path, where, "is no damon_aggregated", _HINT)
         if self._target not in (None, match[3]):
-            why = "is of a second target, whose addresses have nothing in common with the first's"
+            why = "belongs to a second target with unrelated addresses"
             raise ForeignFileError(self.path, where, why, "keep the lines of one target")
         self._target = match[3]
         start, end, accesses, regions = (int(match[n]) for n in (5, 6, 7, 4))
@@ -94,11 +94,11 @@ class _Reader:
         self._cut += bool(self._open)
         if not self._complete:
             raise ForeignFileError(
-                self.path, "", "holds no whole snapshot of damon_aggregated", _HINT
+                self.path, "", "contains no complete snapshot of damon_aggregated", _HINT
             )
         ends = [end for end, _ in self._complete]
         length = (ends[-1] - ends[0]) // max(1, len(ends) - 1)
-        notes = ["the first snapshot is taken to last as long as the others on the average"]
+        notes = ["the first snapshot is assumed to have the average length of the others"]
         if len(ends) == 1:
             notes, length = ["how long the one snapshot lasted is not known: it has 1 ns"], 1
         snapshots, before = Snapshots(self.path), max(0, ends[0] - length)
@@ -115,7 +115,7 @@ class _Reader:
             snapshots.imported(notes),
             losses="counted" if counted else "not counted",
             lost=self._lost if counted else 0,
-            counts={"snapshots that are not whole were left out": self._cut},
+            counts={"incomplete snapshots were omitted": self._cut},
         )
 
 

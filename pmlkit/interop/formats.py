@@ -64,22 +64,23 @@ FORMATS = {
     "csv": Format(
         "csv",
         ("export", "load"),
-        "a row per entry: t_start_ns, t_end_ns, vcpu, gfn, kind; imports others by --columns",
+        "one row per entry: t_start_ns, t_end_ns, vcpu, gfn, kind; imports others with --columns",
     ),
     "oracle-general": Format(
         "oracle",
         ("export", "load"),
-        "libCacheSim's oracleGeneral: a request per use; kinds and vCPUs are lost",
+        "libCacheSim's oracleGeneral: one request per use; kinds and vCPUs are lost",
     ),
     "lcs": Format("lcs", ("load",), "libCacheSim's own binary format, versions 1 to 8"),
     "vscsi": Format("vscsi", ("load",), "vscsiStats of VMware: the requests of a virtual disk"),
     "parquet": Format(
-        "columns", ("load",), "Parquet of anybody: a row per request, its columns named"
+        "columns", ("load",), "any Parquet file: one row per request, with named columns"
     ),
     "damo": Format(
         "damo",
         ("export", "load"),
-        "damo's records (json, perf script): in how many rounds of a window a page was used",
+        "damo's records (json, perf script): the number of rounds of a window in which "
+        "a page was used",
         unit="snapshots",
     ),
     "kvm-dirty-ring": Format(
@@ -284,7 +285,7 @@ def _description(
     notes = [f"imported from {name}", *imported.notes, rows.account()]
     notes += [f"{count:,} {what}" for what, count in imported.counts.items() if count]
     if rows.reordered:
-        notes.append("executed pages stand at the end of their round, by number")
+        notes.append("executed pages come at the end of their round, sorted by number")
     return {
         "domain": meta.domain
         | {"memory_bytes": memory_bytes or used, "page_size": imported.page_size}
@@ -305,8 +306,10 @@ def _audited(output: PathLike) -> Trace:
         trace.check()
     except TraceDamaged as error:
         shutil.rmtree(output, ignore_errors=True)
-        what = f"the trace made of it contradicts the format: {error.file} {error.why}"
-        raise PmlkitError(what, "this is a defect of pmlkit: report it, and the file") from error
+        what = f"the resulting trace contradicts the format: {error.file} {error.why}"
+        raise PmlkitError(
+            what, "this is a defect in pmlkit: please report it, with the file"
+        ) from error
     return trace
 
 

@@ -49,10 +49,10 @@ _CHUNK = 1 << 18  # entries that are read at a time
 _MAGICS = {
     b"PERFILE2": (
         "is perf's own data",
-        "import what `perf script --show-lost-events` prints of it",
+        "import the output of `perf script --show-lost-events`",
     ),
-    b"\x1f\x8b": ("is compressed by gzip", "unpack it"),
-    b"\x28\xb5\x2f\xfd": ("is compressed by zstd", "unpack it"),
+    b"\x1f\x8b": ("is compressed with gzip", "unpack it"),
+    b"\x28\xb5\x2f\xfd": ("is compressed with zstd", "unpack it"),
 }
 
 
@@ -78,7 +78,7 @@ def load(path: Path, window: int | None = None, kernel: str | None = None) -> Im
         return Imported(_binary(path), "pml", notes, complete=None)
     log = _read_text(path)
     if not len(log) and not log.counts_losses:
-        why = "holds neither struct kvm_dirty_gfn nor kvm_dirty_ring_push"
+        why = "contains neither struct kvm_dirty_gfn nor kvm_dirty_ring_push"
         raise ForeignFileError(path, "", why)
     return imported(log, window, kernel)
 
@@ -88,13 +88,13 @@ def _binary(path: Path) -> Iterator[Chunk]:
         at = 0
         while data := file.read(_CHUNK * ENTRY.itemsize):
             if left := len(data) % ENTRY.itemsize:
-                why = f"is cut in the middle of an entry ({ENTRY.itemsize} bytes each)"
+                why = f"is cut off in the middle of an entry ({ENTRY.itemsize} bytes each)"
                 raise ForeignFileError(path, f"byte {at + len(data) - left}", why)
             entries = np.frombuffer(data, ENTRY)
             slots, offsets = entries["slot"], entries["offset"]
             wrong = (entries["flags"] > 3) | (slots >= SLOT_LIMIT) | (offsets >= OFFSET_LIMIT)
             if wrong.any():
-                why = "is no struct kvm_dirty_gfn (unknown flags or slot, or beyond 2^31 pages)"
+                why = "is not a struct kvm_dirty_gfn (unknown flags or slot, or beyond 2^31 pages)"
                 number = at // ENTRY.itemsize + int(wrong.argmax())
                 raise ForeignFileError(path, f"entry {number}", why)
             dirty = entries["flags"] != 0  # 0: not used yet
@@ -192,8 +192,8 @@ def _add_loss(log: DirtyLog, where: str, line: bytes) -> None:
 
 
 def _refuse(log: DirtyLog, where: str, event: str) -> None:
-    hint = "check that the line is whole; times have to be in seconds (trace_clock local or mono)"
-    raise ForeignFileError(log.path, where, f"is no {event} as ftrace prints it", hint)
+    hint = "check that the line is complete; times must be in seconds (trace_clock local or mono)"
+    raise ForeignFileError(log.path, where, f"is not {event} as ftrace prints it", hint)
 
 
 def _time_ns(match: re.Match[bytes]) -> int:

@@ -49,7 +49,9 @@ OLDEST_FIRST = (6, 14)  # the Linux from which KVM takes the oldest entry first
 _RELEASE = re.compile(r"v?(\d{1,3})\.(\d{1,4})(?!\d)")
 PAGE, RESET, MARK = range(3)
 _UNKNOWN = -1
-SLOTS = "a frame is (slot << 32) + offset in the slot: where slots lie is not in the file"
+SLOTS = (
+    "a frame is (slot << 32) + offset in the slot: the file does not contain the positions of slots"
+)
 
 
 def frame(slot: int, offset: int) -> int | None:
@@ -113,13 +115,13 @@ class DirtyLog:
                 where, f"names a page that KVM has not (slots end at {OFFSET_LIMIT} pages)"
             )
         if self.absolute not in (None, absolute):
-            why = "has kvm_dirty_ring_push and mark_page_dirty_in_slot, which are of the same pages"
+            why = "has kvm_dirty_ring_push and mark_page_dirty_in_slot, which report the same pages"
             self._refuse(where, why, "keep the lines of one of them")
         self.absolute = absolute
         self._add(where, PAGE, time_ns, thread, vcpu, gfn)
         code = self._thread[-1]
         if code and not absolute and self._of_vcpu.setdefault(vcpu, code) != code:
-            why = f"is of a second thread of vCPU {vcpu}: the file holds two machines"
+            why = f"comes from a second thread of vCPU {vcpu}: the file contains two machines"
             self._refuse(where, why, "keep the lines of one of them (by the threads' numbers)")
 
     def set_release(self, text: str) -> None:
@@ -142,7 +144,7 @@ class DirtyLog:
     def set_name(self, where: str, thread: int | None, vcpu: int) -> None:
         """Set the vCPU that a thread runs, from the thread's name; its entries take precedence."""
         if vcpu >= _VCPU_LIMIT:
-            self._refuse(where, f"is of vCPU {vcpu}: there are at most {_VCPU_LIMIT}")
+            self._refuse(where, f"names vCPU {vcpu}, and the limit is {_VCPU_LIMIT}")
         self._named[self._threads.setdefault(thread, len(self._threads))] = vcpu
 
     def add_loss(self, where: str, count: int | None, after_ns: int = 0) -> None:
@@ -154,7 +156,7 @@ class DirtyLog:
             Time of the previous event, if known.
         """
         if count is not None and count >= _TIME_LIMIT:
-            self._refuse(where, "counts more lost events than there can be")
+            self._refuse(where, "counts more lost events than possible")
         self.counts_losses |= count is not None
         if count != 0:
             self._losses.extend((len(self), after_ns, _UNKNOWN if count is None else count))
@@ -174,7 +176,7 @@ class DirtyLog:
         if time_ns >= _TIME_LIMIT:
             self._refuse(where, "has a time that is too large")
         if vcpu >= _VCPU_LIMIT:
-            self._refuse(where, f"is of vCPU {vcpu}: there are at most {_VCPU_LIMIT}")
+            self._refuse(where, f"names vCPU {vcpu}, and the limit is {_VCPU_LIMIT}")
         self._kind.append(kind)
         self._time.append(time_ns)
         self._thread.append(self._threads.setdefault(thread, len(self._threads)))
@@ -214,7 +216,7 @@ class DirtyLog:
             if vcpu >= _VCPU_LIMIT:
                 self._refuse("", f"has more than {_VCPU_LIMIT} threads that log")
             if vcpus.count(vcpu) > 1:
-                why = f"has two threads of vCPU {vcpu}: it holds two machines"
+                why = f"has two threads of vCPU {vcpu}: it contains two machines"
                 self._refuse("", why, "keep the lines of one of them (by the threads' numbers)")
 
     @property
@@ -314,7 +316,9 @@ def _losses(
 def _release(text: str) -> tuple[int, int]:
     match = _RELEASE.match(text)
     if match is None:
-        raise UsageError(f"{text!r} is no kernel's release: give one such as 6.1 (`uname -r`)")
+        raise UsageError(
+            f"{text!r} is not the release of a kernel: give one such as 6.1 (`uname -r`)"
+        )
     return int(match[1]), int(match[2])
 
 
@@ -442,18 +446,18 @@ def _drain_begins(thread: Ints, marks: Ints, marked: Bools, time: Ints) -> Ints:
 
 def _clock_note(first_ns: int) -> str:
     if first_ns >= EPOCH_NS:
-        return "times are of the host, since 1970"
+        return "times are those of the host, since 1970"
     seconds = first_ns / 1e9
     return (
-        f"times are of the tracer's clock, and 0 is its {seconds:.6f} s (as a rule since the boot)"
+        f"times are those of the tracer's clock, and 0 is its {seconds:.6f} s (usually since boot)"
     )
 
 
 def _rounds_note(resets: int, window: int | None, has_resets: bool) -> str:
     if resets:
         return "a round ends at kvm_dirty_ring_reset, which re-arms all pages"
-    why = "no kvm_dirty_ring_reset is in the file" if not has_resets else "as asked for"
-    return f"rounds are ticks of {(window or WINDOW_NS) / 1e6:g} ms ({why}), no re-arms"
+    why = "the file contains no kvm_dirty_ring_reset" if not has_resets else "as asked for"
+    return f"rounds are ticks of {(window or WINDOW_NS) / 1e6:g} ms ({why}), not re-arms"
 
 
 def _order_note(version: tuple[int, int] | None, log: DirtyLog) -> str:
@@ -463,7 +467,7 @@ def _order_note(version: tuple[int, int] | None, log: DirtyLog) -> str:
             "first (--kernel says which it was)"
         )
     if version >= OLDEST_FIRST:
-        return "order within a drain of PML's buffer is that of the log (Linux 6.14 and later)"
+        return "the order within a drain of PML's buffer is that of the log (Linux 6.14 and later)"
     how = "by kvm_entry and kvm_exit" if log.has_marks else "by gaps of 2 us in time"
     return f"order within a drain is turned round (before Linux 6.14); drains are told apart {how}"
 
@@ -471,18 +475,18 @@ def _order_note(version: tuple[int, int] | None, log: DirtyLog) -> str:
 def _left_out_notes(entries: int, lost: int, strange: int) -> Iterator[str]:
     if entries:
         yield (
-            f"{entries:,} entries before the first reset, or after the last one, were left out: "
-            "a round lies between two"
+            f"{entries:,} entries before the first reset, or after the last one, were omitted: a "
+            "round lies between two"
         )
     if lost:
         yield f"{lost:,} more were lost there"
     if strange:
-        yield f"{strange:,} entries are of threads that run no vCPU, and count for vCPU 0"
+        yield f"{strange:,} entries come from threads that run no vCPU, and count for vCPU 0"
 
 
 def _loss_notes(losses: Sequence[tuple[int, int]], counted: bool) -> Iterator[str]:
     if losses and counted:
-        yield "what was lost are events of the tracer, of whatever kind"
+        yield "the lost events are events of the tracer, of any kind"
     elif losses:
         least = sum(count for _, count in losses)
-        yield f"at least {least:,} events were lost, and more that nobody counted"
+        yield f"at least {least:,} events were lost, and an unknown number more"

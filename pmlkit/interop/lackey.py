@@ -42,7 +42,7 @@ _KINDS = {
     b" S": (int(Kind.WRITE),),
     b" M": (int(Kind.READ), int(Kind.WRITE)),
 }
-_HINT = "give valgrind a --log-file, which keeps the program's own output out"
+_HINT = "use valgrind's --log-file, which keeps the program's own output out"
 
 
 def load(path: PathLike, instructions: int | None = None) -> Imported:
@@ -53,7 +53,9 @@ def load(path: PathLike, instructions: int | None = None) -> Imported:
     if not total:
         total, counted = _count(path, *(b"\n" + begin for begin in _BEGINS[1:])), _BEGINS[1:]
         unit = "accesses"
-        clock = "the clock counts accesses, as the file has no instructions: one is a nanosecond"
+        clock = (
+            "the clock counts accesses, because the file has no instructions: one is a nanosecond"
+        )
     return Imported(
         _rounds(path, instructions or INSTRUCTIONS, total, counted),
         notes=("pages are of the program's address space", clock),
@@ -121,11 +123,11 @@ def _process(path: PathLike, number: int, line: bytes, process: bytes | None) ->
     own = _VALGRIND.match(line)
     if own is None:
         if line.strip():
-            what = "is no access" if line.startswith(_BEGINS) else "is no line of lackey's"
+            what = "is no access" if line.startswith(_BEGINS) else "is not a line of lackey's"
             raise ForeignFileError(path, f"line {number}", what, _HINT)
         return process
     if process not in (None, own[2]):
-        why = "is of a second process, whose addresses have nothing in common with the first's"
-        hint = "give valgrind --log-file=NAME.%p, which makes a file for each"
+        why = "belongs to a second process with unrelated addresses"
+        hint = "use valgrind --log-file=NAME.%p, which writes one file per process"
         raise ForeignFileError(path, f"line {number}", why, hint)
     return own[2]

@@ -57,6 +57,6 @@ def _header(path: PathLike) -> tuple[int, np.dtype[np.void]]:
         raise ForeignFileError(path, "", "has no whole header of lcs")
     (version,) = struct.unpack_from("<Q", head, 8)
     if version not in VERSIONS:
-        why = f"says that it is lcs of version {version}, and 1 to {max(VERSIONS)} are known"
+        why = f"states lcs version {version}, and versions 1 to {max(VERSIONS)} are supported"
         raise ForeignFileError(path, "byte 8", why)
     return size, VERSIONS[version]

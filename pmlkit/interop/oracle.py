@@ -79,7 +79,7 @@ def _clock(trace: Trace, tick_ns: int) -> Ints:
         finest = format_ns(last // TICKS + 1)
         lasts = format_ns(trace.duration_ns)
         raise UsageError(
-            f"a tick of {format_ns(tick_ns)} is too short for {lasts}: at least {finest}"
+            f"a tick of {format_ns(tick_ns)} is too short for {lasts}: give at least {finest}"
         )
     return times // tick_ns
 

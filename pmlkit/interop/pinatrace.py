@@ -39,7 +39,7 @@ _ACCESS = re.compile(
 )
 _KINDS = {b"R": int(Kind.READ), b"W": int(Kind.WRITE)}
 _END = b"#eof"
-_HINT = "each line has to be `IP: R ADDRESS` or `IP: W ADDRESS`, of hexadecimal numbers of 64 bits"
+_HINT = "each line must be `IP: R ADDRESS` or `IP: W ADDRESS`, with hexadecimal numbers of 64 bits"
 _NOTES = (
     "pages are of the program's address space",
     "times are not known, only the order: the clock counts accesses, one is a nanosecond",
@@ -74,7 +74,7 @@ class _File:
         return {
             "complete": False,
             "notes": notes,
-            "counts": {"line was left out, as it is cut off": self._cut},
+            "counts": {"line was omitted, because it is cut off": self._cut},
         }
 
     def rounds(self) -> Iterator[Chunk]:

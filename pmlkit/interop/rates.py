@@ -70,13 +70,13 @@ def load(path: Path) -> pd.DataFrame:
         try:
             rows += _measured(answer)
         except KeyError as error:
-            why = f"is none of query-dirty-rate (it has no {error.args[0]})"
+            why = f"is not from query-dirty-rate (it has no {error.args[0]})"
             raise ForeignFileError(path, f"answer {number}", why) from error
         except (TypeError, ValueError, AttributeError) as error:
-            why = f"is none of query-dirty-rate ({str(error)[:200]})"
+            why = f"is not from query-dirty-rate ({str(error)[:200]})"
             raise ForeignFileError(path, f"answer {number}", why) from error
     if not rows:
-        raise ForeignFileError(path, "", "holds no measured answer of query-dirty-rate")
+        raise ForeignFileError(path, "", "contains no measured answer of query-dirty-rate")
     table = pd.DataFrame(rows)
     known = table["mib_per_s"].notna()
     for name in ("bytes", "pages", "mib_per_s"):
@@ -107,7 +107,7 @@ def _measured(answer: Json) -> Iterator[Json]:
             rate = _number(one, "dirty-rate")
             size = round(rate * (1 << 20) * asked_s)
             if size >= 1 << 63:
-                raise ValueError(f"dirty-rate is {rate} MiB/s for {asked_s:g} s: too much")
+                raise ValueError(f"dirty-rate is {rate} MiB/s for {asked_s:g} s, which is too much")
             pages = size // PAGE_SIZE
         yield {
             "t_ns": end_ns, "asked_ns": round(asked_s * 1e9), "bytes": size, "pages": pages,
@@ -119,7 +119,7 @@ def _number(answer: Json, name: str) -> int:
     value = answer[name]
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole or not 0 <= value < _LIMITS[name]:
-        limit = f"a whole number below {_LIMITS[name]} is wanted"
+        limit = f"a whole number below {_LIMITS[name]} is required"
         raise ValueError(f"{name} is {str(value)[:40]}: {limit}")
     return value
 
@@ -239,8 +239,8 @@ class _Lines:
 
     def _take_domain(self, name: str) -> None:
         if self._domain not in (None, name):
-            why = f"holds the rates of two domains, {self._domain} and {name}"
-            raise ForeignFileError(self._path, "", why, "keep those of one domain")
+            why = f"contains the rates of two domains, {self._domain} and {name}"
+            raise ForeignFileError(self._path, "", why, "keep the lines of one domain")
         self._domain = name
 
     def _add_vcpu(self, vcpu: int, value: str) -> None:

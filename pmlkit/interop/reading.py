@@ -85,7 +85,7 @@ def foreign(path: PathLike, name: str) -> Iterator[None]:
             why = f"cannot be read as {name} ({type(error).__name__}: {str(error)[:200]})"
             raise ForeignFileError(path, "", why) from error
         why = f"cannot be read ({error.strerror or error})"
-        raise ForeignFileError(path, "", why, "check its permissions, and the disk") from error
+        raise ForeignFileError(path, "", why, "check its permissions and its disk") from error
 
 
 _FOREIGN = (
@@ -191,7 +191,7 @@ class records:
                 whole = len(data) // size
                 if whole * size != len(data):
                     byte = self.skip + (number + whole) * size
-                    why = f"is cut in the middle of a {self.what} ({size} bytes each)"
+                    why = f"is cut off in the middle of a {self.what} ({size} bytes each)"
                     raise ForeignFileError(self.path, f"byte {byte}", why)
                 yield number, np.frombuffer(data, self.dtype)
                 number += whole

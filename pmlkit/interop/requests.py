@@ -88,7 +88,9 @@ def _page_bytes(size: int | None) -> int:
     """Return the size of a page, bytes (0: an object is a page); UsageError if it is none."""
     size = PAGE_SIZE if size is None else size
     if size and size not in PAGE_SIZES:
-        raise UsageError(f"a page of {size} bytes is none: give a power of two from 512 to 1G")
+        raise UsageError(
+            f"a page of {size} bytes is not supported: give a power of two from 512 to 1G"
+        )
     return size
 
 
@@ -232,7 +234,7 @@ class _Pages:
         allowed = CLAIM + CLAIM_OF_REQUEST * (before + np.arange(1, len(many) + 1))
         if (claimed > allowed).any():
             at = int((claimed > allowed).argmax())
-            why = f"claims {int(many[at]):,} pages, and with those before {int(claimed[at]):,}"
+            why = f"claims {int(many[at]):,} pages, and {int(claimed[at]):,} with those before"
             hint = f"take larger pages, by {argument('page_size')}"
             raise ForeignFileError(self.path, self._where(batch.first + at), why, hint)
         self._claimed = int(claimed[-1])
@@ -304,18 +306,20 @@ class _Pages:
     def notes(self) -> list[str]:
         notes = []
         if self._index is not None:
-            notes.append("objects have frames in order of their first use: their numbers are lost")
+            notes.append(
+                "objects have frames in the order of their first use: their numbers are lost"
+            )
         if not self.page:
-            notes.append("an object counts as one page, whatever its size")
+            notes.append("an object counts as one page, regardless of its size")
         if self.unit is not None:
-            notes.append(f"requests are for bytes: a number counts {self.unit} of them")
+            notes.append(f"requests cover bytes: the unit of a number is {self.unit} bytes")
         return notes
 
     def counts(self) -> dict[str, int]:
         size = format_bytes(self.page or PAGE_SIZE)
         return {
             "requests read": self.requests,
-            "requests of no size were left out, as libCacheSim does": self.empty,
+            "requests of size 0 were omitted, as in libCacheSim": self.empty,
             f"requests use several pages of {size} and count as one use of each": self.long,
         }
 
@@ -374,7 +378,10 @@ class Clock:
         self._last = int(clock[-1])
         beyond = max(abs(self.zero), self._last + 1, self._last + 1 - self.zero)
         if beyond * self.tick_ns >= 1 << 63:
-            why = f"is at tick {self._last:,}, no time of 64 bits if each has {self.tick_ns:,} ns"
+            why = (
+                f"is at tick {self._last:,}, which exceeds 64 bits if each tick has "
+                f"{self.tick_ns:,} ns"
+            )
             where = self.where(first + len(clock) - 1)
             raise ForeignFileError(self.path, where, why, f"give a shorter {argument('window')}")
         start = (clock - self.zero) * self.tick_ns

@@ -251,7 +251,8 @@ class Rows:
     def account(self) -> str:
         """Return a line on the numbers of rows that became entries, rounds, and merged rows."""
         line = (
-            f"{self.rows:,} rows are {self.rows - self.merged:,} entries in {self.rounds:,} rounds"
+            f"{self.rows:,} rows became {self.rows - self.merged:,} entries in {self.rounds:,} "
+            "rounds"
         )
         if self.cuts:
             line += f", {self.cuts:,} of which begin where a page returned within an interval"
@@ -381,7 +382,7 @@ def _whole_numbers(name: str, values: Column, dtype: type[np.integer]) -> Array:
     if array.dtype == dtype:
         return array
     if array.dtype.kind not in "iu" and array.size:
-        raise ValueError(f"a {name} is no whole number of at most 64 bits")
+        raise ValueError(f"a {name} is not a whole number of at most 64 bits")
     if array.size and not limits.min <= int(array.min()) <= int(array.max()) <= limits.max:
         raise ValueError(f"a {name} is not between {limits.min} and {limits.max}")
     return array.astype(dtype)

@@ -61,7 +61,7 @@ def read(path: PathLike) -> DirtyLog:
         try:
             trace.read()
         except (struct.error, IndexError, zlib.error, pa.ArrowException) as error:
-            trace.refuse(f"is cut or damaged ({error})")
+            trace.refuse(f"is cut off or damaged ({error})")
     return trace.log
 
 
@@ -91,7 +91,7 @@ class _Trace:
         self.overrun, self.lost, self.cpu = 0, 0, 0
 
     def refuse(
-        self, why: str, hint: str = "record it again, or import `trace-cmd report`'s text"
+        self, why: str, hint: str = "record it again, or import the text of `trace-cmd report`"
     ) -> NoReturn:
         raise ForeignFileError(self.path, f"byte {self.file.tell()}", why, hint)
 
@@ -99,7 +99,7 @@ class _Trace:
 
     def take(self, count: int, limit: int = _SECTION_LIMIT) -> bytes:
         if count > limit or self.file.tell() + count > self.size:
-            self.refuse(f"is cut, or claims {count:,} bytes where there are not as many")
+            self.refuse(f"is cut off, or claims {count:,} bytes that do not exist")
         return self.file.read(count)
 
     def number(self, size: int) -> int:
@@ -140,7 +140,7 @@ class _Trace:
         elif version == b"7":
             buffers = self.read_7()
         else:
-            self.refuse(f"is of version {version!r}, and 6 and 7 are known")
+            self.refuse(f"has version {version!r}, and versions 6 and 7 are supported")
         if not self.events:
             self.refuse("has no kvm_dirty_ring_push", "record with `trace-cmd record -e kvm`")
         for buffer in buffers:
@@ -175,7 +175,7 @@ class _Trace:
 
     def buffers_6(self, tag: bytes, cpus: int) -> list[_Buffer]:
         if tag != b"flyrecord\0":
-            self.refuse(f"has {tag!r} where pages of a ring buffer are wanted")
+            self.refuse(f"has {tag!r} instead of pages of a ring buffer")
         places = [(self.number(8), self.number(8)) for _ in range(cpus)]
         return [_Buffer(cpu, *place, self.page_bytes, False) for cpu, place in enumerate(places)]
 
@@ -241,16 +241,16 @@ class _Trace:
             self.refuse(f"unpacks to {size:,} bytes, and at most {limit:,} are read")
         data = self.take(packed)
         if self.compression not in (b"zstd", b"zlib"):
-            self.refuse(f"is compressed by {self.compression!r}, and zlib and zstd are known")
+            self.refuse(f"is compressed with {self.compression!r}, and zlib and zstd are supported")
         try:
             if self.compression == b"zstd":
                 whole = pa.decompress(data, size, codec="zstd", asbytes=True)
             else:
                 whole = zlib.decompressobj().decompress(data, size)
         except (OSError, ValueError, zlib.error) as error:  # pyarrow's errors are the first two
-            self.refuse(f"holds compressed data that cannot be unpacked: {error}")
+            self.refuse(f"contains damaged compressed data: {error}")
         if len(whole) != size:
-            self.refuse(f"unpacks to {len(whole):,} bytes where it says {size:,}")
+            self.refuse(f"unpacks to {len(whole):,} bytes instead of {size:,}")
         return whole
 
     def buffers_7(self, data: bytes) -> list[_Buffer]:
@@ -266,7 +266,7 @@ class _Trace:
         for row in range(min(cpus, _COUNT_LIMIT)):
             one = data[at + 8 + 20 * row : at + 28 + 20 * row]
             if len(one) < 20:
-                self.refuse("describes fewer CPUs than it says")
+                self.refuse("describes fewer CPUs than it declares")
             cpu, offset, size = self.of(one[:4]), self.of(one[4:12]), self.of(one[12:])
             buffers.append(_Buffer(cpu, offset, size, page_bytes, packed))
         return buffers
@@ -275,14 +275,14 @@ class _Trace:
 
     def read_headers(self) -> None:
         if self.take(12) != b"header_page\0":
-            self.refuse("has no header_page where one is wanted")
+            self.refuse("has no header_page where one is required")
         text = self.take(self.number(8)).decode("ascii", "replace")
         layout = layout_of(text, self.order)
         if layout is None:
             self.refuse("has an unknown header_page")
         self.layout = layout
         if self.take(13) != b"header_event\0":
-            self.refuse("has no header_event where one is wanted")
+            self.refuse("has no header_event where one is required")
         self.take(self.number(8))
 
     def read_formats(self) -> None:
@@ -325,7 +325,7 @@ class _Trace:
     def check_clock(self, name: bytes) -> None:
         if name and name.decode("ascii", "replace") not in _TIMED_CLOCKS and not self.tsc[0]:
             hint = "record with `trace-cmd record -C mono`"
-            self.refuse(f"counts time by the clock {name[:40]!r}, not in ns", hint)
+            self.refuse(f"uses the clock {name[:40]!r}, not ns", hint)
 
     def add_format(self, system: str, text: str) -> None:
         event = format_of(text)
@@ -398,7 +398,7 @@ class _Trace:
         self.go(buffer.offset)
         if not buffer.packed:
             if buffer.offset + buffer.size > self.size:
-                self.refuse(f"is cut: the pages of CPU {buffer.cpu} go on beyond its end")
+                self.refuse(f"is cut off: the pages of CPU {buffer.cpu} extend beyond its end")
             for _ in range(buffer.size // page_bytes):
                 yield self.take(page_bytes)
             return

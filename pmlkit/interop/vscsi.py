@@ -70,14 +70,16 @@ def _version(path: PathLike) -> int:
         first = np.frombuffer(head, dtype, min(whole, 2))
         if len(first) and (first["ver"] >> 8 == version).all():
             return version
-    raise ForeignFileError(path, "record 0", "is of no version of vscsi that is known (1, 2)")
+    raise ForeignFileError(
+        path, "record 0", "has an unknown version of vscsi (1 and 2 are supported)"
+    )
 
 
 def _refuse_others(path: PathLike, first: int, batch: Array, version: int) -> None:
     wrong = np.flatnonzero(batch["ver"] >> 8 != version)
     if len(wrong):
         where = f"record {first + int(wrong[0])}"
-        raise ForeignFileError(path, where, f"is not of version {version}, as the first")
+        raise ForeignFileError(path, where, f"does not have version {version}, as the first")
 
 
 def _ticks(path: PathLike, first: int, microseconds: Array, tick_ns: int) -> Ints:

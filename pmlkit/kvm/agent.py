@@ -91,7 +91,7 @@ def _from_file(path: str, vm: str, spool: str) -> Job:
 
 def _job(values: object) -> Job:
     if not isinstance(values, dict):
-        raise UsageError("the job is no JSON object")
+        raise UsageError("the job is not a JSON object")
     return Job.of(values)
 
 

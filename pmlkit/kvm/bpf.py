@@ -237,7 +237,7 @@ def _last(log: bytes) -> str:
 
 def _missed(program: int) -> int:
     info = ctypes.create_string_buffer(_INFO_BYTES)
-    what = "what it knows of a program"
+    what = "the kernel's information about a program"
     _bpf(_INFO, what, struct.pack("<IIQ", program, _INFO_BYTES, _at(info)))
     (count,) = struct.unpack_from("<Q", info.raw, _MISSES_AT)
     return int(count)
@@ -350,7 +350,7 @@ def mark_places(host: Host) -> list[Place]:
         vcpu_at = types.member("kvm_vcpu", "vcpu_id")
         numbers = [(name, types.typedef(f"btf_trace_{name}")) for name in MARKS]
     except (BtfUnknown, OSError) as error:
-        raise BpfRefused(f"BPF finds no tracepoints of KVM's here ({error})") from error
+        raise BpfRefused(f"BPF finds none of KVM's tracepoints here ({error})") from error
     return [
         Place("tracepoint", name, vcpu_at, _btf_of_kvm(is_module), number)
         for name, number in numbers
@@ -377,5 +377,7 @@ def _module_btf(name: str) -> int:
 def _btf_name(descriptor: int) -> str:
     room = ctypes.create_string_buffer(64)
     info = ctypes.create_string_buffer(struct.pack("<QIIQII", 0, 0, 0, _at(room), 64, 0), 32)
-    _bpf(_INFO, "what it knows of BTF", struct.pack("<IIQ", descriptor, 32, _at(info)))
+    _bpf(
+        _INFO, "the kernel's information about BTF", struct.pack("<IIQ", descriptor, 32, _at(info))
+    )
     return room.value.decode(errors="replace")

@@ -55,7 +55,7 @@ class _Btf:
         except struct.error as error:
             raise BtfUnknown("it is cut off") from error
         if magic != _MAGIC:
-            raise BtfUnknown("it does not begin as BTF does")
+            raise BtfUnknown("it does not begin like BTF")
         types_at, types_bytes, names_at, names_bytes = parts
         self.types = data[size + types_at : size + types_at + types_bytes]
         self.names = data[size + names_at : size + names_at + names_bytes]

@@ -179,8 +179,8 @@ class Collector:
             if self._looks is not None and self._looks.step(writer):
                 self._nap_s = 0
             if self.job.most_bytes and writer.bytes >= self.job.most_bytes:
-                self._enough = (f"the spool has {writer.bytes} bytes: its limit of "
-                                f"{self.job.most_bytes} is reached")  # fmt: skip
+                self._enough = (f"the spool has reached {writer.bytes} bytes: its limit is "
+                                f"{self.job.most_bytes}")  # fmt: skip
             if not self._enough:
                 self._keep_on(writer)
                 self.stop.wait(self._nap_s)
@@ -252,7 +252,7 @@ class Collector:
                 self._looks.round_closed(self.closed, one.end_ns, self.rounds.slots)
             self.closed += 1
         if self.closed == self.job.rounds and self.job.rounds:
-            self._enough = "all rounds are done"
+            self._enough = "all rounds are complete"
         while self.rounds.messages:
             self._tell(writer, self.rounds.messages.pop(0))
 
@@ -273,7 +273,8 @@ class Collector:
         if not self.closed:
             self._tell(writer, self._nothing())
         if rates := self.switch.measured:
-            self._tell(writer, f"the VMM's own dirty rate is {min(rates)} to {max(rates)} MiB/s "
+            self._tell(writer,
+                       f"the VMM's own dirty rate is {min(rates)} to {max(rates)} MiB/s "
                        f"(measurements: {len(rates)})")  # fmt: skip
         slots = {str(number): slot.as_dict() for number, slot in self.rounds.slots.items()}
         writer.append(Frame.END, frames.pack_json(
@@ -288,13 +289,13 @@ class Collector:
             return "the VMM re-armed once, and a round lies between two re-arms: wait longer"
         if self.rounds.logging is False:
             return "the VMM switched logging off before it re-armed"
-        return "the VMM re-armed nothing: does it log? give its QMP socket or libvirt's name"
+        return "the VMM has not re-armed: is it logging? give its QMP socket or libvirt's name"
 
 
 def _warnings(vm: Vm, vmm: Json) -> list[str]:
     found = []
     if vm.vms > 1:
-        found.append(f"the process holds {vm.vms} VMs: their pages are not told apart")
+        found.append(f"the process has {vm.vms} VMs: their pages are not distinguished")
     status = vmm.get("status")
     if isinstance(status, dict) and status.get("running") is False:
         found.append(f"the VM is {status.get('status', 'paused')}: nothing is logged until it runs")

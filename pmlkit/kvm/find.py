@@ -153,7 +153,7 @@ def find(host: Host, asked: str) -> Vm:
         try:
             return _of_process(host, int(asked))
         except PermissionError as error:
-            raise NoRight(f"to look at process {asked}", "CAP_SYS_PTRACE") from error
+            raise NoRight(f"to examine process {asked}", "CAP_SYS_PTRACE") from error
         except OSError as error:
             raise NoSuchVm(asked, _those(host)) from error
     vms = running(host)
@@ -173,17 +173,17 @@ def _those(host: Host) -> str:
     if not vms:
         missing = host.missing_capabilities()
         if "CAP_SYS_PTRACE" in missing:
-            return "none can be seen without CAP_SYS_PTRACE; run it as root"
-        return "none runs here (no process holds a VM of /dev/kvm)"
+            return "none are visible without CAP_SYS_PTRACE; run it as root"
+        return "none is running here (no process has a VM of /dev/kvm)"
     some = ", ".join(f"{vm.name} ({vm.pid})" for vm in vms[:_FEW])
-    return f"those that run are {some}" + (", ..." if len(vms) > _FEW else "")
+    return f"the running ones are {some}" + (", ..." if len(vms) > _FEW else "")
 
 
 def _of_process(host: Host, pid: int) -> Vm:
     links = list(_links(host, pid))
     vms = links.count(_VM)
     if not vms:
-        raise NoSuchVm(str(pid), f"process {pid} holds none of KVM's; {_others(host, pid)}")
+        raise NoSuchVm(str(pid), f"process {pid} has no VM of KVM; {_others(host, pid)}")
     start = start_of(host, pid)
     if start is None:
         raise NoSuchVm(str(pid), "it has ended")
@@ -217,16 +217,16 @@ def _of_socket(host: Host, path: str, vms: list[Vm]) -> Vm:
     inode = _inode(host.proc / "net/unix", path)
     if inode is None and os.path.exists(path) and not _is_socket(path):
         raise NoSuchVm(
-            path, "it is no socket; give that of QEMU's -qmp unix:PATH,server=on,wait=off"
+            path, "it is not a socket; give the socket of QEMU's -qmp unix:PATH,server=on,wait=off"
         )
     if inode is None:
-        raise NoSuchVm(path, "no program listens at this socket; QEMU does with "
-                       "-qmp unix:PATH,server=on,wait=off")  # fmt: skip
+        raise NoSuchVm(path, "no program listens at this socket; QEMU does with -qmp "
+                             "unix:PATH,server=on,wait=off")  # fmt: skip
     for vm in vms:
         with contextlib.suppress(OSError):
             if f"socket:[{inode}]" in _links(host, vm.pid):
                 return Vm(vm.pid, vm.start, vm.name, vm.command, vm.vms, vm.vcpus, path)
-    raise NoSuchVm(path, f"what listens at this socket runs no VM; {_those(host)}")
+    raise NoSuchVm(path, f"the program at this socket runs no VM; {_those(host)}")
 
 
 def _is_socket(path: str) -> bool:

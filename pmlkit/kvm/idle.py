@@ -78,7 +78,7 @@ class IdlePages:
         self._bitmap = host.root / "sys/kernel/mm/page_idle/bitmap"
         if not self._bitmap.exists():
             raise PmlkitError("this kernel has no idle page tracking (CONFIG_IDLE_PAGE_TRACKING)",
-                              "boot one that has it, or leave --harvest out")  # fmt: skip
+                              "boot a kernel with it, or leave --harvest out")  # fmt: skip
         self._pagemap = host.proc / str(pid) / "pagemap"
         self._flags = host.proc / "kpageflags"
         self.pid, self._one_in, self._anew = pid, one_in, draw == "round"
@@ -142,7 +142,7 @@ class IdlePages:
         if not word & _PRESENT:
             return 0
         if not word & _PFN:
-            raise NoRight("to see where the VMM's memory is", "CAP_SYS_ADMIN")
+            raise NoRight("to locate the VMM's memory", "CAP_SYS_ADMIN")
         return word & _PFN
 
     def _heads(self, pages: Iterable[int]) -> dict[int, int]:
@@ -156,7 +156,9 @@ class IdlePages:
             for page in pages:
                 word = int.from_bytes(os.pread(file, 8, 8 * page), "little")
                 if word & _HUGETLB:
-                    what = "the VM's memory is of hugetlbfs, which idle page tracking leaves out"
+                    what = (
+                        "the VM's memory is in hugetlbfs, which idle page tracking does not cover"
+                    )
                     raise PmlkitError(what, "leave --harvest out")
                 heads[page] = page // _HUGE * _HUGE if word & _TAIL else page
         finally:

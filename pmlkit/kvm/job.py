@@ -85,19 +85,19 @@ class KvmOptions:
         self._check_types()
         for name, values in _CHOICES.items():
             if getattr(self, name) not in values:
-                raise UsageError(f"the job's {name} is {getattr(self, name)!r}: it has to be one "
-                                 f"of {', '.join(map(repr, values))}")  # fmt: skip
+                raise UsageError(f"the job's {name} is {getattr(self, name)!r}: it must be one of "
+                                 f"{', '.join(map(repr, values))}")  # fmt: skip
         if not self.period_s > 0:
-            raise UsageError(f"a round of {self.period_s} s: give a period above 0")
+            raise UsageError(f"a round of {self.period_s} s is too short: give a period above 0")
         if self.rounds < 0 or self.seconds < 0 or self.most_bytes < 0:
             raise UsageError("rounds, seconds and bytes cannot be below 0: 0 is no limit")
         if self.one_in < 2 or self.one_in & (self.one_in - 1):
             raise UsageError(f"one frame in {self.one_in} is no sample: give a power of 2")
         if self.harvest and self.mode != "log":
-            raise UsageError(f"there is no sample beside --mode {self.mode}: leave --harvest out")
+            raise UsageError(f"--mode {self.mode} does not support a sample: leave --harvest out")
         low, high = _KIB_RANGE
         if not low <= self.buffer_kib <= high:
-            problem = f"a buffer of {self.buffer_kib} KiB a CPU cannot be had"
+            problem = f"a buffer of {self.buffer_kib} KiB per CPU is not possible"
             raise UsageError(problem, f"give {low} to {high}")
 
     def _check_types(self) -> None:

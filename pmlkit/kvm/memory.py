@@ -161,8 +161,8 @@ class LruGen:
     def __init__(self, host: Host, vm: Vm) -> None:
         if host.version < _AGING_SEES:
             release = ".".join(map(str, _AGING_SEES))
-            what = f"the aging of Linux {host.release} does not see what a guest touches"
-            raise PmlkitError(what, f"it does from {release} on; use --mode log")
+            what = f"the aging of Linux {host.release} does not see the guest's accesses"
+            raise PmlkitError(what, f"this works from {release} on; use --mode log")
         self._file = host.debug / "lru_gen"
         self._group = _group(host, vm.pid)
         self._members = _members(host, self._group)
@@ -195,8 +195,8 @@ class LruGen:
             elif mine and len(words) == 4 and words[0].isdigit():
                 nodes[node][int(words[0])] = max(int(words[2]), 0) + max(int(words[3]), 0)
         if number < 0 or not nodes:
-            hint = "echo y > /sys/kernel/mm/lru_gen/enabled; the VM needs a group of its own"
-            raise PmlkitError(f"MGLRU knows no control group {self._group}", hint)
+            hint = "echo y > /sys/kernel/mm/lru_gen/enabled; the VM needs its own control group"
+            raise PmlkitError(f"MGLRU has no control group {self._group}", hint)
         return number, nodes
 
     def begin(self) -> None:
@@ -265,9 +265,9 @@ def collect(
             writer.append(Frame.ROUND, frames.pack_json(round=closed, **facts))
             start, spent, closed = end, used, closed + 1
             if closed == job.rounds:
-                enough = "all rounds are done"
+                enough = "all rounds are complete"
             elif job.most_bytes and writer.bytes >= job.most_bytes:
-                enough = f"the spool has {writer.bytes} bytes: its limit is reached"
+                enough = f"the spool has reached {writer.bytes} bytes, its limit"
         whole = bool(enough) or stop.kind == "time" or not job.rounds
         last = {"complete": whole and stop.kind != "lost", "why": enough or stop.why or ""}
         writer.append(Frame.END, frames.pack_json(**last, rounds=closed))

@@ -131,8 +131,10 @@ class Socket:
         except OSError as error:
             why = error.strerror or f"no answer to {command}"
             hint = "does QEMU hang, or has it ended? --switch listen needs no monitor"
-            raise QmpError(f"QEMU's monitor at {self.path} was lost ({why})", hint) from error
-        raise QmpError(f"what listens at {self.path} says much and answers nothing",
+            raise QmpError(
+                f"the connection to QEMU's monitor at {self.path} was lost ({why})", hint
+            ) from error
+        raise QmpError(f"the program at {self.path} sends much and answers nothing",
                        "give QEMU's -qmp socket")  # fmt: skip
 
     def _line(self) -> Json:
@@ -140,7 +142,9 @@ class Socket:
         while b"\n" not in self._rest:
             more = self._socket.recv(1 << 16)
             if not more:
-                raise QmpError(f"QEMU closed its monitor at {self.path}", "is the VM still there?")
+                raise QmpError(
+                    f"QEMU closed its monitor at {self.path}", "does the VM still exist?"
+                )
             self._rest += more
             if len(self._rest) > _LONGEST or time.monotonic() > end:
                 raise QmpError(f"what listens at {self.path} is no QMP", "give QEMU's -qmp socket")

@@ -90,8 +90,10 @@ class Calls:
     def __init__(self, formats: dict[str, str], layout: Layout) -> None:
         call, done = format_of(formats["call"]), format_of(formats["done"])
         if call is None or done is None:
-            what = "the kernel describes its kprobe events in an unknown way"
-            raise PmlkitError(what, "report the file format of one, and use --mode soft-dirty")
+            what = "the kernel describes its kprobe events in an unknown form"
+            raise PmlkitError(
+                what, "report the format file of one event, and use --mode soft-dirty"
+            )
         self._call, self._done, self._layout = call, done, layout
         self._events: list[tuple[int, int, tuple[int, ...] | None]] = []
         self._open: dict[int, tuple[int, tuple[int, ...]]] = {}

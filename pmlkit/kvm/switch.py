@@ -189,16 +189,16 @@ class DirtyRate:
     def _explained(self, error: Refused) -> PmlkitError:
         why = error.why.lower()
         if "already" in why:
-            return QmpError("QEMU is measuring the VM's dirty rate for somebody else",
+            return QmpError("QEMU is measuring the VM's dirty rate for another client",
                             "wait for its end, or use --switch listen")  # fmt: skip
         if "calc-time-unit" in why or "unexpected" in why:
-            return QmpError(f"this QEMU cannot measure {self._period_s:g} s",
+            return QmpError(f"this QEMU does not support measurements of {self._period_s:g} s",
                             "before QEMU 8.2 a period is whole seconds: --period 1s")  # fmt: skip
         if "out of range" in why or "range" in why:
-            return QmpError(f"QEMU does not measure {self._period_s:g} s",
+            return QmpError(f"QEMU does not support measurements of {self._period_s:g} s",
                             f"give a period up to {_LONGEST_S} s")  # fmt: skip
         if "not enabled" in why:
-            return QmpError("QEMU logs this VM neither by rings nor by bitmaps",
+            return QmpError("QEMU logs this VM neither with rings nor with bitmaps",
                             "is it a VM of KVM (-accel kvm)?")  # fmt: skip
         return error
 
@@ -213,7 +213,9 @@ class DirtyRate:
                 return
             self._measure()
         elif now > self._due + _LATE_S:
-            raise QmpError("QEMU does not end its measurement", "is the VM paused, or overloaded?")
+            raise QmpError(
+                "QEMU does not finish its measurement", "is the VM paused, or overloaded?"
+            )
 
     def _enough(self, now: float) -> bool:
         """Whether each round that was asked for has been measured, and has just to be closed."""

@@ -35,10 +35,10 @@ _PROBE = re.compile(r"^[pr]\w*:(pmlkit_\d{1,10}_\d{1,20})/(\w+)\s", re.MULTILINE
 _STATS = {"overrun": "overrun", "commit overrun": "overrun", "dropped events": "dropped",
           "read events": "read", "entries": "entries"}  # fmt: skip
 _HINTS = {
-    errno.EINVAL: "the file error_log beside it may say more",
+    errno.EINVAL: "see the file error_log in the same folder",
     errno.ENOMEM: "give smaller buffers: --buffer 1024",
     errno.ENOSPC: "give smaller buffers: --buffer 1024",
-    errno.EBUSY: "end the other tracer, and set sysctl kernel.ftrace_enabled=1",
+    errno.EBUSY: "stop the other tracer, and set sysctl kernel.ftrace_enabled=1",
     errno.EROFS: "run it on the host itself, not in a container",
     errno.ENOENT: "is it Linux 5.3 or later, with KVM?",
 }
@@ -65,7 +65,7 @@ def refused(host: Host, path: Path, error: OSError) -> PmlkitError:
         what = "this kernel has no kprobe events (CONFIG_KPROBE_EVENTS)"
         return TracingRefused(path, what, "use --mode soft-dirty, or another kernel")
     if error.errno in (errno.EPERM, errno.EACCES) and lockdown not in ("", "none"):
-        what = f"the kernel is in lockdown ({lockdown}), and does not trace"
+        what = f"the kernel is in lockdown ({lockdown}), and does not allow tracing"
         return TracingRefused(path, what, "boot without Secure Boot, or use --mode soft-dirty")
     if error.errno in (errno.EPERM, errno.EACCES):
         return NoRight(f"to trace ({path})", "CAP_DAC_READ_SEARCH and CAP_SYS_ADMIN")
@@ -256,7 +256,7 @@ class Instance:
         try:
             return trimmed(page, self.layout)
         except PageDamaged as error:
-            hint = "is its size what events/header_page says?"
+            hint = "does its size match events/header_page?"
             raise TracingRefused(self.path, f"a page of {self.path} {error}", hint) from error
 
     def counts(self) -> dict[str, int]:

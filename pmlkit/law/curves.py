@@ -27,7 +27,9 @@ __all__ = ["CHANNELS", "Blindness", "Curves", "drift", "drifts"]
 
 def _real(recorded: Recorded, uses: Uses | None) -> Uses:
     if uses is None:
-        raise NeedsError(recorded.name, "snapshots of page tables", "log it in the lab with them")
+        raise NeedsError(
+            recorded.name, "snapshots of page tables", "log it in the lab with snapshots"
+        )
     return uses
 
 

@@ -314,14 +314,14 @@ _LOOP = "it moves the guest's memory, and reports where that led"
 _REGIONS = "its regions adapt to what was seen before"
 _SWAP = "it sees what is swapped, not what is used"
 OUTSIDE: dict[str, str] = {
-    "pml-threshold": "it counts the pages of m looks: another set than W",
+    "pml-threshold": "it counts the pages of m looks, which is not W",
     "pml-plateau": "it never forgets: no window",
     "prl-plateau": "it never forgets: no window",
-    "vtmm": "pages rise and sink in queues, each looked at in its own time",
+    "vtmm": "pages move up and down in queues, each examined at its own pace",
     "damon": _REGIONS,
     "telescope": _REGIONS,
     "hint-faults": "each part of memory has a look of its own, of another age",
-    "far-memory": "it is not W: what a rule leaves in near memory",
+    "far-memory": "it is not W, but what a rule leaves in near memory",
     "intermittent": "it rests while its signal does not change",
     "self-ballooning": _LOOP,
     "zballoond": _LOOP,

@@ -174,7 +174,7 @@ class _Asked:
         self.scored = _some(curves.scored(max(self.span_ns, window_ns)))
         if not self.scored.any():
             lasts, window = format_ns(curves.recorded.duration_ns), format_ns(window_ns)
-            what = f"{curves.recorded.name} lasts {lasts}: too short for T of {window}"
+            what = f"{curves.recorded.name} lasts {lasts}, which is too short for T of {window}"
             raise ResolutionError.of(window, lasts, what, f"give a shorter {argument('window')}")
         self.weights = curves.weights[self.scored]
         self.true = curves.pages("accesses", window_ns)

@@ -91,7 +91,7 @@ class MissRatioCurve:
         there is none. `without_cold` leaves cold misses out.
         """
         if not 0 <= target <= 1:
-            raise UsageError(f"a miss ratio of {target} cannot be: give 0 to 1")
+            raise UsageError(f"a miss ratio of {target} is not possible: give 0 to 1")
         met = self.miss_ratio <= target
         return int(self.sizes_pages[np.argmax(met)]) if met.any() else None
 

@@ -89,7 +89,7 @@ def shards(
     (1000, True)
     """
     if not 0 < rate <= 1:
-        raise UsageError(f"a sampling rate of {rate} cannot be: give more than 0, up to 1")
+        raise UsageError(f"a sampling rate of {rate} is not possible: give more than 0, up to 1")
     for name, pages in (("max_pages", max_pages), ("min_pages", min_pages or None)):
         if pages is not None:
             check_count(name, pages, "pages")

@@ -59,13 +59,13 @@ SLIDER = ipywidgets.Layout(width="32em")
 BUTTON = ipywidgets.Layout(width="auto")
 LABELS = {"description_width": "8em"}
 TIPS = {
-    "window": "T: how long back a use counts. W(t, T) is the set of pages used in (t - T, t].",
+    "window": "T: the length of a window. W(t, T) is the set of pages used in (t - T, t].",
     "min_count": "m: a page counts if it was used in at least m rounds within T.",
-    "time": "The part of the recording that is looked at. Drag over the heat map to select it; "
-    "click the heat map to select everything.",
+    "time": "The selected part of the recording. Drag over the heat map to select it; click the "
+    "heat map to select everything.",
     "region": "Count the pages of one region that the workload named.",
     "technique": "A technique's estimate for the whole machine, with all pages and m = 1; or PML's "
-    "log, which holds written pages only.",
+    "log, which contains written pages only.",
     "zoom": "Stretch the selected part over the whole width. Otherwise the time axis is the heat "
     "map's.",
     "save": "Write the figure as PDF, SVG and PNG, and its data as CSV and Parquet.",
@@ -199,7 +199,7 @@ class Explorer:
             known = [option[1] for option in widget.options]
             if value not in known:
                 what = "region" if widget is self.region else "technique"
-                raise UsageError(f"there is no {what} {value!r}: choose out of {known[1:]}")
+                raise UsageError(f"there is no {what} {value!r}: choose from {known[1:]}")
             widget.value = value
 
     def _nearest(self, window: str | int) -> int:
@@ -323,7 +323,7 @@ class Explorer:
 
     def _too_long(self, parts: Sequence[Part], k: int) -> str:
         length = format_ns(max(part.end_ns - part.start_ns for part in parts), 3)
-        return f"T = {self._name(k)} is longer than what is looked at, {length}: take a shorter T"
+        return f"T = {self._name(k)} is longer than the selected part, {length}: choose a shorter T"
 
     def _write_note(
         self,

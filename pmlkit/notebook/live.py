@@ -97,10 +97,10 @@ def start(
     if source == "lab":
         memory = ["--guest-memory", f"{memory_mib}M"] if memory_mib else []
         words = ["--rounds", f"{rounds}", "--period", period, *memory]
-        return Running(["lab", "run", trace, *words], path, Watcher, "making the lab ready")
+        return Running(["lab", "run", trace, *words], path, Watcher, "preparing the lab")
     memory = ["--memory", f"{memory_mib}"] if memory_mib else []
     words = ["record", trace, "--window", period, "--clock", clock, *memory]
-    first = "making the guest and booting it"
+    first = "building and booting the guest"
     return Running(words, path, RecordingWatcher, first)
 
 

@@ -79,7 +79,7 @@ def errors(methods: Sequence[str] = _SHOWN) -> pd.DataFrame:
     selected = selected.merge(_intervals(), "left", ["guest", "method"])
     table = selected.round(1).reset_index(drop=True)
     units = _PERCENT | {"from": "%", "to": "%"}
-    return described(table, units, "single rounds of this method were not kept")
+    return described(table, units, "single rounds of this method were not stored")
 
 
 def _intervals() -> pd.DataFrame:

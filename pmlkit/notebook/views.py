@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small tables about one trace, which the notebooks show beside the figures.
+"""Small tables about one trace, which the notebooks show next to the figures.
 
 Notebooks only call functions; computing and looking up is done here.
 """
@@ -119,7 +119,7 @@ def rounds(trace: Trace, first: int = 5) -> pd.DataFrame:
     return described(made, {"start": "ms", "length": "ms"}, _NOT_COUNTED)
 
 
-_NOT_COUNTED = "not counted by what recorded it"
+_NOT_COUNTED = "not counted by the recorder"
 
 
 def _whole_numbers(table: pd.DataFrame) -> pd.DataFrame:

@@ -367,13 +367,13 @@ def _explain(advice: Advice, row: pd.Series[float], trace: Trace, stall_ns: floa
     yield _cost_text(advice, row, period, trace.meta.known_memory_pages)
     what, who = ("A buffer", "the collector") if of_kvm else ("The ring", "dom0")
     yield (
-        f"{what} takes twice what the busiest round logs in {format_ns(round(stall_ns), 3)} of "
-        f"the trace's time: for so long {who} may not come (an assumption: --stall)."
+        f"{what} is twice the log of the busiest {format_ns(round(stall_ns), 3)} of the trace's "
+        f"time, so {who} may be delayed by that time (assumed; set with --stall)."
     )
     if advice.rearm == "flush":
         yield (
-            "Re-arming at flushes is within the target, too, and counts how often a page is used "
-            "(for a threshold m > 1); with one buffer exactly."
+            "Re-arming at flushes also satisfies the target, and counts how often a page is used "
+            "(for a threshold m > 1). With one buffer, the counts are exact."
         )
     yield from _sources_text(advice.constants, of_kvm)
 
@@ -382,13 +382,13 @@ def _log_text(row: pd.Series[float], period: str, memory_pages: int | None) -> s
     bitmap = ""
     if memory_pages is not None:
         size = format_bytes(bitmap_bytes(memory_pages * PAGE_SIZE))
-        bitmap = f" The bitmap of its {memory_pages:,} pages has {size} (a bit each)."
+        bitmap = f" The bitmap of its {memory_pages:,} pages has {size} (one bit each)."
     return (
-        f"In a round of {period} this VM writes {row.pages:,.0f} pages on average "
-        f"({format_bytes(int(row.bytes))}): a log of {row.pages:,.0f} x 8 bytes = "
+        f"In a round of {period}, this VM writes {row.pages:,.0f} pages on average "
+        f"({format_bytes(int(row.bytes))}). The log has {row.pages:,.0f} x 8 bytes = "
         f"{format_bytes(int(row.log_bytes))}, {row.pages / BUFFER_ENTRIES:,.1f} buffers of 512 "
-        f"entries and as many VM exits; a buffer is full after {format_ns(int(row.fill_ns), 3)}."
-        f"{bitmap}"
+        "entries and the same number of VM exits; a buffer is full after "
+        f"{format_ns(int(row.fill_ns), 3)}.{bitmap}"
     )
 
 
@@ -407,16 +407,16 @@ def _cost_text(advice: Advice, row: pd.Series[float], period: str, memory_pages:
     return (
         f"The guest loses ({row.pages / BUFFER_ENTRIES:,.1f} exits x {exits:,.0f} + pause "
         f"{pause:,.0f} + re-arm {row.pages:,.0f} x {rearm:,.1f} {unit}) / {period} = "
-        f"{row.guest_overhead:.3%} of its time (asked: {advice.target:.3%} or less); "
+        f"{row.guest_overhead:.3%} of its time (limit {advice.target:.3%}); "
         f"{_host_text(row, memory_pages)}."
     )
 
 
 def _host_text(row: pd.Series[float], memory_pages: int | None) -> str:
     if memory_pages is None:
-        why = "the memory's size is not (pmlkit import --memory)"
+        why = "the memory's size is unknown (pmlkit import --memory)"
     elif np.isnan(row.host_overhead):
-        why = "its costs are of unlike clocks (run pmlkit calibrate on that host)"
+        why = "its costs have different clocks (run pmlkit calibrate on that host)"
     else:
         return f"the host spends {row.host_overhead:.3%} of one processor"
     return f"what the host spends is not known, as {why}"
@@ -433,6 +433,6 @@ def _sources_text(constants: Constants, of_kvm: bool) -> Iterator[str]:
         yield (
             f"Assumed, not measured: {'; '.join(guesses)}. "
             + ("" if of_kvm else "`pmlkit calibrate --domain` measures on a host; ")
-            + "--transition changes what a VM exit takes beside its instructions."
+            + "--transition changes the part of a VM exit that is not its instructions."
         )
     yield f"The constants are of these kinds: {', '.join(constants.kinds)}."

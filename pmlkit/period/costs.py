@@ -43,12 +43,12 @@ _HARVEST_TICKS = ("guided_tsc", "scan_tsc", "tables_tsc")  # options, each with 
 _MEANINGS = {
     "exit": ("a VM exit because a buffer is full, with the way out and in", "spare_exits"),
     "entry": ("draining one logged entry in Xen", "drained_entries"),
-    "round": ("the pause at the end of a round, whatever was logged", "rounds"),
+    "round": ("the pause at the end of a round, independent of the log", "rounds"),
     "rearm": ("the same, for each page that is re-armed", "log_entries"),
     "scan": ("clearing and reading one page's bit of the log-dirty bitmap", "bitmap_pages"),
-    "copy": ("taking one entry from the ring to the spool, in dom0", "copied_entries"),
+    "copy": ("moving one entry from the ring to the spool, in dom0", "copied_entries"),
     "poll": (
-        "a second of the agent's looking at rings, whatever is in them, in dom0",
+        "a second of the agent's polling of rings, independent of their contents, in dom0",
         "polled_seconds",
     ),
 }
@@ -192,7 +192,7 @@ def base_of(trace: Trace, transition_insn: float | None = None) -> Constants:
     return replace(
         base,
         exit=Constant(Cost(BUFFER_ENTRIES * each + transition), "lab", f"{full} (assumed)"),
-        entry=Constant(Cost(0), "lab", "KVM drains in the exit, which has it"),
+        entry=Constant(Cost(0), "lab", "KVM drains in the exit, which includes it"),
         round=Constant(Cost(0), "lab", "KVM pauses no guest for a round"),
         rearm=Constant(Cost(costs.rearm), "lab", which),
         scan=Constant(Cost(0), "lab", "the collector reads no bitmap"),
@@ -260,7 +260,7 @@ def _mean_ns(log: Trace, cost: str, events: str) -> float:
     costs = log.meta.overheads
     if costs.get(cost) is None:
         what = f"{cost} beside its {costs[events]:,} {events}"
-        raise NeedsError(log, what, "use one that says what they cost")
+        raise NeedsError(log, what, "use one that states its costs")
     return costs[cost] * _tick_ns(log) / costs[events]
 
 
@@ -396,4 +396,6 @@ def load(path: PathLike) -> Constants:
     except OSError as error:
         raise PmlkitError(f"cannot read {path} ({error.strerror})", "give another file") from error
     except (FileRefused, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UsageError(f"{path} is no calibration: make one with `pmlkit calibrate`") from error
+        raise UsageError(
+            f"{path} is not a calibration: make one with `pmlkit calibrate`"
+        ) from error

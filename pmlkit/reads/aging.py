@@ -40,11 +40,9 @@ __all__ = ["estimate", "read"]
 COLUMNS = ("clock_ns", "length_ns", "pages")
 _MOST = 1 << 62
 _LIMIT_BYTES = 1 << 28  # about ten million intervals
-_MIXED = "the count has the VMM's own pages and the guest's page tables, too"
-_BELOW = "the aging counted fewer pages than were touched for certain: is it of the same VM?"
-_ABOVE = (
-    "the aging counted more pages than the tables lead to: the rest is the VMM's, or not mapped"
-)
+_MIXED = "the count includes the VMM's own pages and the guest's page tables"
+_BELOW = "the aging counted fewer pages than were certainly touched: is it from the same VM?"
+_ABOVE = "the aging counted more pages than the tables map: the rest is the VMM's, or not mapped"
 
 
 def read(path: PathLike) -> pd.DataFrame:
@@ -67,21 +65,21 @@ def read(path: PathLike) -> pd.DataFrame:
     except OSError as error:
         raise FileRefused(path, error.strerror or "not readable", _hint()) from error
     except ValueError as error:  # also pandas' own
-        raise UsageError(f"{path} is no table (CSV)", _hint()) from error
+        raise UsageError(f"{path} is not a table (CSV)", _hint()) from error
     missing = [name for name in COLUMNS if name not in table]
     if missing:
         raise UsageError(f"{path} has no column {missing[0]}", _hint())
     table = table[list(COLUMNS)]
     numbers = all(kind.kind == "i" for kind in table.dtypes) and len(table) > 0
     if not numbers or not ((table >= 0) & (table < _MOST)).to_numpy().all():
-        raise UsageError(f"{path} has rows that no aging gives", _hint())
+        raise UsageError(f"{path} has rows that aging does not produce", _hint())
     if (np.diff(table["clock_ns"]) < table["length_ns"].to_numpy()[1:]).any():
         raise UsageError(f"{path} has intervals that overlap, or are not in order", _hint())
     return table.reset_index(drop=True)
 
 
 def _hint() -> str:
-    return "give what `pmlkit collect --kvm VM --mode lru-gen -o X.csv` has written"
+    return "give the output of `pmlkit collect --kvm VM --mode lru-gen -o X.csv`"
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ def _on_host(trace: Trace) -> tuple[Ints, Ints]:
     pairs = trace.pml.meta.options.get(HOST_CLOCK)
     if not pairs:
         what = "the host's clock"
-        raise NeedsError(trace, what, "collect it again, by `pmlkit collect --kvm`")
+        raise NeedsError(trace, what, "collect it again, with `pmlkit collect --kvm`")
     at, host = np.array(pairs, np.int64).reshape(-1, 2).T
     begins = trace.rounds["t_start_ns"].to_numpy(np.int64)
     ahead = (host - at)[np.searchsorted(at, begins, "right") - 1]

@@ -53,7 +53,7 @@ def places(groups: Gfns, one_in: int, draw: int | Ints = 0) -> Gfns:
         From 0 to ``one_in - 1``.
     """
     if one_in < 1 or one_in & (one_in - 1):
-        raise UsageError(f"cannot take a sample of one in {one_in}: say a power of two")
+        raise UsageError(f"a sample of one in {one_in} is not possible: give a power of two")
     groups = np.asarray(groups, np.uint64)
     draws = np.broadcast_to(np.asarray(draw, np.uint64), groups.shape)
     mixed = (groups + (draws << np.uint64(40))) * _GOLDEN

@@ -37,10 +37,12 @@ __all__ = ["CAUSES", "costs", "equality", "leftovers", "model_costs"]
 
 CAUSES = {
     "table": "a page table that was not in the log when the round ended",
-    "changed": "its entry was removed in the round: an earlier snapshot of a logged table has it",
-    "gone": "no table that was used leads to it at the round's end: its mapping came and went",
+    "changed": (
+        "its entry was removed in the round: an earlier snapshot of a logged table contains it"
+    ),
+    "gone": "no used table maps it at the round's end: its mapping came and went",
     "shared": "a page shared with Xen or dom0, not in the guest's memory map",
-    "missed": "a leaf table that was used leads to it when the round ends: this must not be",
+    "missed": "a used leaf table maps it at the round's end: this must not happen",
 }
 
 _RAM = ("usable", "ram", "RAM", "System RAM")

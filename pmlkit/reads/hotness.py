@@ -193,7 +193,7 @@ def touches(trace: Trace, what: str = "rounds") -> pd.Series:
         If `what` is unknown.
     """
     if what not in ("rounds", "pages"):
-        raise UsageError(f"there is no truth {what!r}: say rounds or pages")
+        raise UsageError(f"there is no truth {what!r}: use rounds or pages")
     if trace.meta.kind != "access":
         raise NeedsError(
             trace, "harvest of accessed flags", "log it with `pmlkit collect --harvest`"

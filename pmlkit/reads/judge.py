@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Estimates of reads against the truth, as tables: by round, by phase, beside published numbers.
+"""Estimates of reads against the truth, as tables: by round, by phase, next to published numbers.
 
 The truth is the harvest of accessed flags of the same rounds. Published numbers were measured or
 simulated by their authors, on other machines: they stand in columns of their own.
@@ -63,7 +63,7 @@ def compare(
     one_in: int | None = None,
     draws: Sequence[int] = (0,),
 ) -> pd.DataFrame:
-    """Estimate every round by several methods, beside the truth.
+    """Estimate every round by several methods, and compare them with the truth.
 
     Parameters
     ----------

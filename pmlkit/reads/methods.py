@@ -79,12 +79,15 @@ __all__ = ["METHODS", "Sets", "estimate", "sets", "truth"]
 
 METHODS = ("written", "leaves", "present", "accessed", "density", "sample", "harvest")
 _NO_LARGE = "a directory may stand for large pages: without snapshots their number is not known"
-_KERNEL = "pages that only the kernel maps: its tables do not tell which of them are used"
+_KERNEL = "pages that only the kernel maps: its tables do not show which of them are used"
 _CALIBRATED = (
-    "the interval is what held in 90 % of the rounds of the lab's guests: as good as they are like"
+    "The trace alone gives no interval. The one shown was valid in 90 % of the rounds of the lab's "
+    "guests; trust it only if your guest resembles them."
 )
-_UNSEEN = "not all that was logged was looked at: page tables, and what they map, may be missing"
-_BLIND = "PML alone cannot bound the pages that are only read"
+_UNSEEN = (
+    "some logged frames were not examined: page tables, and the pages that they map, may be missing"
+)
+_BLIND = "PML alone gives no bound for pages that are only read"
 
 
 def estimate(

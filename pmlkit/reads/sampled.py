@@ -81,7 +81,7 @@ def sampled(gfns: Gfns, one_in: int = ONE_IN, draw: int = 0) -> Bools:
     ndarray of bool, shape (frames,)
     """
     if one_in < 1 or one_in & (one_in - 1) or not 0 <= draw < one_in:
-        raise UsageError(f"cannot take sample {draw} of one in {one_in}: say a power of two")
+        raise UsageError(f"sample {draw} of one in {one_in} is not possible: give a power of two")
     gfns, size = np.asarray(gfns, np.uint64), np.uint64(one_in)
     return (gfns - draws.places(gfns // size, one_in)) % size == np.uint64(draw)
 

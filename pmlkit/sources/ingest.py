@@ -71,7 +71,7 @@ def ingest(
     if not isinstance(name, str) or name not in _SOURCES:
         raise NotATrace(spool, f"a spool of unknown source {reprlib.repr(name)}", _HINT)
     if source not in (None, name):
-        raise SpoolDamaged(frames, 0, f"it says that it is of the {name}, not of {source}", _KEEP)
+        raise SpoolDamaged(frames, 0, f"it comes from the {name}, not from {source}", _KEEP)
     return import_module(_SOURCES[name]).ingest(spool, Path(out), overwrite, heard)
 
 
@@ -103,9 +103,7 @@ def finish(
         heard(faults[0])
         return trace
     if faults:
-        raise PmlkitError(
-            f"what comes before it is in {out}, but {faults[0]}", kept_hint(spool, out)
-        )
+        raise PmlkitError(f"the part before it is in {out}, but {faults[0]}", kept_hint(spool, out))
     if not keep:
         shutil.rmtree(spool)
     return trace

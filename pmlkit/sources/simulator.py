@@ -104,9 +104,9 @@ class PmlModel:
         check_count("buffer_entries", self.buffer_entries, "entries")
         check_count("rounds_per_round", self.rounds_per_round, "rounds")
         if self.buffers not in (1, 2):
-            raise UsageError(f"buffers is {self.buffers!r}: there are 1 or 2")
+            raise UsageError(f"buffers is {self.buffers!r}: give 1 or 2")
         if self.rearm not in REARM:
-            raise UsageError(f"rearm is {self.rearm!r}: say one of {', '.join(REARM)}")
+            raise UsageError(f"rearm is {self.rearm!r}: use one of {', '.join(REARM)}")
         for name, value in asdict(self).items():
             if "_ns" in name and (not isinstance(value, int) or value < 0):
                 raise UsageError(f"{name} is {value!r}: give whole nanoseconds, 0 or more")
@@ -305,8 +305,11 @@ def _meta(access: Trace, model: PmlModel, overheads: Json) -> TraceMeta:
     meta, count = access.meta, model.rounds_per_round
     recording = {"name": access.path.name, "created": meta.created, "entries": meta.entries}
     notes = [
-        "simulated from the first writes of each window: writes repeated within one are not there",
-        "costs that nobody has published are assumptions: see pmlkit.sources.simulator.PmlModel",
+        (
+            "simulated from the first writes of each window: repeated writes within a window are "
+            "missing"
+        ),
+        "costs without a published value are assumptions: see pmlkit.sources.simulator.PmlModel",
     ]
     period = {name: value and value * count for name, value in meta.period.items()}
     return replace(

@@ -127,7 +127,7 @@ class Follower:
             self._reader = reader
         except NotUnderstood as error:
             reader.close()
-            self.fault = f"the header is not understood: {error.why}"
+            self.fault = f"the header is unknown: {error.why}"
 
     @property
     def header(self) -> Json:

@@ -38,7 +38,7 @@ class Badis(Technique):
 
     name = "badis"
     title = "Badis (VMware and Geiger)"
-    source = "Nitu et al., SIGMETRICS'18 (as its abstract and findings tell it)"
+    source = "Nitu et al., SIGMETRICS'18 (from its abstract and findings)"
     needs = Vmware.needs | Geiger.needs
     random = True
     watched: int = Vmware.watched

@@ -69,9 +69,9 @@ class MemoryModel:
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
-            raise UsageError(f"the policy {self.policy!r} is none: say {' or '.join(POLICIES)}")
+            raise UsageError(f"the policy {self.policy!r} is unknown: use {' or '.join(POLICIES)}")
         if self.cache not in CACHES:
-            raise UsageError(f"the cache is {self.cache!r}: say {' or '.join(CACHES)}")
+            raise UsageError(f"the cache is {self.cache!r}: use {' or '.join(CACHES)}")
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,9 @@ class PmlPageTables(Technique):
             frames, real = view.tables.mapped()
             pages = recent.add(frames[view.accessed.harvest(frames)])
             if not real:
-                view.note("a stand-in: tables are taken to map 2 MiB of neighbouring frames each")
+                view.note(
+                    "a substitute: tables are assumed to map 2 MiB of neighbouring frames each"
+                )
             if recent.full:
                 view.report(pages)
 

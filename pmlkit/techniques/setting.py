@@ -80,7 +80,7 @@ class Setting(NamedTuple):
 def notable(name: str, pages: int) -> int:
     """Return `pages`; raise `NeedsError` if they are too many for per-page state."""
     if pages > MOST_NOTES:
-        what = f"memory so small that something can be noted of {pages:,} pages"
+        what = f"memory small enough for per-page state, not {pages:,} pages"
         raise NeedsError(name, what, "leave this technique out")
     return pages
 

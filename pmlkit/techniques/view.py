@@ -153,7 +153,7 @@ class View:
         if parts < count:
             self._notes["parts"] = f"{parts} parts of T, not {count}: rounds are too long for more"
         if not close:
-            self._notes["span"] = f"{parts} parts of {rounds} rounds stand for T of {whole} rounds"
+            self._notes["span"] = f"{parts} parts of {rounds} rounds represent T of {whole} rounds"
         return rounds * self._resolution_ns, parts
 
     def every(self, period_ns: int) -> Iterator[int]:
@@ -165,9 +165,9 @@ class View:
             The time now, ns since the recording's start.
         """
         if period_ns <= 0:
-            raise UsageError(f"a period of {period_ns} ns is none: give more than 0")
+            raise UsageError(f"a period of {period_ns} ns is too short: give more than 0")
         if self._idle_ns // period_ns > MOST_LOOKS:
-            what = f"gaps short enough to be looked through every {format_ns(period_ns)}"
+            what = f"gaps short enough for a look every {format_ns(period_ns)}"
             raise NeedsError(self._name, what, f"choose a longer {argument('window')}")
         due = self._clock.now() + period_ns
         while (now := self._clock.wait(due)) is not None:
@@ -178,7 +178,9 @@ class View:
         """Count events of the technique's own work; channels count their own."""
         for name, count in events.items():
             if name not in prices():
-                raise UsageError(f"{name!r} is no event with a price: use {', '.join(prices())}")
+                raise UsageError(
+                    f"{name!r} is not an event with a price: use {', '.join(prices())}"
+                )
             if count:
                 self._events[name] += int(count)
 

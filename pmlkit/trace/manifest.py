@@ -118,7 +118,7 @@ def _advice(path: Path) -> str:
             return f"give the folder {folder}"
     if path.suffix == ".spool":
         return f"make a trace of it with `pmlkit ingest {path} -o NAME.trace`"
-    return "give the folder NAME.trace that pmlkit has written"
+    return "give the folder NAME.trace that pmlkit wrote"
 
 
 def _read(path: Path) -> bytes:

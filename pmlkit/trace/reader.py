@@ -131,7 +131,7 @@ class Trace:
         trace = cls._open(path)
         if SAMPLED in trace.meta.options:
             hint = f"open the log that it belongs to, {trace.path.parent}"
-            raise NeedsError(trace, "accesses of all frames, but a sample's", hint)
+            raise NeedsError(trace, "accesses of all frames, instead of a sample's", hint)
         return trace
 
     @classmethod
@@ -620,7 +620,7 @@ def _checked_columns(what: str, columns: Sequence[str] | None, schema: pa.Schema
     columns = list(schema.names if columns is None else columns)
     unknown = [name for name in columns if name not in schema.names]
     if unknown or not columns:
-        raise UsageError(f"{what} have no column {unknown}: choose out of {schema.names}")
+        raise UsageError(f"{what} have no column {unknown}: choose from {schema.names}")
     return columns
 
 

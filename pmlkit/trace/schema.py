@@ -243,7 +243,7 @@ class TraceMeta:
     def complete_text(self) -> str:
         """Whether all that was requested, or all of the imported file, is there, as text."""
         if self.complete is False:
-            why = "its input ended early" if self.is_import else "it is shorter than asked"
+            why = "its input ended early" if self.is_import else "it is shorter than requested"
             return f"NO: {why}"
         return "yes" if self.complete else "not known"
 

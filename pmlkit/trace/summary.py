@@ -128,7 +128,7 @@ def contents_text(trace: Any) -> str:
     """Return one line on what the entries of a `Trace` contain: reads or writes, order, times."""
     times = "times per round" if trace.duration_ns else "no times"
     if trace.meta.is_import:
-        return f"what the imported file tells; {times}"
+        return f"the content of the imported file; {times}"
     if trace.meta.kind == "pml":
         # Only stock log-dirty counts write faults. It returns a bitmap of each round.
         bitmap = "write_faults" in trace.meta.overheads

@@ -40,7 +40,9 @@ _VERSION = "/sys/hypervisor/version"
 _FOLDERS = ("/usr/lib/xen-{v}/lib", "/usr/lib/xen-{v}/lib/*", "/usr/local/lib", "/usr/lib64")
 _MEND = {
     "xenpml": "build and boot the patched Xen of hypervisor-patches/, or use stock log-dirty",
-    "xenstore": "this is no dom0 (--host names one), or it lacks it: apt-get install libxenstore4",
+    "xenstore": (
+        "this is not dom0 (--host names it), or it lacks a package: apt-get install libxenstore4"
+    ),
 }
 
 
@@ -53,7 +55,7 @@ class XenError(PmlkitError):
         self.call, self.errno, self.domain = call, errno, domain
         self.why = why or os.strerror(errno)
         of = "" if domain is None else f" of domain {domain}"
-        hint = hint or "see `xl dmesg`, and run it as root of dom0"
+        hint = hint or "see `xl dmesg`, and run it as root in dom0"
         super().__init__(f"Xen refused {call}{of} ({self.why})", hint)
 
 

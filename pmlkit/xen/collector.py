@@ -166,10 +166,10 @@ class Collector:
     def _all_there(self, writer: SpoolWriter) -> str:
         """Return why the round that was closed is the last one that was asked for, or ""."""
         if self.closed == self.job.rounds:
-            return "all rounds are done"
+            return "all rounds are complete"
         most = self.job.most_bytes
         if most and writer.bytes >= most:
-            return f"the spool has {writer.bytes} bytes: its limit of {most} is reached"
+            return f"the spool has reached {writer.bytes} bytes: its limit is {most}"
         return ""
 
     @contextlib.contextmanager

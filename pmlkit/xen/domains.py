@@ -25,7 +25,7 @@ class NoSuchDomain(PmlkitError):
 
     def __init__(self, name: str) -> None:
         self.name = str(name)
-        super().__init__(f"there is no domain {self.name}", "`xl list` names the domains")
+        super().__init__(f"there is no domain {self.name}", "`xl list` lists the domains")
 
 
 @dataclass(frozen=True)

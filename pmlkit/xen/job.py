@@ -96,23 +96,30 @@ class LogOptions:
     def __post_init__(self) -> None:
         for name, values in _CHOICES.items():
             if getattr(self, name) not in values:
-                raise UsageError(f"the job's {name} is {getattr(self, name)!r}: it has to be one "
-                                 f"of {', '.join(map(repr, values))}")  # fmt: skip
+                raise UsageError(f"the job's {name} is {getattr(self, name)!r}: it must be one of "
+                                 f"{', '.join(map(repr, values))}")  # fmt: skip
         if not self.lockstep and not self.period_s > 0:
-            raise UsageError(f"a round of {self.period_s} s: give a period above 0")
+            raise UsageError(f"a round of {self.period_s} s is too short: give a period above 0")
         if self.rounds < 0 or self.harvest_every < 1:
             raise UsageError("rounds cannot be below 0, nor harvest_every below 1")
         if self.most_bytes < 0:
-            raise UsageError(f"a spool of at most {self.most_bytes} bytes: give 0 for no limit")
+            raise UsageError(
+                f"a spool of at most {self.most_bytes} bytes is not possible: give 0 for no limit"
+            )
         if self.slots & (self.slots - 1) or not 2 <= self.slots <= 4096:
-            problem = f"a ring of {self.slots} records cannot be had"
+            problem = f"a ring of {self.slots} records is not possible"
             raise UsageError(problem, "a power of two, 2 to 4096")
         if self.one_in not in SAMPLES:
-            raise UsageError(f"a sample of one in {self.one_in}: give a power of two, 2 to 512")
+            raise UsageError(
+                f"a sample of one in {self.one_in} is not possible: give a power of two, 2 to 512"
+            )
         if self.harvest == "sampled" and self.harvest_every > 1:
             raise UsageError("a sample is taken in every round: leave harvest_every out")
         if self.free and self.harvest:
-            raise UsageError("accessed flags are harvested when a round is closed: not with free")
+            raise UsageError(
+                "accessed flags are harvested when a round is closed, which free "
+                "collections do not do"
+            )
 
     def log_options(self) -> Json:
         """Return the fields of `LogOptions`, without those that a subclass adds."""

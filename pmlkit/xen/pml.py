@@ -35,10 +35,10 @@ TYPE_LOG, TYPE_TABLES = 1, 2
 STATE_LOGGING, STATE_BROKEN = 2, 3  # broken off: it can only be disabled
 NOT_PATCHED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY)
 _BATCH = 128  # records read into one frame: 540 KB
-_HINT = "the domain has to be an HVM or PVH guest without assigned devices: see the series' README"
+_HINT = "the domain must be an HVM or PVH guest without assigned devices: see the series' README"
 # Of XENPML_REFUSED_MEMORY and _POOL: the reason says what to do.
 _HINTS = dict.fromkeys(
-    (14, 15), "`xl info` has Xen's free memory, `xl log-dirty-status` what logs hold"
+    (14, 15), "`xl info` shows Xen's free memory, `xl log-dirty-status` the memory of logs"
 )
 
 

@@ -27,7 +27,7 @@ _OP_OFF, _OP_ENABLE_LOGDIRTY, _OP_CLEAN, _OP_PEEK = 0, 2, 11, 12
 _INFO_BYTES = 4096  # much more than any struct xen_domctl_getdomaininfo
 _DYING, _SHUTDOWN, _PAUSED, _REASON = 1 << 0, 1 << 2, 1 << 3, 16
 SHUTDOWNS = {0: "poweroff", 1: "reboot", 2: "suspend", 3: "crash", 4: "watchdog", 5: "soft reset"}
-_OTHER_TOOLS = "install the tools of the Xen that runs (their versions have to agree)"
+_OTHER_TOOLS = "install the tools of the running Xen (their versions must agree)"
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Control:
         fits = int(self._ffi.cast("uintptr_t", buffer.hbuf)) % 4096 == 0 and buffer.hbuf == bits
         self.free(buffer, 1)
         if not (known and fits):
-            raise XenError("libxenctrl", errno.EPROTO, "its structures are not as we know them")
+            raise XenError("libxenctrl", errno.EPROTO, "its structures differ from the known ones")
 
     def state(self, domid: int) -> DomainState | None:
         """Return the `DomainState` of a domain; None if the domain does not exist."""

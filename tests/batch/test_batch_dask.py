@@ -159,4 +159,4 @@ def test_no_scheduler_is_one_line(tmp_path, monkeypatch, capsys):
     assert cli.main(words) == 1
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
     assert cli.main([*words[:-1], "nonsense"]) == 2
-    assert "'nonsense' is no address of a scheduler" in capsys.readouterr().err
+    assert "'nonsense' is not the address of a scheduler" in capsys.readouterr().err

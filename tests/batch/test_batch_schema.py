@@ -186,12 +186,12 @@ ALIASES = "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in pairw
         (HEAD + "    grid: &g\n      a: *g\n", "line 4 contains itself"),
         (
             HEAD + f"    grid: {{a: {AXIS}, b: {AXIS}, c: {AXIS}}}\n",
-            "line 4 of .*grid has 1,000,000,000 points, and at most 20,000 are run",
+            "line 4 of .*grid has 1,000,000,000 points, and the limit is 20,000",
         ),
         (HEAD + f"    grid: [{{a: {AXIS}, b: {AXIS[:21]}}}]\n", "has 21,000 points"),
         (
             "title: " + "x" * 2000 + "\nruns: [{notebook: x}]",
-            "line 1 of .*title has 2,000 characters, and at most 1,000",
+            "line 1 of .*title has 2,000 characters, and the limit is 1,000",
         ),
         ("title: " + "x" * (5 << 20), "it has 5,242,887 bytes, and at most 4,194,304 are read"),
         (f"title: x\nruns: [{'x, ' * 200_000}]", "it has more than 100,000 values"),

@@ -265,7 +265,7 @@ def test_kinds_are_words_or_letters(run, trace):
     assert words == run("wss", trace, "--window", "10ms", "--kinds", "rw", "--json")
     code, _, err = run("wss", trace, "--kinds", "read,wrote")
     assert code == 2
-    check_one_line(err, "use read, written, executed, page-tables, with commas between")
+    check_one_line(err, "use read, written, executed, page-tables, separated by commas")
 
 
 def test_shell_completion_works():
@@ -632,8 +632,8 @@ COULD_NOT = [
     ("info file.txt", "file.txt is not a pmlkit trace"),
     ("info folder", "folder is not a pmlkit trace"),
     ("wss nowhere.trace", "no trace at nowhere.trace: "),
-    ("wss h.trace --window 5ms", "5 ms cannot be had.* 10 ms"),
-    ("wss h.trace --window 15ms", "15 ms cannot be had.* 10 ms"),
+    ("wss h.trace --window 5ms", "5 ms is not possible.* 10 ms"),
+    ("wss h.trace --window 15ms", "15 ms is not possible.* 10 ms"),
     ("wss h.trace/pml.trace --window 10ms --kinds r", "writes only"),
     ("simulate h.trace -o h.trace", "h.trace exists already"),
     ("simulate h.trace/pml.trace -o new.trace", "no accesses"),

@@ -449,7 +449,7 @@ def test_techniques_of_a_huge_memory_work_by_the_pages_in_use_or_say_why_not(mak
     assert scores.loc["idle-pages", "mape"] == 0
     assert scores.loc[["vmware", "damon"], "missing"].tolist() == ["", ""]
     noted = scores.loc[["vtmm", "intermittent", "qemu-sampling", "flag-sample"], "missing"]
-    assert noted.str.contains("memory so small that something can be noted of").all()
+    assert noted.str.contains("memory small enough for per-page state, not").all()
 
 
 def test_an_import_knows_the_memorys_size_if_it_is_given(tmp_path):

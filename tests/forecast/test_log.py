@@ -88,7 +88,7 @@ def test_a_phase_that_cuts_a_round_is_that_of_the_step(tmp_path):
 def test_a_fine_clock_over_a_long_time_is_refused_before_it_is_laid_out(tmp_path):
     rounds = [({1}, 1), (set(), 10**15), ({2}, 1)]
     trace, _, _ = write(tmp_path / "x.trace", rounds)
-    with pytest.raises(UsageError, match="in steps of 10 ns are too many to forecast"):
+    with pytest.raises(UsageError, match="in steps of 10 ns are too many for a forecast"):
         log.read(trace)
 
 

@@ -111,13 +111,13 @@ def test_what_goes_wrong_is_one_line_that_says_what_to_do(spool):
     assert lines == [
         "busy: QEMU does not answer at /job/qmp: another client has it: end that one, or give QEMU "
         "a second -qmp",
-        "short: this QEMU cannot measure 0.5 s: before QEMU 8.2 a period is whole seconds: "
-        "--period 1s",
-        "measuring: QEMU is measuring the VM's dirty rate for somebody else: wait for its end, or "
+        "short: this QEMU does not support measurements of 0.5 s: before QEMU 8.2 a period is "
+        "whole seconds: --period 1s",
+        "measuring: QEMU is measuring the VM's dirty rate for another client: wait for its end, or "
         "use --switch listen",
-        "paused: all rounds are done",
+        "paused: all rounds are complete",
         "life: the VM has ended",
-        "ring: all rounds are done",
+        "ring: all rounds are complete",
     ]
     assert "Traceback" not in (spool / "agent2.txt").read_text()
 

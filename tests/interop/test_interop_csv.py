@@ -200,8 +200,8 @@ def test_a_file_that_is_no_parquet(tmp_path):
 
 @pytest.mark.parametrize(
     ("columns", "says"),
-    [("time=t", "no column holds the obj"), ("obj", "names no column"), ("x=1", "cannot hold 'x'"),
-     ("obj=1,obj=2", "two columns")],
+    [("time=t", "no column contains the obj"), ("obj", "names no column"),
+     ("x=1", "cannot contain 'x'"), ("obj=1,obj=2", "two columns")],
 )  # fmt: skip
 def test_columns_that_are_none(tmp_path, columns, says):
     with pytest.raises(UsageError, match=says):

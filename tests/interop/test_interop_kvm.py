@@ -122,7 +122,7 @@ def test_what_is_outside_of_the_resets_is_left_out(load):
     assert spans(trace) == [[0, 2 * SECOND]]
     assert trace.meta.lost == 0
     notes = "\n".join(trace.meta.notes)
-    assert "2 entries before the first reset, or after the last one, were left out" in notes
+    assert "2 entries before the first reset, or after the last one, were omitted" in notes
     assert "9 more were lost there" in notes
     with pytest.raises(ForeignFileError, match="holds no dirty page between two resets"):
         load(push(1, 0, 1) + reset(2) + reset(3))
@@ -252,7 +252,7 @@ def test_a_drain_has_at_most_512_entries_and_one_vcpu(load):
 
 
 def test_a_release_that_is_none_is_refused(load):
-    with pytest.raises(UsageError, match="'new' is no kernel's release"):
+    with pytest.raises(UsageError, match="'new' is not the release of a kernel"):
         load(DRAINS, kernel="new")
 
 
@@ -275,7 +275,9 @@ def test_a_kprobe_names_frames_and_threads(load):
     trace = load(text + probe(1.002, 6, "CPU 0/KVM-11"))
     assert rows(trace) == [[0, 1, 0x11FA], [0, 0, 5], [0, 0, 6]]
     assert not any("slot" in note for note in trace.meta.notes)
-    assert any(note.startswith("1 entries are of threads that run no") for note in trace.meta.notes)
+    assert any(
+        note.startswith("1 entries come from threads that run no") for note in trace.meta.notes
+    )
 
 
 def test_without_names_the_threads_that_log_run_vcpus(load):
@@ -300,12 +302,12 @@ def test_perf_script_and_trace_cmd_print_the_same(load, tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (push(1, 0, 1) + push(2, 0, 1)[:-25], "line 2 .*is no kvm_dirty_ring_push"),
-        (push(1, 0, 1 << 160), "line 1 .*is no kvm_dirty_ring_push"),
+        (push(1, 0, 1) + push(2, 0, 1)[:-25], "line 2 .*is not kvm_dirty_ring_push"),
+        (push(1, 0, 1 << 160), "line 1 .*is not kvm_dirty_ring_push"),
         (push(1, 0, 1 << 31), "line 1 .*names a page that KVM has not"),
         (push(1, 0, 1, slot=1 << 17), "line 1 .*names a page that KVM has not"),
         (push(1, 70_000, 1), "line 1 .*vCPU 70000"),
-        (push(1, 0, 1).replace("1.0", f"{'9' * 5000}.0"), "line 1 .*is no kvm_dirty_ring_push"),
+        (push(1, 0, 1).replace("1.0", f"{'9' * 5000}.0"), "line 1 .*is not kvm_dirty_ring_push"),
         (push(1, 0, 1).replace(" 1.000000", " 123456"), "line 1 .*seconds"),
         (push(9_999_999_999, 0, 1), "line 1 .*time that is too large"),
         (push(1, 0, 1, thread="a-1") + push(1, 0, 1, thread="b-2"), "line 2 .*two machines"),
@@ -315,7 +317,7 @@ def test_perf_script_and_trace_cmd_print_the_same(load, tmp_path):
         (probe(1, 1, "CPU 70000/KVM-1"), "line 1 .*vCPU 70000"),
         (push(1, 0, 1) + "x" * 70_000, "line 2 .*longer"),
         (reset(1), "holds no dirty page"),
-        ("PERFILE2" + "x" * 100, "perf's own data: import what `perf script"),
+        ("PERFILE2" + "x" * 100, "perf's own data: import the output of `perf script"),
         ("CPU:0 [LOST 5 EVENTS]\n", "holds no dirty page"),
     ],
 )

@@ -66,7 +66,7 @@ def test_one_space_behind_the_letter(load):
     [
         (
             "I  1000,3\nresultI  1003,5\n",
-            "line 2 .*no line of lackey's: give valgrind a --log-file",
+            "line 2 .*not a line of lackey's: use valgrind's --log-file",
         ),
         ("I  1000,3\n L -1000,8\n", "line 2 .*is no access"),
         (" L -1000,4\n", "line 1 .*is no access"),

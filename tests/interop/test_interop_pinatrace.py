@@ -65,7 +65,7 @@ def test_a_file_without_its_end_is_not_complete(load, end, left_out):
     assert rows(trace) == [[0, 1, 1]]
     assert trace.meta.complete is False
     assert "the file was cut off: it does not end with #eof" in trace.meta.notes
-    assert ("1 line was left out, as it is cut off" in trace.meta.notes) == left_out
+    assert ("1 line was omitted, because it is cut off" in trace.meta.notes) == left_out
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_file_without_its_end_is_not_complete(load, end, left_out):
     [
         ("", "holds no entry"),
         (f"{HEAD}#eof\n", "holds no entry"),
-        ("0x1: R 0x1000\nhello\n", "line 2 .*is no access: each line has to be"),
+        ("0x1: R 0x1000\nhello\n", "line 2 .*is no access: each line must be"),
         ("0x1: X 0x1000\n", "line 1 .*is no access"),
         ("0x1: R 1000\n", "line 1 .*is no access"),
         ("0x1: R -0x1000\n", "line 1 .*is no access"),

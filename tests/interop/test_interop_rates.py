@@ -131,7 +131,7 @@ def test_a_vcpus_rate_that_is_not_known(load):
         ("[" * 100_000, "line 1 .*no JSON"),
         ('{"a": ' + "9" * 5000 + "}", "no JSON"),
         ("Status: measured\nPeriod: x (sec)\nStart Time: 1 (ms)\n", "calc-time is x"),
-        ("Status: measuring\nDirty rate: (not ready)\n", "holds no measured answer"),
+        ("Status: measuring\nDirty rate: (not ready)\n", "contains no measured answer"),
         ("some words\n", "line 1 .*neither JSON"),
         (answer(**{"dirty-rate": 1}) + "\nsome words\n", "line 2 .*neither JSON"),
     ],

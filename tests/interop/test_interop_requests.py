@@ -154,7 +154,7 @@ def test_hashed_numbers_become_frames_and_small_ones_are_frames(tmp_path):
 def test_requests_of_no_size_are_left_out_and_counted(tmp_path):
     trace = load(tmp_path, requests((1, 5, 0), (1, 6, 1), (2, 5, 0)))
     assert gfns(trace) == [6]
-    assert any(note.startswith("2 requests of no size") for note in trace.meta.notes)
+    assert any(note.startswith("2 requests of size 0") for note in trace.meta.notes)
 
 
 def test_the_next_access_may_be_anything(tmp_path):
@@ -218,8 +218,8 @@ def test_many_ticks_are_as_many_rounds_and_gaps(tmp_path):
         ("lcs", struct.pack("<Q", lcs.MAGIC) * 2, "no whole header"),
         ("lcs", (struct.pack("<QQ", lcs.MAGIC, 9).ljust(8184) + struct.pack("<Q", lcs.MAGIC)),
          "version 9"),
-        ("vscsi", b"x" * 80, "no version"),
-        ("vscsi", b"", "no version"),
+        ("vscsi", b"x" * 80, "has an unknown version"),
+        ("vscsi", b"", "has an unknown version"),
         ("vscsi", np.array([(0, 512, 0, 0, 0, 1, 2**63, 0)], VERSIONS[2]).tobytes(), "2.63 ns"),
         ("vscsi", np.array([(0, 512, 0, 9, 0, 2**62, 1, 0)], VERSIONS[2]).tobytes(), "2.63 bytes"),
         ("oracle-general", b"\x28\xb5\x2f\xfd" + b"nothing of zstd", "cut off or damaged"),

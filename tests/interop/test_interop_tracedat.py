@@ -100,10 +100,10 @@ def test_a_clock_of_the_processor(load):
     [
         (FILES["6"][:-PAGE] if (PAGE := tracedat.PAGE) else b"", "is cut"),
         (FILES["7"][:3000], "points to byte|is cut"),
-        (FILES["6"].replace(b"tracing6", b"tracing8"), "is of version b'8'"),
+        (FILES["6"].replace(b"tracing6", b"tracing8"), "has version b'8'"),
         (FILES["6"].replace(b"kvm_dirty_ring_", b"kvm_other_ring_"), "has no kvm_dirty_ring_push"),
-        (FILES["6"].replace(b"flyrecord", b"latency  "), "where pages of a ring buffer"),
-        (FILES["7 by zlib"].replace(b"zlib", b"lzma"), "compressed by b'lzma'"),
+        (FILES["6"].replace(b"flyrecord", b"latency  "), "instead of pages of a ring buffer"),
+        (FILES["7 by zlib"].replace(b"zlib", b"lzma"), "compressed with b'lzma'"),
         (
             tracedat.version_6([[page([push(T, 1, 0, 0, 1 << 40)])]]),
             "page 0 of CPU 0 .*KVM has not",

@@ -135,7 +135,7 @@ def assert_same(ours, theirs):
     times = ["t_start_ns", "t_end_ns", "lost"]
     assert theirs.rounds[times].values.tolist() == ours.rounds[times].values.tolist()
     assert theirs.meta.lost == ours.meta.lost
-    strange = "are of threads that run no vCPU, and count for vCPU 0"
+    strange = "come from threads that run no vCPU, and count for vCPU 0"
     assert [note for note in theirs.meta.notes if strange in note] == [
         note for note in ours.meta.notes if strange in note
     ]

@@ -88,7 +88,7 @@ def by_round(trace):
 def test_a_vm_becomes_a_trace(kvm, tmp_path):
     pages = [list(range(100, 100 + n)) for n in (300, 7, 0, 1)]
     run = Run(kvm, tmp_path, ring_rounds(kvm, pages), rounds=4, marks=False)
-    assert run() == {"complete": True, "why": "all rounds are done", "rounds": 4}
+    assert run() == {"complete": True, "why": "all rounds are complete", "rounds": 4}
     trace = run.trace()
     assert [sorted(frames) for frames in by_round(trace)] == pages
     assert (trace.meta.source, trace.meta.complete, trace.meta.lost) == ("kvm", True, 0)
@@ -230,7 +230,7 @@ def test_one_measurement_with_bitmaps_is_one_round(kvm, tmp_path):
     assert [sorted(frames) for frames in by_round(trace)] == [[99, 100, 101, 102, 200]] * 2
     length = 50 * MS + 3000 - 2200
     assert (trace.rounds.t_end_ns - trace.rounds.t_start_ns).tolist() == [length, length]
-    assert any("between measurements are left out of the clock" in n for n in trace.meta.notes)
+    assert any("between measurements are omitted from the clock" in n for n in trace.meta.notes)
     # The slots are the guest's memory.
     assert trace.meta.memory_bytes == 32 << 20
     assert trace.meta.memory_map == [
@@ -273,7 +273,7 @@ def test_without_two_rearms_the_error_says_what_is_missing(kvm, tmp_path, rearms
 
     run = Run(kvm, tmp_path, feed, seconds=2)
     run()
-    why = "re-armed once" if rearms else "does it log"
+    why = "re-armed once" if rearms else "is it logging"
     with pytest.raises(NotATrace, match=why):
         ingest(run.folder, run.out)
 
@@ -384,7 +384,7 @@ def test_a_spool_that_ends_in_the_middle_is_a_trace_that_says_so(kvm, tmp_path):
     trace = ingest(run.folder, run.out)
     assert trace.meta.complete is False
     assert trace.n_rounds == 5
-    assert any("shorter than asked" in note for note in trace.meta.notes)
+    assert any("shorter than requested" in note for note in trace.meta.notes)
 
 
 def test_the_job_may_be_a_file(kvm, tmp_path, monkeypatch):
@@ -406,7 +406,7 @@ def test_an_entry_outside_of_the_memory_slots_is_left_out(kvm, tmp_path):
     run()
     trace = run.trace()
     assert by_round(trace) == [[5]]
-    assert "1 entries outside of the memory slots were left out" in trace.meta.notes
+    assert "1 entries outside of the memory slots were omitted" in trace.meta.notes
 
 
 def test_any_interleaving_of_cpus_and_losses_is_counted_to_the_entry(kvm, tmp_path):

@@ -105,7 +105,7 @@ def test_the_command_line_makes_the_same(kvm, tmp_path, capsys):
 
 
 def test_an_error_of_the_agent_is_the_collections(kvm, tmp_path):
-    with pytest.raises(CollectError, match="there is no VM web2: those that run are web1"):
+    with pytest.raises(CollectError, match="there is no VM web2: the running ones are web1"):
         Collection("web2", tmp_path / "x.trace", KvmCollectOptions(), "kvm").run()
     assert not list(tmp_path.glob("x.trace*"))
 
@@ -152,7 +152,7 @@ def test_the_agent_runs_with_python_3_9(tmp_path):
     path.write_bytes(shipping.zipapp())
     done = subprocess.run([old_python(), str(path)], input="[]\n", capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
-    assert done.stderr == "agent: error: the job is no JSON object\n"
+    assert done.stderr == "agent: error: the job is not a JSON object\n"
 
 
 def test_the_notebooks_collect_by_the_same_way(kvm, tmp_path):
@@ -192,4 +192,4 @@ def test_sizes_become_a_table(kvm, tmp_path, capsys):
         Sizes("web1", tmp_path / "x.csv", options, "kvm").run()
     words = ["collect", "--kvm", "web1", "--mode", "lru-gen", "-o", str(tmp_path / "y.csv")]
     assert cli.main([*words, "--host", "kvm"]) == 1
-    assert "does not see what a guest touches: it does from 6.12" in capsys.readouterr().err
+    assert "does not see the guest's accesses: this works from 6.12" in capsys.readouterr().err

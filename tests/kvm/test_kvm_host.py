@@ -53,12 +53,14 @@ def test_threads_of_known_vmms_tell_their_vcpu():
 
 
 def test_a_vm_that_is_not_there_is_an_error_that_names_those_that_are(kvm):
-    assert message(kvm, "web2") == "there is no VM web2: those that run are web1 (4711)"
-    assert "process 4712 holds none" in message(kvm, "4712") or "no VM 4712" in message(kvm, "4712")
-    assert message(kvm, "99").startswith("there is no VM 99: those that run are web1 (4711)")
+    assert message(kvm, "web2") == "there is no VM web2: the running ones are web1 (4711)"
+    assert "process 4712 has no VM of KVM" in message(kvm, "4712") or "no VM 4712" in message(
+        kvm, "4712"
+    )
+    assert message(kvm, "99").startswith("there is no VM 99: the running ones are web1 (4711)")
     assert "no program listens at this socket" in message(kvm, "/run/none.qmp")
     kvm.end()
-    assert "none runs here" in message(kvm, "web1")
+    assert "none is running here" in message(kvm, "web1")
 
 
 def test_without_rights_the_capability_is_named(kvm):

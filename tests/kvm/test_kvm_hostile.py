@@ -75,7 +75,7 @@ def test_a_spool_that_is_cut_at_any_byte_is_a_trace_of_its_whole_frames(folder):
         assert found.n_rounds == rounds, size
         ended = ends[-1][0] <= size
         assert found.meta.complete is ended, size
-        assert any("shorter than asked" in note for note in found.meta.notes), size
+        assert any("shorter than requested" in note for note in found.meta.notes), size
 
 
 def test_changed_spools_are_refused_or_read_to_the_first_wrong_frame(folder):
@@ -89,7 +89,7 @@ def test_changed_spools_are_refused_or_read_to_the_first_wrong_frame(folder):
         elif changed != data:
             cut += 1
             assert found.n_rounds == 1, number
-            assert any("shorter than asked" in note for note in found.meta.notes), number
+            assert any("shorter than requested" in note for note in found.meta.notes), number
     assert refused > 50
     assert cut > 2
 
@@ -279,7 +279,7 @@ def test_a_flood_of_messages_is_counted(folder):
         folder, spool_fuzz.sealed(HEADER, [*spool_fuzz.kvm_frames(1)[:-1], *[event] * 500])
     )
     assert found.meta.notes.count("x") < 101
-    assert any("more events were left out" in note for note in found.meta.notes)
+    assert any("more events were omitted" in note for note in found.meta.notes)
 
 
 def test_the_header_may_hold_anything(folder):

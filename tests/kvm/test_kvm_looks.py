@@ -146,12 +146,12 @@ def test_what_is_not_looked_at_is_counted(kvm, memory, tmp_path, monkeypatch):
     run()
     trace = run.trace()
     assert marks(trace) == [memory.levels]
-    assert "3 logged frames of 1 rounds were not looked at" in trace.meta.notes
+    assert "3 logged frames of 1 rounds were not examined" in trace.meta.notes
     entries = trace.to_pandas()
     assert set(entries[entries.gfn >= 5000].kind) == {0}  # it is not known what these are
     (row,) = reads.estimate(trace, "leaves").to_dict("records")
     assert row["high"] == trace.memory_pages
-    assert row["why"].startswith("not all that was logged was looked at")
+    assert row["why"].startswith("some logged frames were not examined")
 
 
 def test_known_candidates_are_looked_at_first(kvm, memory, tmp_path, monkeypatch):
@@ -182,8 +182,8 @@ def test_a_look_ends_with_the_next_round(kvm, memory, tmp_path, monkeypatch):
     run()
     trace = run.trace()
     assert trace.n_rounds == 2
-    assert not any("shorter than asked" in note for note in trace.meta.notes)
-    assert any("logged frames of 1 rounds were not looked at" in n for n in trace.meta.notes)
+    assert not any("shorter than requested" in note for note in trace.meta.notes)
+    assert any("logged frames of 1 rounds were not examined" in n for n in trace.meta.notes)
 
 
 def test_if_rounds_pass_at_once_the_last_is_looked_at(kvm, memory, tmp_path):
@@ -203,7 +203,7 @@ def test_frames_beyond_the_slots_could_not_be_read(kvm, memory, tmp_path):
     run()
     trace = run.trace()
     assert marks(trace) == [memory.levels]
-    assert "1 logged frames could not be read out of the VMM's memory" in trace.meta.notes
+    assert "1 logged frames could not be read from the VMM's memory" in trace.meta.notes
 
 
 def test_memory_that_moves_is_read_at_its_new_place(kvm, memory, tmp_path):

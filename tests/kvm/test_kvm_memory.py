@@ -55,7 +55,7 @@ def collected(kvm, tmp_path, **job):
 def test_soft_dirty_pages_are_a_trace(kvm, tmp_path):
     set_dirty(kvm, [0, 5, PAGES - 1])
     end, folder = collected(kvm, tmp_path, mode="soft-dirty", rounds=2, period_s=0.05)
-    assert end == {"complete": True, "why": "all rounds are done", "rounds": 2}
+    assert end == {"complete": True, "why": "all rounds are complete", "rounds": 2}
     assert (kvm.root / f"proc/{kvm.pid}/clear_refs").read_text() == "4"
     trace = ingest(folder, tmp_path / "x.trace")
     trace.check()
@@ -127,7 +127,9 @@ def test_aging_counts_the_pages_of_the_generation_before_the_newest(kvm):
 
 def test_a_kernel_whose_aging_sees_no_guest_is_refused(tmp_path):
     kvm = fake_kvm.FakeKvm(tmp_path / "host", "6.1.0")
-    with pytest.raises(PmlkitError, match="does not see what a guest touches: it does from 6.12"):
+    with pytest.raises(
+        PmlkitError, match="does not see the guest's accesses: this works from 6.12"
+    ):
         agent.collect(Job(vm="web1", mode="lru-gen"), host=kvm.host)
 
 
@@ -138,7 +140,7 @@ def test_what_aging_needs_is_named(kvm):
     path = kvm.root / "sys/kernel/debug/lru_gen"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("memcg     1 /\n node     0\n  0  1  1  1\n")
-    with pytest.raises(PmlkitError, match="MGLRU knows no control group /vm.slice/web1"):
+    with pytest.raises(PmlkitError, match="MGLRU has no control group /vm.slice/web1"):
         agent.collect(job, host=kvm.host)
     (kvm.root / f"proc/{kvm.pid}/cgroup").write_text("1:memory:/x\n")
     with pytest.raises(PmlkitError, match="in no control group of version 2"):
@@ -189,5 +191,5 @@ def test_sizes_by_aging_are_a_table(kvm, tmp_path, monkeypatch):
     follower = Follower(folder / FRAMES_FILE, KvmWatcher)
     assert [seen.pages for seen in follower.poll()] == [2570, 10, 300]
     follower.close()
-    with pytest.raises(NotATrace, match="no trace: it has sizes by the aging of MGLRU"):
+    with pytest.raises(NotATrace, match="no trace: it contains sizes from the aging of MGLRU"):
         ingest(folder, tmp_path / "x.trace")

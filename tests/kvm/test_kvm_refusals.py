@@ -47,14 +47,14 @@ def test_a_name_that_can_be_none_is_refused(kvm, vm):
 
 @pytest.mark.parametrize("vm", ["²", "٣", "9" * 30, "9" * 5000, "-1", "0"])
 def test_a_number_that_is_no_process_is_no_vm(kvm, vm):
-    assert "those that run are web1 (4711)" in message(kvm, vm)
+    assert "the running ones are web1 (4711)" in message(kvm, vm)
 
 
 def test_a_file_that_is_no_socket_is_named(kvm, tmp_path):
     path = tmp_path / "file"
     path.write_text("")
-    assert "it is no socket; give that of QEMU's -qmp" in message(kvm, str(path))
-    assert "it is no socket" in message(kvm, str(tmp_path))
+    assert "it is not a socket; give the socket of QEMU's -qmp" in message(kvm, str(path))
+    assert "it is not a socket" in message(kvm, str(tmp_path))
 
 
 # Jobs
@@ -88,7 +88,7 @@ def test_a_job_of_wrong_types_is_refused(values, why):
     ("number", "hint"),
     [
         (errno.ENOMEM, "give smaller buffers: --buffer"),
-        (errno.EBUSY, "end the other tracer"),
+        (errno.EBUSY, "stop the other tracer"),
         (errno.EROFS, "not in a container"),
         (errno.EIO, "look for the reason in dmesg"),
     ],
@@ -109,7 +109,7 @@ def test_kprobes_that_are_switched_off_are_told(kvm):
 def test_an_event_that_cannot_be_parsed_is_told(kvm, monkeypatch):
     monkeypatch.setattr(kvm, "_probe", lambda text: kvm._write(
         f"sys/kernel/tracing/events/{text.split()[0][2:]}/format", "nonsense"))  # fmt: skip
-    assert "describes its kprobe events in an unknown way: report" in message(kvm, "web1")
+    assert "describes its kprobe events in an unknown form: report" in message(kvm, "web1")
 
 
 def test_without_the_right_to_read_pagemap_the_capability_is_named(kvm, monkeypatch):
@@ -173,7 +173,7 @@ EVENT = b'{"event": "X", "timestamp": {}}\n'
         (b"[" * 200_000 + b"\n", "is no QMP"),
         (b'{"return": ' + b"9" * 5000 + b"}\n", "is no QMP"),
         (lambda: forever(b"x" * 65536), "is no QMP"),  # a line without an end
-        (lambda: forever(EVENT * 100), "says much and answers nothing"),
+        (lambda: forever(EVENT * 100), "sends much and answers nothing"),
         (b'{"error": {"desc": "no\\n\\u001b[2J"}}\n', "QEMU refuses qmp_capabilities: no"),
         (b'{"error": 5}\n', "QEMU refuses qmp_capabilities: 5"),
         (b'{"error": {"desc": "' + b"x" * 3_000_000 + b'"}}\n', "QEMU refuses qmp_capabilities: x"),

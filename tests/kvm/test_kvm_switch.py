@@ -119,7 +119,7 @@ def test_qemu_measures_again_and_again_and_each_is_a_round(kvm, path, tmp_path):
     folder.mkdir()
     job = Job(vm=path, spool=str(folder / FRAMES_FILE), rounds=3, period_s=0.02)
     end = agent.collect(job, host=kvm.host)
-    assert end == {"complete": True, "why": "all rounds are done", "rounds": 3}
+    assert end == {"complete": True, "why": "all rounds are complete", "rounds": 3}
     assert measured_by_qemu(folder) == [7, 7, 7]
     orders = [a["arguments"] for a in qemu.asked if a["execute"] == "calc-dirty-rate"]
     assert orders[:3] == [{"mode": "dirty-bitmap", "calc-time": 20,
@@ -157,7 +157,7 @@ def test_the_command_line_says_that_there_is_a_ring(kvm, path):
 @pytest.mark.parametrize(
     ("qemu", "job", "why"),
     [
-        ({"busy": True}, {}, "QEMU is measuring the VM's dirty rate for somebody else: wait"),
+        ({"busy": True}, {}, "QEMU is measuring the VM's dirty rate for another client: wait"),
         ({"units": False}, {"period_s": 0.5}, "cannot measure 0.5 s: before QEMU 8.2"),
     ],
 )

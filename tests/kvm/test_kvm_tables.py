@@ -207,7 +207,7 @@ def test_what_was_not_looked_at_is_unknown_and_counted():
     assert kinds.tolist() == [int(Kind.WRITE), 0, 0, int(Kind.WRITE), 0]
     notes = list(tables.notes())
     assert "read up to 5 ms after their round's end" in notes[0]
-    assert "3 logged frames of 1 rounds were not looked at" in notes
+    assert "3 logged frames of 1 rounds were not examined" in notes
     assert "1 logged frames could not be read" in notes[2]
 
 

@@ -126,7 +126,7 @@ def test_what_a_command_says_is_heard_before_the_first_round(monkeypatch, tmp_pa
 
     with pytest.raises(PmlkitError, match=error):
         run.run(print, tell)
-    assert told[:2] == ["making the lab ready", "1 s  dom0 is up"]
+    assert told[:2] == ["preparing the lab", "1 s  dom0 is up"]
 
 
 def test_a_line_of_the_log_says_what_a_round_was():

@@ -63,7 +63,7 @@ def test_every_widget_changes_the_figure_to_what_the_package_computes(trace, reg
         assert shown(explored).equals(expected(trace, k, m, **wanted))
     else:
         assert len(shown(explored)) == 0
-        assert explored.note.value.startswith(f"T = {k * 10} ms is longer than what is looked at")
+        assert explored.note.value.startswith(f"T = {k * 10} ms is longer than the selected part")
     fitting = [of for of in explorer.windows(40) if of <= rounds]
     means = workingset.surface(trace, [f"{of}r" for of in fitting], [m], **wanted)
     told = shown(explored, "mean")["pages"]
@@ -293,7 +293,7 @@ def test_the_time_before_the_first_full_window_is_hatched(trace):
 def test_a_window_longer_than_the_part_is_explained_in_the_figure(trace):
     explored = explore(trace, window="400ms", time=("100ms", "300ms"))
     assert explored._lines._message.get_text() in explored.note.value
-    assert "T = 400 ms is longer than what is looked at, 200 ms" in explored.note.value
+    assert "T = 400 ms is longer than the selected part, 200 ms" in explored.note.value
     explored.window.value = 1
     assert explored._lines._message.get_text() == ""
 

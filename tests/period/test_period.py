@@ -198,7 +198,7 @@ def test_what_the_host_spends_is_not_known_in_another_machines_time(on):
     costs = replace(constants(HOST), scan=Constant(Cost(1.0, Clock("the host desk")), "x", "y"))
     advice = period.advise(on(None, source="xen", host={"node": "web1"}), constants=costs)
     assert advice.table["host_overhead"].isna().all()
-    assert "not known, as its costs are of unlike clocks" in advice.words[2]
+    assert "not known, as its costs have different clocks" in advice.words[2]
 
 
 def test_the_length_of_an_instruction_is_the_hosts_not_this_machines():
@@ -300,7 +300,7 @@ def test_what_is_measured_here_says_so_and_comes_back(tmp_path, capsys):
 
 def test_a_file_that_is_no_calibration(tmp_path):
     (tmp_path / "c.json").write_text("[]")
-    with pytest.raises(UsageError, match="no calibration"):
+    with pytest.raises(UsageError, match="not a calibration"):
         calibrate.load(tmp_path / "c.json")
 
 

@@ -66,8 +66,8 @@ def test_an_interval_that_cuts_rounds_counts_their_pages_for_the_upper_bound_onl
 def test_a_count_beyond_the_bounds_is_cut_and_said(trace):
     rows = aging.estimate(trace, table((10, 10, 1), (20, 10, 99)))
     assert rows.pages.tolist() == [rows.low[0], 60]
-    assert "fewer pages than were touched for certain" in rows.why[0]
-    assert "more pages than the tables lead to" in rows.why[1]
+    assert "fewer pages than were certainly touched" in rows.why[0]
+    assert "more pages than the tables map" in rows.why[1]
     assert rows.unresolved.tolist() == [0, 39]
 
 
@@ -101,11 +101,11 @@ def test_a_trace_without_the_hosts_clock_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "is no table"),
+        ("", "is not a table"),
         ("t_ns,pages\n1,2\n", "has no column clock_ns"),
-        ("clock_ns,length_ns,pages\n", "rows that no aging gives"),
-        ("clock_ns,length_ns,pages\n1,1,-3\n", "rows that no aging gives"),
-        ("clock_ns,length_ns,pages\n1,1,many\n", "rows that no aging gives"),
+        ("clock_ns,length_ns,pages\n", "rows that aging does not produce"),
+        ("clock_ns,length_ns,pages\n1,1,-3\n", "rows that aging does not produce"),
+        ("clock_ns,length_ns,pages\n1,1,many\n", "rows that aging does not produce"),
         ("clock_ns,length_ns,pages\n10,5,1\n12,5,1\n", "overlap, or are not in order"),
     ],
 )

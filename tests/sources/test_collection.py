@@ -124,8 +124,8 @@ def test_a_sample_of_the_flags_is_nested_in_the_log(here, tmp_path, draw):
     assert (trace.meta.kind, trace.sample.n_rounds) == ("pml", 3)
     assert trace.sample.meta.options["sampled_one_in"] == 8
     assert trace.sample.meta.options["sampled_draw"] == draw
-    which = {"round": "another in each round", "fixed": "the same in all rounds"}[draw]
-    assert f"of 8 frames one was looked at, {which}" in trace.sample.meta.notes
+    which = {"round": "a new one in each round", "fixed": "the same in all rounds"}[draw]
+    assert f"one in 8 frames was examined, {which}" in trace.sample.meta.notes
     for number, entries in trace.sample.to_pandas().groupby("round"):
         drawn = number + 1 if draw == "round" else 0
         assert entries.gfn.tolist() == [gfn for gfn in range(100) if in_sample(gfn, 8, drawn)]
@@ -167,7 +167,7 @@ def test_a_collection_that_cannot_start_leaves_nothing(here, tmp_path):
 
 def test_an_agent_that_is_killed_leaves_what_came(here, tmp_path):
     run = Collection("guest", tmp_path / "x.trace", options(here))
-    with pytest.raises(CollectError, match="exit status -9.*what came is in"), run:
+    with pytest.raises(CollectError, match="exit status -9.*the received part is in"), run:
         for seen in run:
             if seen.round == 2:
                 run._agent.process.kill()
@@ -230,8 +230,8 @@ def test_a_limit_of_the_spool_ends_the_command_with_a_whole_trace(here, tmp_path
     code = cli.main(words(here, tmp_path / "x.trace", *more))
     summary = json.loads(capfd.readouterr().out)
     assert (code, summary["rounds"], summary["complete"]) == (0, 1, True)
-    assert any("its limit of 1024 is reached" in note for note in summary["notes"])
-    assert not any("shorter than asked" in note for note in summary["notes"])
+    assert any("its limit is 1024" in note for note in summary["notes"])
+    assert not any("shorter than requested" in note for note in summary["notes"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -284,7 +284,7 @@ def test_over_ssh_an_order_ends_it(dom0, tmp_path):
 
 def test_a_cut_connection_keeps_what_came_and_says_so(dom0, tmp_path):
     run = Collection("guest", tmp_path / "x.trace", options(dom0), "dom0")
-    with pytest.raises(CollectError, match="what came is in .*x.trace"), run:
+    with pytest.raises(CollectError, match="the received part is in .*x.trace"), run:
         for seen in run:
             if seen.round == 2:
                 run._agent.process.kill()

@@ -66,13 +66,13 @@ def test_what_came_before_a_frame_that_is_not_understood_is_kept(dom0, tmp_path,
     assert len(run.seen) == run.trace.n_rounds == 3
     assert not run.trace.meta.complete
     assert (
-        f"the collector on dom0 sent what this pmlkit does not take: frame {len(GOOD) - 2}, "
+        f"the collector on dom0 sent data that this pmlkit does not accept: frame {len(GOOD) - 2}, "
         in (str(caught.value))
     )
     assert "the spool is kept: after an update of pmlkit, `pmlkit ingest " in str(caught.value)
     assert "defect" not in str(caught.value)
     assert spool_of(tmp_path).read_bytes() == data
-    assert "no round is shown from here on" in heard[0]
+    assert "no rounds are shown from here on" in heard[0]
 
 
 def test_a_stream_that_makes_no_trace_is_kept(dom0, tmp_path):
@@ -85,8 +85,8 @@ def test_a_stream_that_makes_no_trace_is_kept(dom0, tmp_path):
 @pytest.mark.parametrize(
     ("header", "says"),
     [
-        (SPOOL_HEADER | {"source": "recorder"}, "source is 'recorder', and has to be 'xen'"),
-        (SPOOL_HEADER | {"source": "lab"}, "source is 'lab', and has to be 'xen'"),
+        (SPOOL_HEADER | {"source": "recorder"}, "source is 'recorder', and must be 'xen'"),
+        (SPOOL_HEADER | {"source": "lab"}, "source is 'lab', and must be 'xen'"),
         (SPOOL_HEADER | {"tsc_khz": "x"}, "tsc_khz is 'x'"),
         (SPOOL_HEADER | {"options": {"x": "y" * (1 << 20)}}, "has 1[0-9]* bytes"),
         (b"[" * 100_000, "nested too deep"),
@@ -198,7 +198,7 @@ def test_a_length_of_4_gib_and_a_header_of_100_mb(dom0, tmp_path):
     data = sealed(SPOOL_HEADER, GOOD[:-2])[:-24] + struct.pack(
         "<4sHHII", b"PMLF", 4, 0, 9, 0xFFFFFFF0
     )
-    with pytest.raises(CollectError, match="what came before it is in"):
+    with pytest.raises(CollectError, match="the part before it is in"):
         dom0(data + bytes(1000)).run()
     assert ingest(spool_of(tmp_path).parent, tmp_path / "y.trace").n_rounds == 3
     make_way(spool_of(tmp_path).parent)
@@ -221,7 +221,9 @@ def test_many_small_frames_take_little(tmp_path):
     import pmlkit
 
     notes = pmlkit.open(tmp_path / "x.trace").meta.notes
-    assert notes.count("again") == 100 and "99900 more events were left out of these notes" in notes
+    assert (
+        notes.count("again") == 100 and "99900 more events were omitted from these notes" in notes
+    )
 
 
 # Spools that stay
@@ -313,7 +315,7 @@ def test_a_spool_that_is_whole_goes_when_its_trace_is_there(tmp_path):
 def test_a_spool_that_is_not_understood_is_told_of_and_kept(tmp_path):
     spool, out = spooled(tmp_path, [*GOOD[:-1], (77, b""), GOOD[-1]]), tmp_path / "y.trace"
     with pytest.raises(
-        PmlkitError, match="what comes before it is in .*, but .*frame .*77"
+        PmlkitError, match="the part before it is in .*, but .*frame .*77"
     ) as caught:
         finish(spool, out)
     assert "the spool is kept" in str(caught.value) and Trace.open(out).n_rounds == 3

@@ -124,7 +124,7 @@ def test_a_spool_that_was_cut_says_so_and_keeps_the_open_round(spooled):
     assert trace.rounds.t_end_ns.tolist() == [10_000, 11_000]
     notes = " ".join(trace.meta.notes)
     assert "the last 1 round(s) were not closed" in notes
-    assert "shorter than asked" in notes
+    assert "shorter than requested" in notes
 
 
 def test_what_switching_off_drained_is_counted_and_left_out(spooled):

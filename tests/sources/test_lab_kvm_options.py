@@ -63,8 +63,12 @@ def test_a_round_of_qemu_is_a_second_unless_another_is_asked_for(monkeypatch):
     [
         ({"linux": True}, {}, "QEMU does not run g in the lab"),
         ({"mailbox": True, "vcpus": 2}, {}, "guests of the kit on one vCPU: leave out --vmm qemu"),
-        ({"mailbox": True}, {"huge": True}, "QEMU chooses by itself which pages are huge"),
-        ({"mailbox": True}, {"period_s": 0.2}, "QEMU cannot measure 0.2 s: a period is whole"),
+        ({"mailbox": True}, {"huge": True}, "QEMU chooses huge pages by itself"),
+        (
+            {"mailbox": True},
+            {"period_s": 0.2},
+            "QEMU does not support measurements of 0.2 s: a period is whole",
+        ),
         ({"mailbox": True}, {"vmm": "own", "boot": True}, "g has no boot that could be logged"),
     ],
 )

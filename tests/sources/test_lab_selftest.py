@@ -47,7 +47,7 @@ def test_one_round_is_too_few(log):
 
 
 def test_a_guest_without_known_writes_is_refused(log):
-    with pytest.raises(UsageError, match="writes no frames that are known"):
+    with pytest.raises(UsageError, match="has no known written frames"):
         selftest.check(log(WRITTEN, WRITTEN), "reads")
 
 

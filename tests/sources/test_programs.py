@@ -89,8 +89,8 @@ def elf(machine=62, kind=2):
         (b"", "neither an executable nor a C file"),
         (b"#!/bin/sh\necho hello\n" * 9, "neither an executable nor a C file"),
         (b"\x7fELF", "neither an executable nor a C file"),
-        (elf(machine=183), "no program for 64-bit x86"),
-        (elf(kind=1), "no program for 64-bit x86"),
+        (elf(machine=183), "not a program for 64-bit x86"),
+        (elf(kind=1), "not a program for 64-bit x86"),
     ],
     ids=["empty", "script", "cut", "arm", "object"],
 )
@@ -140,7 +140,7 @@ def test_a_file_outside_of_the_folder_is_not_read(tmp_path, text, content):
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "link.h").symlink_to(secret)
-    with pytest.raises(WorkloadError, match="secret/file, which lies outside") as caught:
+    with pytest.raises(WorkloadError, match="secret/file, which is outside") as caught:
         compile_static(source(folder, text.format(secret=secret)))
     assert "SECRET" not in str(caught.value)
 
@@ -163,5 +163,5 @@ def test_a_header_without_end_is_refused(tmp_path):
 @needs_gcc
 def test_other_languages_are_not_compiled(tmp_path):
     for name in ("x.s", "x.S", "x.specs", "x"):
-        with pytest.raises(WorkloadError, match="it is no C file"):
+        with pytest.raises(WorkloadError, match="it is not a C file"):
             compile_static(source(tmp_path, "INPUT(/etc/passwd)", name))

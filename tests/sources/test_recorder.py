@@ -183,7 +183,7 @@ def test_a_signal_leaves_a_valid_shorter_trace(tmp_path, number, code):
     process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == code, errors
-    ended = f"pmlkit: ended by {number.name}: what came is in {out}\n"
+    ended = f"pmlkit: ended by {number.name}: the recorded part is in {out}\n"
     assert errors == (ended if code else "")
     _wait_for_end(emulators)
     trace = Trace.open(out)

@@ -114,7 +114,7 @@ def test_a_recording_that_ends_early_is_a_valid_shorter_trace(tmp_path, keep):
     trace = ingest(spool, tmp_path / "t.trace")
     trace.check()
     assert not trace.meta.complete
-    assert any("shorter than asked" in note for note in trace.meta.notes)
+    assert any("shorter than requested" in note for note in trace.meta.notes)
     spans = [m for m in MESSAGES[:keep] if m[0] == 2]
     assert len(trace.to_pandas()) == sum(len(p) // 4 - 10 for _, p in spans)
 

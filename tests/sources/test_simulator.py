@@ -259,7 +259,7 @@ def test_what_the_access_trace_says_is_kept(tmp_path):
     assert pml.meta.known == known and not pml.meta.complete
     assert pml.meta.options["rounds_per_round"] == 2
     assert pml.meta.provenance["simulated_from"]["name"] == "a.trace"
-    assert any("repeated within" in note for note in pml.meta.notes)
+    assert any("repeated writes within" in note for note in pml.meta.notes)
     pd.testing.assert_frame_equal(pml.regions, access.regions)
     pd.testing.assert_frame_equal(pml.guest, access.guest)
 

@@ -121,7 +121,7 @@ def test_an_unknown_name_is_answered_by_close_ones():
         ("summary: x\n", "no `command`"),
         ("command: 5\n", "`command` should be a str"),
         ("command: x\nmemory_mib: lots\n", "`memory_mib` should be a int"),
-        ("command: x\nfiles: [gone.txt]\n", "gone.txt, which is not there"),
+        ("command: x\nfiles: [gone.txt]\n", "gone.txt, which does not exist"),
         ("command: x\nfiles: 7\n", "`files` should be a list"),
         ("command: x\nphases: [1, 2]\n", "`phases` should be a list of words"),
         ("command: x\nmemmory_mib: 5\n", "no use for `memmory_mib`.*mean memory_mib"),

@@ -91,7 +91,7 @@ WRONG = {
     "1e999 is no number": (Frame.ROUND, b'{"round": 1e999}'),
     "nested too deep": (Frame.ROUND, b'{"round":' + b"[" * 100_000),
     "none (": (Frame.ROUND, b"\xff\xfe"),
-    "its JSON is no object": (Frame.EVENT, b"[1]"),
+    "its JSON is not an object": (Frame.EVENT, b"[1]"),
     "what is 5": (Frame.EVENT, b'{"what": 5}'),
     "a text of at most": (Frame.EVENT, frames.pack_json(what="x" * 5000)),
     "surrogates not allowed": (Frame.EVENT, b'{"what": "\\ud800"}'),
@@ -220,7 +220,7 @@ def test_any_value_of_a_header_is_understood_or_refused(header, tmp_path):
 
 def test_a_stream_of_a_collector_is_not_taken_for_a_recording(tmp_path):
     folder = spool(tmp_path, recorded_frames(), RECORDER_HEADER)
-    with pytest.raises(SpoolDamaged, match="it says that it is of the recorder, not of xen"):
+    with pytest.raises(SpoolDamaged, match="it comes from the recorder, not of xen"):
         ingest(folder, tmp_path / "x.trace", source="xen")
 
 
@@ -286,7 +286,7 @@ def test_the_command_names_the_frame_and_what_to_do(tmp_path, capsys):
     assert cli.main(["ingest", str(folder), "-o", str(tmp_path / "x.trace")]) == 0
     out, err = capsys.readouterr()
     assert "frame 8, from byte " in err and "a record of type 3: keep " in err
-    assert "NO: it is shorter than asked" in out
+    assert "NO: it is shorter than requested" in out
 
 
 def test_a_spool_of_our_own_is_kept_if_it_is_not_understood(tmp_path):

@@ -75,7 +75,7 @@ def test_a_gap_too_long_to_look_through_is_named(tmp_path):
     lengths = np.array([10, 10, 10**8, 10]) * 1_000_000
     events = [[(1, Kind.WRITE)], [(2, Kind.WRITE)], [], [(1, Kind.WRITE)]]
     trace = write_irregular(tmp_path / "long.trace", events, lengths)
-    with pytest.raises(NeedsError, match="no gaps short enough to be looked through every 10 ms"):
+    with pytest.raises(NeedsError, match="no gaps short enough for a look every 10 ms"):
         techniques.run("prl", Recorded.of(trace), window="10ms")
 
 

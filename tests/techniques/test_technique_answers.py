@@ -320,7 +320,7 @@ def test_with_snapshots_of_tables_only_what_they_map_is_looked_at():
     stand_in = techniques.run("pml-page-tables", recorded, window_ns)
     assert stand_in.events["flags_read"] == 512 * 50
     assert stand_in.notes == [
-        "a stand-in: tables are taken to map 2 MiB of neighbouring frames each"
+        "a substitute: tables are assumed to map 2 MiB of neighbouring frames each"
     ]
 
 

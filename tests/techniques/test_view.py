@@ -242,7 +242,7 @@ def test_costs_are_counted_where_they_arise(recorded):
 
 def test_an_unknown_event_and_an_empty_period_are_refused(recorded):
     view = look(recorded, (), WINDOW)
-    with pytest.raises(UsageError, match="no event with a price"):
+    with pytest.raises(UsageError, match="not an event with a price"):
         view.charge(magic=1)
     with pytest.raises(UsageError, match="give more than 0"):
         next(view.every(0))
@@ -286,7 +286,7 @@ def test_the_parts_of_t_are_together_as_long_as_t(recorded, count):
         assert period_ns % vm.ROUND_NS == 0 and 1 <= parts <= count
         off = abs(period_ns * parts // vm.ROUND_NS - rounds)
         if off > 0.1 * rounds:
-            assert off <= 1 and "stand for T" in str(view.result()[2])
+            assert off <= 1 and "represent T" in str(view.result()[2])
         if rounds % count == 0:
             assert (period_ns, parts) == (rounds // count * vm.ROUND_NS, count)
 

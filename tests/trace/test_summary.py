@@ -53,7 +53,7 @@ def test_a_recording_shows_its_facts_and_phases():
 @pytest.mark.parametrize(
     "source, complete, text",
     [
-        ("recorder", False, "NO: it is shorter than asked"),
+        ("recorder", False, "NO: it is shorter than requested"),
         ("import:pinatrace", False, "NO: its input ended early"),
         ("import:pinatrace", True, "yes"),
         ("import:pinatrace", None, "not known"),

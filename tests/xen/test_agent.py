@@ -109,7 +109,7 @@ def test_rounds_are_collected_and_log_dirty_is_off(xen, tmp_path):
     assert sum(kind is Frame.ROUND for kind, _ in contents) == 3
     read, lost = check_entries(spool.header, contents)
     end = ended(contents)
-    assert end["complete"] and end["why"] == "all rounds are done"
+    assert end["complete"] and end["why"] == "all rounds are complete"
     assert read + lost == sum(log["entries"] for log in end["logs"])
     assert not xen.log_dirty()
     assert not list((xen.folder / "run").iterdir())
@@ -126,7 +126,7 @@ def test_a_spool_at_its_limit_ends_it_after_that_round_with_all_kept(xen, tmp_pa
     end = ended(contents)
     assert spool.missing is None
     assert end["complete"] and end["rounds"] == len(before) + 1
-    assert end["why"] == f"the spool has {last} bytes: its limit of 30000 is reached"
+    assert end["why"] == f"the spool has reached {last} bytes: its limit is 30000"
     if mode == "pml":
         assert sum(check_entries(spool.header, contents)) == sum(
             log["entries"] for log in end["logs"]
@@ -146,7 +146,7 @@ def test_a_limit_of_0_never_ends_it(xen, tmp_path):
 
 def test_a_limit_that_the_last_round_reaches_does_not_hide_that_all_are_done(xen, tmp_path):
     assert run_rounds(xen, tmp_path / "s", 1, most_bytes=1) == (0, "")
-    assert ended(frames_of(tmp_path / "s")[1])["why"] == "all rounds are done"
+    assert ended(frames_of(tmp_path / "s")[1])["why"] == "all rounds are complete"
 
 
 def test_a_producer_faster_than_the_reader_loses_what_is_said_to_the_entry(xen, tmp_path):
@@ -234,7 +234,7 @@ def test_an_order_and_the_end_of_the_input_end_it(xen, tmp_path):
     process.stdin.close()
     process.wait(LIMIT_S)
     end = ended(frames_of(tmp_path / "b")[1])
-    assert end["why"] == "whoever started the collection has gone"
+    assert end["why"] == "the program that started the collection has ended"
     assert not end["complete"]
     assert not xen.log_dirty()
 
@@ -242,7 +242,7 @@ def test_an_order_and_the_end_of_the_input_end_it(xen, tmp_path):
 def test_silence_ends_it(xen, tmp_path):
     process = xen.agent(xen.job(spool=str(tmp_path / "s"), silence_s=0.3))
     assert finish(process)[0] == 0
-    assert "not heard of for 0.3 s" in ended(frames_of(tmp_path / "s")[1])["why"]
+    assert "silent for 0.3 s" in ended(frames_of(tmp_path / "s")[1])["why"]
     assert not xen.log_dirty()
 
 
@@ -388,7 +388,7 @@ def test_what_xen_refuses_is_one_line(xen, tmp_path):
     status, messages = run_rounds(xen, tmp_path / "c", domain="nobody")
     assert (status, messages) == (
         1,
-        "agent: error: there is no domain nobody: `xl list` names the domains\n",
+        "agent: error: there is no domain nobody: `xl list` lists the domains\n",
     )
     other = xen.environment(FAKE_OTHER_VERSION=1)
     status, messages = run_rounds(xen, tmp_path / "d", mode="stock", environment=other)
@@ -421,7 +421,7 @@ def test_a_libxenctrl_before_4_16_does_as_well(xen, xen_libraries, tmp_path):
 
 
 def test_a_job_that_is_none(xen):
-    for line, says in ((b"no json\n", "is no job"), (b"[1]\n", "no JSON object"),
+    for line, says in ((b"no json\n", "is no job"), (b"[1]\n", "not a JSON object"),
                        (b'{"mode": "x"}\n', "the job's mode is 'x'")):  # fmt: skip
         done = subprocess.run(
             [sys.executable, "-m", "pmlkit.xen.agent"],

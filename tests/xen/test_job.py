@@ -33,10 +33,10 @@ def test_jobs_of_the_first_kind_are_still_read():
     [
         ({"page_tables": "x"}, "page_tables is 'x'.*'snapshot'"),
         ({"rearm": "x"}, "rearm is 'x'"),
-        ({"free": True, "harvest": "both"}, "not with free"),
+        ({"free": True, "harvest": "both"}, "which free collections do not do"),
         ({"period_s": float("nan")}, "period above 0"),
         ({"rounds": -1}, "below 0"),
-        ({"most_bytes": -1}, "at most -1 bytes: give 0 for no limit"),
+        ({"most_bytes": -1}, "at most -1 bytes is not possible: give 0 for no limit"),
         ({"slots": 8192}, "2 to 4096"),
     ],
 )

@@ -77,7 +77,7 @@ class PackageError(GuestError):
         self.packages = tuple(packages)
         self.why, self.console_tail = why, ""
         names = ", ".join(self.packages) or "the lists of packages"
-        PmlkitError.__init__(self, f"Debian's {names} cannot be fetched ({why})", hint)
+        PmlkitError.__init__(self, f"Debian's {names} is not available ({why})", hint)
 
 
 @dataclass(frozen=True)
@@ -334,7 +334,7 @@ def _unpack(folder: Path, debs: Sequence[_Deb], root: Path, progress: Tell) -> N
             if done.returncode:
                 archive.unlink()  # damaged: the next call downloads it again
                 why = _complaint(done, "dpkg-deb failed")
-                raise PackageError((deb.name,), why, "try again: it is downloaded anew")
+                raise PackageError((deb.name,), why, "try again: it is downloaded again")
         fresh.parent.replace(root.parent)
 
 

@@ -57,7 +57,7 @@ def _update(folder: Path, progress: Tell) -> None:
     _sources_list(folder).write_text(sources_list("deb-src", _SUITES))
     done = _apt(folder, "apt-get", "-qq", "update")
     if not any(lists.glob("*_Sources*")):
-        raise PackageError((), debian._complaint(done, "no list of sources came"), _HINT)
+        raise PackageError((), debian._complaint(done, "the list of sources is missing"), _HINT)
     stamp.touch()
 
 
@@ -102,9 +102,9 @@ def _download(
         for name, digest in digests.items():
             path = Path(scratch) / name
             if not path.exists():
-                raise PackageError((name,), debian._complaint(done, "it did not come"), _HINT)
+                raise PackageError((name,), debian._complaint(done, "it did not arrive"), _HINT)
             if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-                raise PackageError((name,), "it is not what Debian signed", "try again")
+                raise PackageError((name,), "it is not the file that Debian signed", "try again")
             path.replace(archives / name)
 
 

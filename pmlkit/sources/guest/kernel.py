@@ -149,7 +149,7 @@ def unpack(bzimage: bytes) -> bytes:
         if payload.startswith(magic):
             return method(payload)
     raise GuestError(
-        f"its kernel is compressed in an unknown way ({payload[:4].hex()})",
+        f"its kernel is compressed with an unknown method ({payload[:4].hex()})",
         hint="use Debian 12's linux-image-cloud-amd64",
     )
 

@@ -102,7 +102,7 @@ def compile_static(source: Path) -> Path:
     if not source.is_file():
         raise WorkloadError(source.name, f"there is no {source}", CLONE)
     if source.suffix != ".c":
-        raise WorkloadError(source.name, "it is no C file", "give it a name that ends in .c")
+        raise WorkloadError(source.name, "it is not a C file", "give it a name that ends in .c")
     if source.name.startswith(("-", "@")):
         # gcc passes its bare name on to the compiler, as the name of the output.
         why = "gcc would take its name for options, or for a file of options"
@@ -151,7 +151,7 @@ def _gcc(source: Path, scratch: Path, *arguments: str, after: Iterable[str] = ()
         )
     except subprocess.TimeoutExpired as error:
         why = f"gcc is not done with it after {_STEP_S} s"
-        raise WorkloadError(source.name, why, "see what the C file includes") from error
+        raise WorkloadError(source.name, why, "check the files that the C file includes") from error
     messages = done.stderr.decode(errors="surrogateescape")
     if done.returncode:
         headers = re.findall(r"^[.!x]+ (.+)$", messages, re.MULTILINE)
@@ -160,7 +160,7 @@ def _gcc(source: Path, scratch: Path, *arguments: str, after: Iterable[str] = ()
         lines = [line for line in messages.splitlines() if not re.match(r"[.!x]+ ", line)]
         first = next((n for n in lines if "rror" in n or "cannot find" in n), None)
         why = f"gcc says: {(first or (lines or ['nothing'])[0]).removeprefix('./')}"
-        raise WorkloadError(source.name, why, "mend the C file")
+        raise WorkloadError(source.name, why, "fix the C file")
     return messages
 
 
@@ -181,8 +181,8 @@ def _refuse_outside(source: Path, names: Iterable[str], *allowed: Path) -> None:
     for name in names:
         path = os.path.realpath(source.parent / name)
         if path != os.devnull and name != "{standard input}" and not path.startswith(homes):
-            why = f"it reads {path}, which lies outside of its folder"
-            raise WorkloadError(source.name, why, "take that out, or copy the file beside it")
+            why = f"it reads {path}, which is outside of its folder"
+            raise WorkloadError(source.name, why, "remove that, or copy the file to its folder")
 
 
 @cache
@@ -212,7 +212,9 @@ def check_static(path: PathLike) -> None:
         raise WorkloadError(path, why, "for a script, write a folder with a workload.yaml")
     kind, machine = struct.unpack_from("<HH", data, 16)
     if data[4] != 2 or machine != _X86_64 or kind not in (2, 3):
-        raise WorkloadError(path, "it is no program for 64-bit x86", "compile it with gcc -static")
+        raise WorkloadError(
+            path, "it is not a program for 64-bit x86", "compile it with gcc -static"
+        )
     if _PT_INTERP in _segments(data):
         why = "it is linked dynamically, and the guest has no libraries"
         hint = "link it with gcc -static, or give the .c file"

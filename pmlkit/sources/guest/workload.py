@@ -162,9 +162,9 @@ def names() -> list[str]:
 
 def _suggestion(name: str) -> str:
     if near := closest(name, names()):
-        return f"did you mean {near}? `pmlkit record --list` names them all"
+        return f"did you mean {near}? `pmlkit record --list` lists all of them"
     elsewhere = "" if recordings.PATCHES.is_dir() else f"; for the lab's guests, {recordings.CLONE}"
-    return f"`pmlkit record --list` names the workloads{elsewhere}"
+    return f"`pmlkit record --list` lists the workloads{elsewhere}"
 
 
 def _from_source(path: Path) -> Workload:
@@ -219,9 +219,9 @@ def _read(folder: Path) -> Json:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
         why = getattr(error, "problem", None) or str(error)
-        raise WorkloadError(folder.name, f"{path}, {line}{why}", "mend the file") from error
+        raise WorkloadError(folder.name, f"{path}, {line}{why}", "fix the file") from error
     if not isinstance(description, dict):
-        raise WorkloadError(folder.name, f"{path} is not `key: value` lines", "mend the file")
+        raise WorkloadError(folder.name, f"{path} is not `key: value` lines", "fix the file")
     return description
 
 
@@ -261,7 +261,7 @@ class _Fields:
         """Read the name of a Debian release, or nothing."""
         name = self.take(key, str, "")
         if name and not _RELEASE.fullmatch(name):
-            self._refuse(f"`{key}` is {name!r}, which is no release of Debian, such as bookworm")
+            self._refuse(f"`{key}` is {name!r}, which is not a release of Debian, such as bookworm")
         return name
 
     def paths(self, key: str, folder: Path) -> tuple[Path, ...]:
@@ -275,7 +275,7 @@ class _Fields:
             self._refuse(f"`{key}` names {name!r}: {_NO_NAME}")
         path = folder / name
         if not path.exists():
-            self._refuse(f"`{key}` names {path.name}, which is not there")
+            self._refuse(f"`{key}` names {path.name}, which does not exist")
         for member in _walk(path):
             if fault := _fault(member, home):
                 self._refuse(f"`{key}` names {name}: {os.path.relpath(member, folder)} {fault}")
@@ -294,7 +294,7 @@ class _Fields:
         for key in self.values:
             self._refuse(f"it has no use for `{key}`", _among(self.known, str(key)))
 
-    def _refuse(self, why: str, hint: str = "mend the file") -> NoReturn:
+    def _refuse(self, why: str, hint: str = "fix the file") -> NoReturn:
         raise WorkloadError(self.name, f"{DESCRIPTION}: {why}", hint)
 
 

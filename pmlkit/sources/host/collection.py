@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["CollectError", "CollectOptions", "Collection", "collect"]
 
 _POLL_S = 0.1
-_NOT_WHOLE = "the spool did not arrive whole"
+_NOT_WHOLE = "the spool did not arrive completely"
 _END_S = 60.0  # for the last frames
 
 
@@ -90,7 +90,7 @@ class CollectError(PmlkitError):
 
     def __init__(self, domain: str, why: str, trace: str | None = None, hint: str = "") -> None:
         self.domain, self.why, self.trace = domain, why, trace
-        kept = f"what came is in {trace}" if trace else "nothing came"
+        kept = f"the received part is in {trace}" if trace else "nothing came"
         super().__init__(f"collecting {domain} ended early ({why})", hint or kept)
 
 
@@ -205,7 +205,7 @@ class Collection:
             self._warned = True
             if not self._follower.header:  # no trace can be made of it
                 self._agent.stop()
-            self.heard(f"{self._sent(self._follower.fault)}: no round is shown from here on")
+            self.heard(f"{self._sent(self._follower.fault)}: no rounds are shown from here on")
 
     @property
     def header(self) -> Json:
@@ -247,7 +247,7 @@ class Collection:
             return
         if left:
             if not quietly:
-                hint = f"what came before it is in {self.out}; {kept_hint(self.folder, self.out)}"
+                hint = f"the part before it is in {self.out}; {kept_hint(self.folder, self.out)}"
                 raise CollectError(self.domain, self._sent(left[0]), str(self.out), hint)
         elif not self.keep:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -256,9 +256,9 @@ class Collection:
 
     def _keep(self, error: PmlkitError, why: str | None, quietly: bool) -> None:
         """Keep a spool that contains a frame but produced no trace, and raise the error."""
-        what = f"`pmlkit ingest {self.folder} -o {self.out}` makes a trace of what came"
+        what = f"`pmlkit ingest {self.folder} -o {self.out}` converts the received part to a trace"
         if isinstance(error, TraceVersionError):  # of another version, and perhaps complete
-            hint = f"what came is kept in {self.folder}: {what}"
+            hint = f"the received part is kept in {self.folder}: {what}"
             raise CollectError(self.domain, error.problem, hint=hint) from error
         if not isinstance(error, NotATrace | SpoolDamaged):
             error.args = (f"{error} ({what})",)
@@ -275,13 +275,13 @@ class Collection:
             why = error.problem
         if not kept:
             raise self._nothing(why or "") from error
-        hint = f"what came makes no trace, and is kept in {self.folder}"
+        hint = f"the received part makes no trace, and is kept in {self.folder}"
         raise CollectError(self.domain, why or "", hint=hint) from error
 
     def _sent(self, fault: str) -> str:
         """Return the message for a frame that is not understood."""
         where = f" on {self.host}" if self.host else ""
-        return f"the collector{where} sent what this pmlkit does not take: {fault}"
+        return f"the collector{where} sent data that this pmlkit does not accept: {fault}"
 
     def _nothing(self, why: str) -> PmlkitError:
         ours = self.host is None or self._agent.spoke

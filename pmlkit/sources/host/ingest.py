@@ -203,14 +203,14 @@ def _round_times(spool: XenSpool, logs: Structs, count: int) -> tuple[Ints, Ints
 
 
 _BITMAP_ONLY = (
-    "stock log-dirty gives a bitmap: entries are by frame number, not in log order, and a page "
-    "counts once in a round"
+    "stock log-dirty gives a bitmap: entries are sorted by frame number, not in log order, and a "
+    "page counts once per round"
 )
 _HARVEST = (
-    "accessed flags tell which pages were touched, not in which order, nor whether a page that "
-    "was written was read too"
+    "accessed flags show which pages were touched. They show neither the order, nor whether a "
+    "written page was also read"
 )
-_FREE = "no round was closed in Xen: rounds are cut at the end of the buffer in which they end"
+_FREE = "no round was closed in Xen: rounds end with the buffer that contains their end"
 _STAMPS = ("tsc_start", "tsc_end")
 _UPPER = 0x100  # of a table's word: the upper half of its entries
 
@@ -247,8 +247,8 @@ def convert(source: XenTrace, out: PathLike, overwrite: bool = False) -> Trace:
         return Trace.open(out)
     notes, options = [*meta.notes, _HARVEST], dict(meta.options)
     if source.one_in:
-        which = "another in each round" if source.draw == "round" else "the same in all rounds"
-        notes.append(f"of {source.one_in} frames one was looked at, {which}")
+        which = "a new one in each round" if source.draw == "round" else "the same in all rounds"
+        notes.append(f"one in {source.one_in} frames was examined, {which}")
         options |= {SAMPLED: source.one_in, DRAWN: source.draw}
     period_ns, every = meta.period["ns"], source.job.get("harvest_every", 1)
     changes: Json = {
@@ -285,7 +285,7 @@ class XenTrace:
         self.logs, self.count, self.left_out = _split_rounds(spool)
         spool.logs = self.logs  # 90 bytes a buffer: keep one copy
         if not self.count:
-            why = "no round was closed before it ended, nor anything logged"
+            why = "no round was closed before the end, and nothing was logged"
             why += f": {spool.fault}" if spool.fault else ""
             raise NotATrace(path, why, "collect again")
         self.starts, self.ends = _round_times(spool, self.logs, self.count)
@@ -375,9 +375,9 @@ class XenTrace:
             yield _FREE
         yield from spool.events
         if spool.more_events:
-            yield f"{spool.more_events} more events were left out of these notes"
+            yield f"{spool.more_events} more events were omitted from these notes"
         if spool.more_lines:
-            yield f"{spool.more_lines} lines of the guest's, the last ones, were left out"
+            yield f"the last {spool.more_lines} lines of the guest were omitted"
         if spool.end and spool.end.why:
             yield f"it ended because: {spool.end.why}"
         if spool.missing or not spool.end:
@@ -389,7 +389,7 @@ class XenTrace:
             yield f"the last {unfinished} round(s) were not closed: they end with their last entry"
         if self.left_out:
             yield (
-                f"{self.left_out} entries were logged after the last round was closed, and left out"
+                f"{self.left_out} entries were logged after the last round was closed, and omitted"
             )
 
     # The tables

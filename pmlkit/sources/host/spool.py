@@ -71,7 +71,7 @@ def understood(path: PathLike) -> Iterator[None]:
         yield
     except (UsageError, *NONSENSE) as error:
         kind = "" if isinstance(error, PmlkitError) else f"{type(error).__name__} "
-        why = f"what it says contradicts itself: {kind}{error}"
+        why = f"its content is contradictory: {kind}{error}"
         hint = "keep it, try a later pmlkit, or collect again"
         raise SpoolDamaged(path, 0, why, hint) from error
 

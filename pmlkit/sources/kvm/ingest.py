@@ -52,15 +52,15 @@ _AT_ONCE = 1 << 19  # events that are put in order at a time, or those of one pa
 _SLACK_NS = 10_000_000
 _EVENTS = 100  # messages that are kept
 _ADDRESS_SPACE = 1 << 16  # of a slot's number: 0 is memory, 1 what system management mode sees
-_UNSEEN = "what the VMM itself writes (virtio, other DMA) is in no log of KVM's"
-_READS = "a page that is only read is not logged: the page tables that lead to it are"
+_UNSEEN = "KVM's log does not contain writes of the VMM itself (virtio, other DMA)"
+_READS = "a page that is only read is not logged, but the page tables that map it are"
 _DRAINS = (
     "KVM drains PML's buffer at every exit: an entry was written between its batch's start and "
-    "end. A batch of 512 was a full buffer, any other says 'round' for another exit"
+    "end. A batch of 512 was a full buffer; any other has the reason 'round' for another exit"
 )
 _SOFT = (
-    "soft-dirty bits of the VMM's memory: pages of a round by number, each once, without order. "
-    "What the VMM writes itself is in them. A frame counts pages of the VMM's mappings"
+    "soft-dirty bits of the VMM's memory: the pages of a round by number, each once, without "
+    "order. They include writes of the VMM itself. A frame is a page of the VMM's mappings"
 )
 _PARTIAL = "a re-arm takes time: a page that was written meanwhile may count for either round"
 _NOTES = (_UNSEEN, _READS, _DRAINS, _PARTIAL)
@@ -121,12 +121,12 @@ class KvmTrace:
         self._read()
         self._tables.decide()
         if not self.rounds:
-            why = "no round was closed before it ended"
+            why = "no round was closed before the end"
             said = f": {self.said}" if self.said else ""
             raise NotATrace(folder, f"{why}{said}", "collect again")
         if self.mode == "lru-gen":
-            what = "no trace: it has sizes by the aging of MGLRU, which tells no frames"
-            raise NotATrace(folder, what, "`pmlkit collect --mode lru-gen` makes a table of them")
+            what = "no trace: it contains sizes from the aging of MGLRU, which gives no frames"
+            raise NotATrace(folder, what, "`pmlkit collect --mode lru-gen` writes a table of them")
         self._in_time()
 
     def _read(self) -> None:
@@ -271,9 +271,9 @@ class KvmTrace:
         """Yield the notes that every trace of this source has."""
         yield from self.events
         if self.more_events:
-            yield f"{self.more_events} more events were left out of these notes"
+            yield f"{self.more_events} more events were omitted from these notes"
         if self.gap_ns:
-            yield f"{self.gap_ns / 1e9:.3f} s between measurements are left out of the clock"
+            yield f"{self.gap_ns / 1e9:.3f} s between measurements are omitted from the clock"
         if self.unfinished:
             yield "the last round was not closed: the VM ended in it"
         yield from self._tables.notes()
@@ -494,26 +494,26 @@ class _BatchTable:
 def _left_out(drains: Drains, lost: int) -> Iterator[str]:
     """Yield notes on the entries that are in no round."""
     if drains.outside:
-        yield (f"{drains.outside:,} entries before the first re-arm, between measurements or "
-               "after the last round were left out")  # fmt: skip
+        yield (f"{drains.outside:,} entries before the first re-arm, between measurements or after "
+               "the last round were omitted")  # fmt: skip
     if drains.elsewhere:
-        yield f"{drains.elsewhere:,} entries outside of the memory slots were left out"
+        yield f"{drains.elsewhere:,} entries outside of the memory slots were omitted"
     if lost:
         yield f"{lost:,} more were lost there"
     if drains.strange:
-        yield f"{drains.strange:,} entries are of threads that run no vCPU, and count for vCPU 0"
+        yield f"{drains.strange:,} entries come from threads that run no vCPU, and count for vCPU 0"
     if drains.late:
-        yield f"{drains.late:,} events came late: they count for a time after their own"
+        yield f"{drains.late:,} events arrived late: they count at a later time than their own"
 
 
 def _log_notes(source: KvmTrace, table: _BatchTable) -> Iterator[str]:
     if not source.pml:
-        yield "KVM does not use PML (its parameter pml is off): it logs by write faults"
+        yield "KVM does not use PML (its parameter pml is off): it logs with write faults"
     elif source.release == (0, 0):
         yield "order within a drain is not known: the kernel's release is not"
     elif source.turns:
-        yield "order within a drain is turned round: before Linux 6.14 KVM takes the newest first"
+        yield ("order within a drain is turned round: before Linux 6.14 KVM takes the newest first")
     else:
-        yield "order within a drain is that of the log (Linux 6.14 and later)"
+        yield "the order within a drain is that of the log (Linux 6.14 and later)"
     if len(table) and not table.timed:
-        yield "drains are told apart by gaps of 2 us in time, as entries were not captured"
+        yield "drains are separated by gaps of 2 us in time, because entries were not captured"

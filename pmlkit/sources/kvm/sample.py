@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["Samples"]
 
 _NOTE = (
-    "idle flags of the host's pages tell which of the sample were touched, between looks shortly "
-    "after a round's start and end; an access by a translation that was cached before is not seen"
+    "idle flags of the host's pages show which frames of the sample were touched, between "
+    "examinations shortly after a round's start and end; an access through a cached translation is "
+    "not seen"
 )
 
 
@@ -98,4 +99,4 @@ class Samples:
             return
         missing = self._samples[-1].round + 1 - len(self._samples)
         if missing:
-            yield f"{missing} rounds passed too fast for a sample, and have none"
+            yield f"{missing} rounds were too short for a sample, and have none"

@@ -38,7 +38,7 @@ class Sizes(Collection):
     def _claimed(self) -> tuple[Path, Path]:
         out = Path(self.out)
         if out.suffix != ".csv":
-            raise UsageError(f"sizes become a table: name the output NAME.csv, not {out}")
+            raise UsageError(f"the result is a table of sizes: name the output NAME.csv, not {out}")
         refuse_inside_trace(out)
         if out.exists() and not self.overwrite:
             raise OutputExists(out)
@@ -67,7 +67,7 @@ class Sizes(Collection):
             return
         if why or not self.seen:
             kept = str(self.out) if self.seen else None
-            raise CollectError(self.domain, why or "no round was over", kept)
+            raise CollectError(self.domain, why or "no round was complete", kept)
 
 
 def _ends(path: Path) -> list[int]:

@@ -311,18 +311,18 @@ class Tables:
         if not self._looked:
             return
         if not self.depth:
-            yield "no page tables were found: without paging, or of 32-bit entries without PAE"
+            yield "no page tables were found: without paging, or with 32-bit entries without PAE"
             return
         latest = max(self._delays_ns) / 1e6
-        yield ("page tables are told by what stood in the logged frames, read up to "
+        yield ("page tables are identified by the content of the logged frames, read up to "
                f"{latest:.0f} ms after their round's end")  # fmt: skip
         left = sum(looked.left for looked in self._looked.values())
         if left:
             rounds = sum(looked.left > 0 for looked in self._looked.values())
-            yield f"{left:,} logged frames of {rounds} rounds were not looked at"
+            yield f"{left:,} logged frames of {rounds} rounds were not examined"
         holes = sum(looked.holes for looked in self._looked.values())
         if holes:
-            yield f"{holes:,} logged frames could not be read out of the VMM's memory"
+            yield f"{holes:,} logged frames could not be read from the VMM's memory"
 
 
 def _joined(looks: list[Look]) -> Look:

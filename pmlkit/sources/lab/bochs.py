@@ -204,10 +204,12 @@ class Machine:
             self._cpu = (now, cpu)
         limits = self.limits
         if now - self.started > limits.host_s:
-            self._fail(f"it was not done after {limits.host_s:g} s", "give it longer: --time-limit")
+            self._fail(
+                f"it was not done after {limits.host_s:g} s", "allow more time: --time-limit"
+            )
         if output[0] > limits.guest_s:
             why = f"it was not done after {limits.guest_s:g} s of its own time"
-            self._fail(why, "ask for fewer rounds, or give it longer: --time-limit")
+            self._fail(why, "request fewer rounds, or allow more time: --time-limit")
         if now - self._output[0] > limits.quiet_s:
             self._fail(f"its clock has stood still for {limits.quiet_s:g} s", "run it again")
         if now - self._cpu[0] > _STALL_S:
@@ -299,5 +301,5 @@ def run_step(
         text = (folder / "build.log").read_bytes()[at:].decode(errors="replace")
         lines = text.strip().splitlines() or ["no message"]
         why = next((line for line in lines if "error" in line.lower()), lines[-1])
-        hint = "install what it lacks, or look at the recipe in pmlkit/sources"
+        hint = "install the missing parts, or see the recipe in pmlkit/sources"
         raise GuestError(f"{what} does not build: {why.strip()[:300]}", text[-4000:], hint)

@@ -32,7 +32,7 @@ _FLAGS = [
     "-static", "-fno-asynchronous-unwind-tables", "-Wl,--build-id=none", "-Wl,-z,noexecstack",
 ]  # fmt: skip
 _READY = b"KIT ready\n"  # printed by programs of the kit, which wait for a word in a mailbox
-_HINT = "`pmlkit lab run --list` names the guests"
+_HINT = "`pmlkit lab run --list` lists the guests"
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def _linux(spec: str, settings: Mapping[str, str], progress: Tell | None, serial
         chosen = workload.load(spec)
     except WorkloadError as error:
         names = ", ".join(shipped())
-        raise WorkloadError(spec, f"it is none of {names}, and no workload", _HINT) from error
+        raise WorkloadError(spec, f"it is none of {names}, and not a workload", _HINT) from error
     memory_mib = max(chosen.memory_mib, LINUX_MEMORY_MIB)
     image = build_image(chosen, settings, memory_mib=memory_mib, progress=progress)
     assert image.initrd is not None  # only a bare-metal guest has none

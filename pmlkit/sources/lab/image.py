@@ -91,7 +91,9 @@ def _find(roots: Sequence[Path], folders: Iterable[str], name: str) -> Path:
         for folder in folders:
             if (root / folder / name).is_file():
                 return root / folder / name
-    raise GuestError(f"the lab's packages hold no {name}", hint="remove pmlkit's cache, try again")
+    raise GuestError(
+        f"the lab's packages contain no {name}", hint="remove pmlkit's cache, try again"
+    )
 
 
 def add_libraries(archive: Archive, roots: Sequence[Path]) -> None:

@@ -86,7 +86,9 @@ def write(name: str, folder: PathLike) -> Path:
     """
     guest = guests.load(name)
     if not guest.mailbox:
-        raise UsageError(f"{name} is not made with the kit", "`pmlkit lab run --list` names those")
+        raise UsageError(
+            f"{name} is not made with the kit", "`pmlkit lab run --list` lists the suitable ones"
+        )
     folder = Path(folder)
     kernel, config = (folder / f"{guest.name}{end}" for end in (".elf", ".cfg"))
     text = _CONFIG.format(
@@ -119,7 +121,7 @@ def check(trace: Trace, name: str) -> Check:
         np.arange(r["gfn"], r["gfn"] + r["pages"]) for r in regions if r["kind"] == "written"
     ]
     if not written:
-        raise UsageError(f"{name} writes no frames that are known", "use `known`")
+        raise UsageError(f"{name} has no known written frames", "use `known`")
     expected = np.concatenate(written)
     entries = log.to_pandas()
     data = entries[(entries.gfn >= _DATA_GFN) & (entries["round"] > 0)]

@@ -166,7 +166,7 @@ def check(options: LabOptions, memory_mib: int) -> None:
         what = "a harvest" if options.harvest else "snapshots of page tables"
         raise UsageError(f"{what} needs the patched Xen's interface", "leave out --stock")
     if options.harvest in ("guided", "both") and options.page_tables == "off":
-        why = f"harvest {options.harvest} goes by the page tables in the log"
+        why = f"harvest {options.harvest} needs the page tables in the log"
         raise UsageError(why, "choose --page-tables mark or snapshot")
 
 
@@ -262,7 +262,9 @@ def keep_spool(
 ) -> None:
     """Add to the error the location of the logged rounds; remove a spool without frames."""
     if rounds:
-        kept = f"{rounds} rounds are kept: `pmlkit ingest {spool} -o {out}` makes a trace of them"
+        kept = (
+            f"{rounds} rounds are kept: `pmlkit ingest {spool} -o {out}` converts them to a trace"
+        )
         if isinstance(error, PmlkitError):
             error.args = (f"{error} ({kept})",)
         elif isinstance(error, KeyboardInterrupt):
@@ -326,7 +328,7 @@ def describe(guest: LabGuest, options: LabOptions, memory_mib: int, lab: Lab) ->
     """Return the job for dom0's agent, with the spool's header."""
     if options.hvm and guest.linux:
         problem = f"{guest.name} is a Linux guest: HVM domains of the lab have no devices"
-        raise UsageError(problem, "leave out --hvm, or run a guest made with the kit")
+        raise UsageError(problem, "leave out --hvm, or run a guest that is made with the kit")
     header = {
         "source": "lab",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -401,11 +403,11 @@ def _judge(console: str, spool: Path, options: LabOptions) -> None:
     if status == "0" or (status and options.script):
         return
     if not console.strip():
-        raise GuestError("Bochs ended at once", read_text(spool / "bochs.txt"))
+        raise GuestError("Bochs ended immediately", read_text(spool / "bochs.txt"))
     reasons = [line for line in console.splitlines() if "LAB agent:" in line]
     if reasons:
         why = reasons[-1].partition("LAB agent:")[2].strip()
-        raise GuestError(why, hint="look at the lab's console")
+        raise GuestError(why, hint="see the lab's console")
     raise GuestError(
         "dom0 did not finish the job", console[-4000:], "run it again with --keep, see console.txt"
     )

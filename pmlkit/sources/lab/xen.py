@@ -188,7 +188,7 @@ class Tree:
     def __init__(self, folder: Path) -> None:
         makefile = folder / "xen" / "Makefile"
         if not makefile.is_file():
-            raise GuestError(f"{folder} is no source tree of Xen: it has no xen/Makefile")
+            raise GuestError(f"{folder} is not a source tree of Xen: it has no xen/Makefile")
         self.folder = folder
         self.has_series = (folder / "xen/arch/x86/mm/pml").is_dir()
         self.version = _version(makefile.read_text())

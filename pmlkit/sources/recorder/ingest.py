@@ -50,16 +50,16 @@ _MAX_PARTS = 1 << 12  # arrays of disk requests before they are concatenated
 _ROUND = ("insn_start", "t_start_ns", "insn_end", "t_end_ns", "full_exits", "accessed", "dirty")
 _SPAN = ("round", "insn_start", "t_start_ns", "insn_end", "t_end_ns", "reason", "entries")
 NOT_SEEN = (
-    "page-table walks of the processor and DMA are not recorded; "
-    "executed frames are known per round, not in their order"
+    "page-table walks of the processor and DMA are not recorded; executed frames are known per "
+    "round, without order"
 )
 DISK_TIMES = (
-    "disk requests are those that QEMU made of the guest's (merged where they are neighbours), at "
-    "the moment at which a thread of the host took them up: two runs differ, by either clock"
+    "disk requests are those that QEMU made from the guest's (merged if they are neighbours), at "
+    "the time at which a thread of the host took them. Two runs differ, with either clock"
 )
 WALL_TIME = (
-    "T is wall time: the guest ran by the host's clock (--clock host), and does less in a window "
-    "the busier the host is"
+    "T is wall time: the guest ran by the host's clock (--clock host), and does less per window on "
+    "a busy host"
 )
 
 
@@ -140,7 +140,7 @@ def ingest(
         ):
             tables.take(kind, message)
         if not tables.rounds:
-            why = "nothing was recorded before it ended"
+            why = "nothing was recorded before the end"
             raise NotATrace(spool, f"{why}: {frames.left}" if frames.left else why, "record again")
         tables.finish(frames, report)
     if frames.left:

@@ -67,7 +67,9 @@ def parse_period(text: str) -> Period:
     else:
         period = Period("ns", parse_duration_ns(text))
     if period.count < (1000 if period.unit == "insn" else 10_000):
-        raise UsageError(f"a window of {text} is too short to record", "10us or 1kinsn at least")
+        raise UsageError(
+            f"a window of {text} is too short to record", "give at least 10us or 1kinsn"
+        )
     return period
 
 
@@ -99,13 +101,13 @@ def version() -> str:
         command = [QEMU, "--version"]
         text = subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
     except subprocess.TimeoutExpired as error:
-        hint = "see whether it starts at all"
+        hint = "check whether it starts"
         raise PmlkitError(f"{QEMU} --version did not answer within 30 s", hint) from error
     match = re.search(r"version (\d+)(\S*)", text)
     if not match or not 5 <= int(match[1]) <= 8:
         raise PmlkitError(
             f"{QEMU} is version {match[1] + match[2] if match else 'unknown'}, and the recorder's "
-            "plugin fits versions 5 to 8",
+            "plugin supports versions 5 to 8",
             "use Debian 12's qemu-system-x86 (7.2)",
         )
     return match[1] + match[2]

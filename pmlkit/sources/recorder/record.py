@@ -110,7 +110,7 @@ def unless_ended(trace: Trace, stop: Noted) -> Trace:
     """Return the trace; raise `Ended` if a signal other than Ctrl-C ended its recording."""
     if stop.number in (None, signal.SIGINT):
         return trace
-    raise signals.Ended(stop.number, f"what came is in {trace.path}")
+    raise signals.Ended(stop.number, f"the recorded part is in {trace.path}")
 
 
 def describe(
@@ -142,7 +142,7 @@ def _keep_spool(error: BaseException, spool: Path, out: PathLike) -> None:
     """Add to the error the location of the spool; remove the spool if it contains no pages."""
     from pmlkit.sources.ingest import kept_hint
 
-    kept = f"kept: `pmlkit ingest {spool} -o {out}` makes a trace of it"
+    kept = f"kept: `pmlkit ingest {spool} -o {out}` converts it to a trace"
     if not holds_frames(spool / FRAMES_FILE, _WITHOUT_PAGES):
         _keep_console(error, spool / "console.txt", Path(out))
         shutil.rmtree(spool, ignore_errors=True)

@@ -95,11 +95,12 @@ class RecordOptions:
         low, high = qemu.ICOUNT_SHIFTS
         if not low <= self.icount_shift <= high:
             raise UsageError(
-                f"--icount-shift {self.icount_shift} is none of QEMU's", f"give {low} to {high}"
+                f"--icount-shift {self.icount_shift} is not supported by QEMU",
+                f"give {low} to {high}",
             )
         if self.icount_shift != qemu.ICOUNT_SHIFT and not self.icount:
             raise UsageError(
-                "--icount-shift is of the guest's clock, and --clock is host",
+                "--icount-shift is for the guest's clock, and --clock is host",
                 "leave one of them out",
             )
 
@@ -256,7 +257,7 @@ class Recording:
             raise GuestError(
                 f"its workload was not done after {self.options.time_limit_s:g} s",
                 self.console_tail(),
-                "give it longer by --time-limit, or less to do by --set",
+                "allow more time with --time-limit, or reduce the work with --set",
             )
         elif self.recording_since is None and elapsed > _BOOT_LIMIT_S:
             why = f"it had not booted after {_BOOT_LIMIT_S} s"
@@ -275,7 +276,7 @@ class Recording:
         if Message.TOTALS not in self.seen:
             raise GuestError(self._why_qemu_died(), console, self._see_console)
         if Marker.END not in self.seen and self.deadline is None:
-            why = "it switched itself off before its workload had ended"
+            why = "it powered off before its workload had ended"
             raise GuestError(why, console, self._see_console)
         status = workload_status(self.report)
         if status not in (0, None):

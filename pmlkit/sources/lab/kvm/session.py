@@ -246,10 +246,13 @@ def _check_for_qemu(guest: LabGuest, vcpus: int, options: KvmLabOptions) -> None
         what = f"QEMU does not run {guest.name} in the lab: it runs guests of the kit on one vCPU"
         raise UsageError(what, "leave out --vmm qemu")
     if options.huge:
-        what = "QEMU chooses by itself which pages are huge"
+        what = "QEMU chooses huge pages by itself"
         raise UsageError(what, "leave out --transparent-hugepages")
     if options.period_s != int(options.period_s) or options.period_s < 1:
-        what = f"QEMU cannot measure {options.period_s:g} s: a period is whole seconds"
+        what = (
+            f"QEMU does not support measurements of {options.period_s:g} s: a period must be "
+            "whole seconds"
+        )
         raise UsageError(what, "give --period 1s")
 
 
@@ -339,5 +342,5 @@ def _judge(spool: Path, options: KvmLabOptions) -> None:
             raise GuestError(reasons[-1].partition(sign)[2].strip(), hint="see its console")
     console = read_text(spool / "console.txt")
     if not console.strip():
-        raise GuestError("Bochs ended at once", read_text(spool / "bochs.txt"))
+        raise GuestError("Bochs ended immediately", read_text(spool / "bochs.txt"))
     raise GuestError("the host did not finish the job", console[-4000:], "run it again with --keep")
