@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An agent and whoever started it: the job, orders, the spool through a pipe, the end.
+"""An agent and its starter: the job, orders, the spool through a pipe, the end.
 
 A module of its own, as the agents of both kinds of host need it. Python 3.9, no dependency.
 """

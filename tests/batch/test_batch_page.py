@@ -124,7 +124,7 @@ def test_a_missing_experiment_offers_only_files_that_are_experiments(tmp_path, c
     notebook = str(write_notebook(tmp_path / "good.ipynb", "x = 1"))
     write_experiment(tmp_path / "mine.yaml", runs=[{"notebook": notebook, "traces": ["redis"]}])
     assert cli.main(["run", str(tmp_path / "q.yaml")]) == 1
-    offered = capsys.readouterr().err.partition("the experiments there are: ")[2]
+    offered = capsys.readouterr().err.partition("the experiments there are ")[2]
     names = offered.strip().split(", ")
     assert names[0] == "mine.yaml" and "demo.yaml" in names
     assert not {"other.yaml", ".pre-commit-config.yaml", "q.yaml"} & set(names)

@@ -200,8 +200,8 @@ def test_a_table_is_folded_to_the_width_and_nothing_is_cut(run, monkeypatch, wor
 @pytest.fixture
 def examined(monkeypatch):
     """Two capabilities that share a check, one of which lacks something."""
-    shared = doctor.Check("Python", "3.11 or later runs pmlkit", found="3.11.7")
-    broken = doctor.Check("Xen's tools", "stock log-dirty, and what becomes of a domain")
+    shared = doctor.Check("Python", "pmlkit needs 3.11 or later", found="3.11.7")
+    broken = doctor.Check("Xen's tools", "stock log-dirty, and the end of a domain")
     broken = broken.missing("libxenctrl.so.4.17 is not installed", "apt-get install xen", root=True)
     made = [
         doctor.Capability("demo", "notebooks on the bundled recordings", (shared,)),

@@ -182,7 +182,7 @@ def test_without_entries_the_threads_names_tell_it(kvm, tmp_path):
     run()
     trace = run.trace()
     assert trace.to_pandas().vcpu.tolist() == [1, 0, 0]
-    assert any("1 entries are of threads that run no vCPU" in note for note in trace.meta.notes)
+    assert any("1 entries come from threads that run no vCPU" in note for note in trace.meta.notes)
 
 
 def test_what_comes_before_the_first_rearm_is_left_out(kvm, tmp_path):

@@ -227,7 +227,7 @@ def test_the_job_comes_and_the_spool_goes_by_a_pipe(kvm, tmp_path):
     out, messages = process.communicate(b"stop\n", LIMIT_S)
     assert process.returncode == 0, messages
     assert out.startswith(b"PMLSPOOL")
-    assert b"stopped by whoever started it" in out
+    assert b"stopped by the program that started it" in out
     assert b"agent: capture is on" in messages
 
 

@@ -381,9 +381,9 @@ class XenTrace:
         if spool.end and spool.end.why:
             yield f"it ended because: {spool.end.why}"
         if spool.missing or not spool.end:
-            yield f"shorter than asked: {spool.missing or 'the collection did not come to its end'}"
+            yield f"shorter than requested: {spool.missing or 'the collection did not come to its end'}"
         elif not spool.end.complete:
-            yield "shorter than asked"
+            yield "shorter than requested"
         unfinished = self.count - len(self.rounds)
         if unfinished:
             yield f"the last {unfinished} round(s) were not closed: they end with their last entry"

@@ -201,7 +201,7 @@ class _Tables:
             writer.replace_meta(complete=complete)
             if not complete:
                 missing = frames.missing or "the recording was stopped before the workload's end"
-                writer.note(f"shorter than asked: {missing}")
+                writer.note(f"shorter than requested: {missing}")
         guest = self._guest(report)
         if len(guest):
             access.set_guest(guest)
