@@ -220,7 +220,7 @@ def test_any_value_of_a_header_is_understood_or_refused(header, tmp_path):
 
 def test_a_stream_of_a_collector_is_not_taken_for_a_recording(tmp_path):
     folder = spool(tmp_path, recorded_frames(), RECORDER_HEADER)
-    with pytest.raises(SpoolDamaged, match="it comes from the recorder, not of xen"):
+    with pytest.raises(SpoolDamaged, match="it comes from the recorder, not from xen"):
         ingest(folder, tmp_path / "x.trace", source="xen")
 
 
