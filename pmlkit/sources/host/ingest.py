@@ -381,7 +381,7 @@ class XenTrace:
         if spool.end and spool.end.why:
             yield f"it ended because: {spool.end.why}"
         if spool.missing or not spool.end:
-            yield f"shorter than requested: {spool.missing or 'the collection did not come to its end'}"
+            yield f"shorter than requested: {spool.missing or 'the collection ended too early'}"
         elif not spool.end.complete:
             yield "shorter than requested"
         unfinished = self.count - len(self.rounds)

@@ -281,7 +281,7 @@ class KvmTrace:
         if self.end and self.end.why:
             yield f"it ended because: {self.end.why}"
         if self.missing or not self.end:
-            yield f"shorter than requested: {self.missing or 'the collection did not come to its end'}"
+            yield f"shorter than requested: {self.missing or 'the collection ended too early'}"
         elif not self.end.complete:
             yield "shorter than requested"
 
