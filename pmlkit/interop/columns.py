@@ -58,7 +58,7 @@ def parse_columns(text: str | Mapping[str, str]) -> dict[str, str]:
         columns[role] = str(name)
     if "obj" not in columns:
         raise UsageError(
-            f"no column holds the obj: name it, as in {argument('columns', 'time=ts,obj=lbn')}"
+            f"no column contains the obj: name it, as in {argument('columns', 'time=ts,obj=lbn')}"
         )
     return columns
 

@@ -63,7 +63,7 @@ BAD = {
     "twice": (f"{HEAD},gfn\n0,1,2,3\n", "line 1 .*column gfn twice"),
     "blank lines": (f"{HEAD}\n0,1,2\n\n\n5,4,2\n", "line 5 .*ends before"),
     "a bad value after blank lines": (f"\n{HEAD}\n\n0,1,2\n\n0,1,x\n", "line 6 .*gfn 'x'"),
-    "a missing column": ("a,b\n1,2\n", "no column t_start_ns: its columns are a, b.*--columns"),
+    "a missing column": ("a,b\n1,2\n", "no column t_start_ns: its columns are a, b.*columns"),
     "too few cells": (f"{HEAD}\n0,1,2\n0,1\n", "line 3 .*has 2 columns"),
     "too many cells": (f"{HEAD}\n0,1,2,3\n", "line 2 .*has 4 columns"),
     "a negative frame": (f"{HEAD}\n0,1,-2\n", "line 2 .*gfn '-2'"),

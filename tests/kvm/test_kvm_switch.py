@@ -158,7 +158,7 @@ def test_the_command_line_says_that_there_is_a_ring(kvm, path):
     ("qemu", "job", "why"),
     [
         ({"busy": True}, {}, "QEMU is measuring the VM's dirty rate for another client: wait"),
-        ({"units": False}, {"period_s": 0.5}, "cannot measure 0.5 s: before QEMU 8.2"),
+        ({"units": False}, {"period_s": 0.5}, "measurements of 0.5 s: before QEMU 8.2"),
     ],
 )
 def test_what_qemu_refuses_is_one_line_that_says_what_to_do(kvm, path, qemu, job, why):

@@ -47,7 +47,7 @@ def test_every_known_compression_is_unpacked(compress):
 
 
 def test_an_unknown_compression_is_named():
-    with pytest.raises(GuestError, match=r"unknown way \(deadbeef\)"):
+    with pytest.raises(GuestError, match=r"unknown method \(deadbeef\)"):
         unpack(bzimage(b"\xde\xad\xbe\xef and so on"))
 
 
