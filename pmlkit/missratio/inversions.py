@@ -56,7 +56,7 @@ def earlier_greater(ranks: Ints) -> Ints:
     block, of_value = places >> BLOCK, values >> BLOCK
     found = _crossed(block * blocks + of_value, 1, blocks)
     # Within a block of places, the order by block of value and place; it is as good as the values.
-    where = _low(_sorted(block, of_value, BLOCK, places), BLOCK) | (block << BLOCK)
+    where = _low(_sorted(block, of_value, 32, places), BLOCK) | (block << BLOCK)
     inner = np.empty_like(places)
     inner[where] = places & ((1 << BLOCK) - 1)
     found += _in_blocks(inner)

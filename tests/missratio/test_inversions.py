@@ -40,7 +40,12 @@ def test_last_uses_are_those_of_a_dictionary(uses, distinct):
     assert by_page.last_uses(rounds, gfns, distinct).tolist() == expected
 
 
-@pytest.mark.parametrize(("uses", "pages"), [(1, 1), (50, 3), (5000, 40), (5000, 4000), (9, 7)])
+MORE_BLOCKS = (1 << 20) + 5000  # more than a block has places: their numbers take more bits
+
+
+@pytest.mark.parametrize(
+    ("uses", "pages"), [(1, 1), (50, 3), (5000, 40), (5000, 4000), (9, 7), (MORE_BLOCKS, 4000)]
+)
 def test_distances_are_those_of_the_compiled_stack(uses, pages):
     gfns = np.random.default_rng(uses).integers(0, pages, uses).astype(np.uint64)
     found = distances(by_page.last_uses(np.zeros(uses, np.int64), gfns))
