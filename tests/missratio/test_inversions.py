@@ -26,6 +26,15 @@ def test_inversions_are_those_that_are_counted(size):
     assert earlier_greater(np.arange(size)[::-1]).tolist() == list(range(size))
 
 
+def test_inversions_of_more_blocks_than_a_block_has_places():
+    size = (1 << 20) + 3000  # 1,027 blocks
+    ranks = np.random.default_rng(1).permutation(size)
+    found = earlier_greater(ranks)
+    some = [5, 1025, size // 2, size - 2000, size - 1]
+    assert found[some].tolist() == [int((ranks[:place] > ranks[place]).sum()) for place in some]
+    assert earlier_greater(np.arange(size)[::-1]).tolist() == list(range(size))
+
+
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), max_size=40), st.booleans())
 def test_last_uses_are_those_of_a_dictionary(uses, distinct):
     uses.sort(key=lambda use: use[0])
