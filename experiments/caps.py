@@ -27,11 +27,12 @@ not run. ``windows.csv`` is the model's, too: the cap that the truth gives by T.
 Each cap is run several times, because the emulated disk is a file of the host: how long a request
 takes is chance, and so is the time until the work is done. Two things do not depend on it, and are
 what counts: the pages that come back, and the instructions until the work is done, without those of
-waiting. An idle guest executes a process that does nothing, whose run time its kernel knows. The
-slow-down is of the measured instructions, and of `DISK` for each page that comes back, assumed, and
-the same for all. It is instructions over instructions: the guest's second has 125 million,
-and a disk is as slow against it as against a processor of 3 GHz. A paced program idles anyway: for
-it the slow-down is an upper bound.
+waiting. An idle guest executes a process that does nothing, whose run time its kernel knows; its
+timer's work is not counted (`idle_share`). Of a run that waits long this is inexact. The slow-down
+is of the measured instructions, and of `DISK` for each page that comes back, assumed, and the same
+for all. It is instructions over instructions: the guest's second has 125 million, and a disk is as
+slow against it as against a processor of 3 GHz. A paced program idles anyway: for it the slow-down
+is an upper bound.
 
     python -m experiments.caps RUNS data/caps [PROGRAM]...
 
@@ -71,6 +72,7 @@ from pmlkit.techniques.recorded import Recorded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from typing import Any
 
     from pmlkit.sources.guest.image import GuestImage
     from pmlkit.sources.guest.workload import Workload
@@ -96,6 +98,7 @@ LOOKS = 4
 SEEDS = 3
 LONGEST_S = 600  # of the host's time for a run: what takes longer counts as dead
 SWAP_MIB = 256
+IDLE_MIB = 128  # of the guest that shows what an idle one does
 DISK = Cost(100_000, PROCESSORS["ns at 3 GHz"])  # assumed: a solid-state disk reads a page
 MOST = 50_000  # pages that come back, by the model, in a guest that is run
 WINDOWS_NS = (300_000_000, 1_000_000_000, 3_000_000_000, 10_000_000_000)
@@ -132,7 +135,7 @@ class Program:
 
 
 PROGRAMS = {
-    "pressure": Program("pressure", (("phase_ms", "2000"),), boots_mib=96),
+    "pressure": Program("pressure", (("phase_ms", "2000"),), boots_mib=96, repeats=2),
     "redis": Program("redis", (("keys", "70000"), ("idle_s", "1")), boots_mib=140),
     "sqlite": Program("sqlite", (("purchases", "30000"),), boots_mib=112),
     "xz": Program("xz"),
@@ -144,8 +147,9 @@ PROGRAMS = {
 
 
 # The name of a phase is what a guest can tell: the run time of its idle process so far, and the
-# time, ns. Before the work there is a second in which it has nothing to do. The balloon is a file
-# of the root, whose pages stay in memory.
+# time, ns. The balloon is a file of the root, whose pages stay in memory. Before the work there is
+# a second in which the guest has nothing to do: with work that is idle, too, it is the first of the
+# two periods of `idle_periods`.
 _COMMAND = """for process in /proc/[0-9]*; do
     [ "$(tr '\\0' ' ' <$process/cmdline)" = 'pmlguest spin ' ] && idle=$process
 done
@@ -197,6 +201,34 @@ def run(folder: Path, name: str, cap_mib: int, repeat: int) -> Json:
     return json.loads(kept.read_text())
 
 
+def idle_periods(folder: Path) -> pd.DataFrame:
+    """Return what an idle guest does: run it, or take what is in the folder.
+
+    Returns
+    -------
+    DataFrame
+        ``seconds`` (of the guest's time) and ``spun_s`` (of its idle process), a row for each of
+        two periods of unlike length.
+    """
+    kept = folder / "idle.json"
+    if not kept.exists():
+        idle = replace(load("pressure"), command=_COMMAND.format(command="sleep 4", balloon_mib=0))
+        image = build(idle, memory_mib=IDLE_MIB, extra_cmdline=DETERMINISTIC_CMDLINE, swap=True)
+        phases = read_report(_unobserved(image, IDLE_MIB)).phases
+        kept.write_text(json.dumps(_periods(phases)))
+    return pd.DataFrame(json.loads(kept.read_text()), columns=["seconds", "spun_s"])
+
+
+def idle_share(periods: pd.DataFrame) -> float:
+    """Return the share of the time that an idle guest's idle process has.
+
+    The rest is the kernel's, its timer's mostly. To tell the time takes some, too, as much in each
+    of the two periods: in their difference there is none of it. One period has it, and over a long
+    wait that error is larger than the work.
+    """
+    return float(periods["spun_s"].diff().iloc[1] / periods["seconds"].diff().iloc[1])
+
+
 def _unobserved(image: GuestImage, memory_mib: int) -> str:
     """Run a guest until it switches itself off, or for `LONGEST_S`; return its report."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -216,8 +248,8 @@ def outcome(report: Report) -> Json:
     Returns
     -------
     dict
-        ``seconds`` of the guest's time from the work's start to its end; ``busy_s``: those in which
-        it did not wait; ``swap_ins``, ``swap_outs``, ``major_faults``. Or ``died``.
+        ``seconds`` of the guest's time from the work's start to its end; ``spun_s``: those of its
+        idle process; ``swap_ins``, ``swap_outs``, ``major_faults``. Or ``died``.
     """
     if report.status is None:
         return {"died": f"it was not done after {LONGEST_S} s"}
@@ -228,22 +260,33 @@ def outcome(report: Report) -> Json:
 
 
 def times(phases: Iterable[str]) -> dict[str, float]:
-    """Return ``seconds`` and ``busy_s`` of `outcome`, by the names of the phases.
+    """Return ``seconds`` and ``spun_s`` of `outcome`, by the names of the phases."""
+    return dict(zip(("seconds", "spun_s"), _periods(phases)[1], strict=True))
 
-    An idle guest has some work, too, its timer's: the share of it is that of the second before the
-    program's start, and is not counted as the program's.
-    """
+
+def _periods(phases: Iterable[str]) -> list[list[float]]:
+    """Return the guest's seconds and its idle process's between each two marks."""
     marks = [name.split("-")[1:] for name in phases if name.startswith("spun-")]
-    spun, at = np.array(marks, np.int64).T
-    before, work = np.diff(spun) / np.diff(at)
-    wall = float(at[2] - at[1])
-    return {"seconds": wall / 1e9, "busy_s": float(wall * (1 - work / before)) / 1e9}
+    spun_ns, at_ns = np.array(marks, np.int64).T
+    return np.transpose([np.diff(at_ns) / 1e9, np.diff(spun_ns) / 1e9]).tolist()
 
 
-def took(recorded: Recorded) -> dict[str, float]:
-    """Return the times of a recording, by its own clock."""
+def busy(times: pd.DataFrame | Mapping[str, float], share: float) -> Any:
+    """Return the seconds of work in a period: those that an idle guest would not have had.
+
+    Parameters
+    ----------
+    share : float
+        Of `idle_share`.
+    """
+    return times["seconds"] - times["spun_s"] / share
+
+
+def took(recorded: Recorded, share: float) -> dict[str, float]:
+    """Return the times of a recording, by its own clock: ``seconds`` and ``busy_s``."""
     spun = [(name, recorded.t_ns[r]) for name, r in recorded.phases if name.startswith("spun-")]
-    return times(f"spun-{name.split('-')[1]}-{t_ns}" for name, t_ns in spun)
+    told = times(f"spun-{name.split('-')[1]}-{t_ns}" for name, t_ns in spun)
+    return {"seconds": told["seconds"], "busy_s": busy(told, share)}
 
 
 # ------------------------------------------------------------------------------
@@ -336,7 +379,7 @@ def _asked(recorded: Recorded, technique: techniques.Technique, truth: Truth) ->
     return np.array([percentile(each.estimates, truth) for each in runs])
 
 
-def facts(recorded: Recorded) -> dict[str, float]:
+def facts(recorded: Recorded, share: float) -> dict[str, float]:
     """Return what the rule takes of a roomy run, MiB; and how much it counts twice.
 
     ``twice_mib`` is the mean over time of the used pages that the guest could not have given up:
@@ -349,7 +392,7 @@ def facts(recorded: Recorded) -> dict[str, float]:
         "peak_mib": peak_pages(recorded) / MIB_PAGES,
         "w_mib": float(truth.pages[truth.scored].mean()) / MIB_PAGES,
         "twice_mib": _twice(recorded) / MIB_PAGES,
-        **took(recorded),
+        **took(recorded, share),
     }
 
 
@@ -371,12 +414,12 @@ def _twice(recorded: Recorded) -> float:
 # Tables.
 
 
-def programs(roomies: Mapping[str, Recorded]) -> pd.DataFrame:
+def programs(roomies: Mapping[str, Recorded], share: float) -> pd.DataFrame:
     """Return the settings of each program, and the facts of its roomy run."""
     rows = []
     for name, of in roomies.items():
         settings = " ".join(f"{key}={value}" for key, value in PROGRAMS[name].settings)
-        rows.append({"program": name, "settings": settings, **facts(of)})
+        rows.append({"program": name, "settings": settings, **facts(of, share)})
     return pd.DataFrame(rows)
 
 
@@ -411,7 +454,8 @@ def joined(
     DataFrame
         With ``ran_mib``, the cap that was run: the own one, or the largest for larger ones. Those
         with another cap that was not run are left out.
-        ``repeats``, ``died``. Each a mean with the half width of its 95 % interval (``_pm``):
+        ``repeats``, ``died``. Each a mean with the half width of its 95 % interval (``_pm``;
+        of one run there is none):
         ``swap_ins``; ``swap_ins_per_s``, by the time of the roomy run; ``work``: instructions
         without waiting, over those of the roomy run; ``slowdown``: with `DISK` for each
         swap-in; ``wait_ms``: of a swap-in on the emulated disk.
@@ -434,7 +478,8 @@ def joined(
             "wait_ms": 1e3 * waited_s / swap_ins.where(swap_ins > 0),
         }
         for column, values in measured.items():
-            row[column], row[f"{column}_pm"] = scores.interval(values.astype(float))
+            row[column], half = scores.interval(values.astype(float))
+            row[f"{column}_pm"] = half if values.count() > 1 else np.nan
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -448,7 +493,7 @@ def simulated(recorded: Recorded, sizes: pd.DataFrame, boots_mib: int = 0) -> pd
         A guest with a smaller cap has this size and a balloon. The kernel's image is smaller than
         in the roomy guest, by the descriptors (64 bytes) of the pages that it lacks.
     """
-    seconds = took(recorded)["seconds"]
+    seconds = took(recorded, 1)["seconds"]
     caps = sorted(set(sizes["cap_mib"]))
     swap_ins = {cap: _replayed(recorded, cap * MIB_PAGES, boots_mib * MIB_PAGES) for cap in caps}
     table = sizes.assign(swap_ins=sizes["cap_mib"].map(swap_ins))
@@ -529,19 +574,23 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return made_of.sort_values(order, ascending=[False, True, False]).reset_index()
 
 
-def rows_of(folder: Path, name: str, caps: Iterable[int]) -> pd.DataFrame:
-    """Run a program at each cap, several times; return a row for each run."""
+def rows_of(folder: Path, name: str, caps: Iterable[int], share: float) -> pd.DataFrame:
+    """Run a program at each cap, several times; return a row for each run, with ``busy_s``."""
     rows = []
     for cap in caps:
         for repeat in range(PROGRAMS[name].repeats):
             result = run(folder, name, cap, repeat)
-            rows.append({"cap_mib": cap, "repeat": repeat, "seconds": np.nan, **result})
-    return pd.DataFrame(rows)
+            key = {"cap_mib": cap, "repeat": repeat, "seconds": np.nan, "spun_s": np.nan}
+            rows.append({**key, **result})
+    table = pd.DataFrame(rows)
+    table.insert(4, "busy_s", busy(table, share))
+    return table
 
 
 def measured(folder: Path, name: str) -> dict[str, pd.DataFrame]:
     """Make the runs of a program that are not in the folder yet; return its tables by name."""
     recorded, boots_mib = roomy(folder, name), PROGRAMS[name].boots_mib
+    share = idle_share(idle_periods(folder))
     sizes = sizings(recorded)
     model = simulated(recorded, sizes, boots_mib)
     tables = {"model": model, "windows": windows(recorded, boots_mib)}
@@ -549,8 +598,8 @@ def measured(folder: Path, name: str) -> dict[str, pd.DataFrame]:
         few = sizes[(model["swap_ins"] <= MOST).to_numpy()]
         caps = to_run(few, peak_pages(recorded) / MIB_PAGES)
         print(f"{name}: guests of {', '.join(map(str, caps))} MiB")
-        runs = rows_of(folder, name, caps)
-        against = {**took(recorded), "disk_s": disk_s(recorded)}
+        runs = rows_of(folder, name, caps, share)
+        against = {**took(recorded, share), "disk_s": disk_s(recorded)}
         tables |= {"runs": runs, "caps": joined(sizes, runs, **against)}
     return tables
 
@@ -568,7 +617,9 @@ def main(runs: str, out: str, *names: str) -> None:
     tables = {table: pd.concat(rows) for table, rows in parts.items()}
     if "runs" in tables:
         tables["check"] = beside(tables["runs"], tables["model"])
-    tables["programs"] = programs({name: roomy(folder, name) for name in chosen})
+    periods = idle_periods(folder)
+    roomies = {name: roomy(folder, name) for name in chosen}
+    tables |= {"programs": programs(roomies, idle_share(periods)), "idle": periods}
     for table, rows in tables.items():
         rows.round(4).to_csv(Path(out) / f"{table}.csv", index=False)
     versions = pmlkit.open(folder / f"{chosen[0]}.trace").meta.provenance["versions"]

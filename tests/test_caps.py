@@ -110,12 +110,27 @@ def test_pages_that_cannot_be_given_up_are_counted_twice():
     assert caps._twice(replace(recorded, guest=table)) == 50
 
 
-def test_work_is_what_is_not_idle_and_the_timers_work_is_not_counted():
+def test_what_a_guest_tells_of_its_work_is_how_long_it_took_and_how_long_it_was_idle():
     report = "".join(f"phase {name}\n" for name, _ in PHASES)
     report += "sample pswpin=7 pswpout=9 pgmajfault=8\n"
     told = caps.outcome(read_report(f"{report}exit 0\nend\n"))
-    assert told.pop("busy_s") == pytest.approx(38 - 9.8 / 0.98)
+    assert told.pop("spun_s") == pytest.approx(9.8)
     assert told == {"seconds": 38, "swap_ins": 7, "swap_outs": 9, "major_faults": 8}
+
+
+@pytest.mark.parametrize("waited_s", [0, 10, 1000])
+def test_work_is_what_is_not_idle_however_long_it_waits(waited_s):
+    """The timer takes 1 % of an idle guest, and to tell the time 20 ms, of one second or four."""
+    periods = pd.DataFrame([(s + 0.02, 0.99 * s) for s in (1, 4)], columns=["seconds", "spun_s"])
+    share = caps.idle_share(periods)
+    assert share == pytest.approx(0.99)
+    took = {"seconds": 5 + waited_s, "spun_s": 0.99 * waited_s}
+    assert caps.busy(took, share) == pytest.approx(5)
+
+
+def test_of_one_run_there_is_no_interval():
+    table = caps.joined(SIZES, RESULTS[RESULTS["repeat"] == 0], 10.0, 5.0, 1e-4)
+    assert table.filter(like="_pm").isna().all(axis=None)
 
 
 @pytest.mark.parametrize(("end", "why"), [("", "not done"), ("exit 137\n", "status 137")])
@@ -236,10 +251,14 @@ def test_real_and_simulated_swaps_have_a_column_each():
 
 def test_the_bundled_table_is_what_its_runs_say():
     tables = {name: pd.read_csv(DATA / f"{name}.csv") for name in ("caps", "runs", "model")}
+    share = caps.idle_share(pd.read_csv(DATA / "idle.csv"))
     took = pd.read_csv(DATA / "programs.csv").set_index("program")[["seconds", "busy_s"]]
     for program, shown in tables["caps"].groupby("program"):
         sizes = shown[caps.SIZE_COLUMNS]
         runs = tables["runs"][tables["runs"]["program"] == program]
+        pd.testing.assert_series_equal(
+            runs["busy_s"], caps.busy(runs, share), check_names=False, atol=1e-3
+        )
         made = caps.joined(sizes, runs, disk_s=DISK_S, **took.loc[program])
         pd.testing.assert_frame_equal(
             made.reset_index(drop=True),

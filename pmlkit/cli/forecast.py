@@ -62,7 +62,7 @@ EXAMPLES = example(
 @option(
     "--allocation",
     type=MEMORY,
-    help="Also print the probability that this allocation is exceeded, as 64 or 1G.",
+    help="Also print how often this allocation was exceeded so far, as 64 or 1G.",
 )
 @option("--model", type=PATH, help="Forecast with the model in this file.")
 @option("--save", type=PATH, help="Train on all traces and write the model to this file.")
@@ -85,7 +85,7 @@ def forecast(traces: tuple[str, ...], only_answer: bool, as_json: bool, **option
 
     The answer comes from the rule or model with the lowest cost so far. It states how often this
     rule or model gave too little memory. The output continues with the quantiles of the forecast,
-    the probability that an allocation is exceeded, and the change points so far. If TRACE is only a
+    how often an allocation was exceeded, and the change points so far. If TRACE is only a
     PML log, the forecast covers written pages only. The models are trained on bundled data of other
     programs, unless --model names a file.
     """

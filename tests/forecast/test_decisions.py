@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Losses, what decisions cost, the rules, and the back-test: known answers."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,7 @@ from forecast_logs import make_sample
 from sklearn.base import BaseEstimator
 
 from pmlkit.errors import UsageError
-from pmlkit.forecast import backtest, baselines, metrics, peaks
+from pmlkit.forecast import ahead, backtest, baselines, metrics, peaks
 from pmlkit.forecast.forecaster import WARM_UP, Forecaster, targets
 from pmlkit.forecast.models import LinearQuantiles
 
@@ -226,6 +228,13 @@ def test_exceeding_looks_at_the_next_windows_only():
     table = pd.DataFrame({"pages": [9, 1, 1, 9, 1, 1]})
     found = peaks.exceeds(table, np.full(6, 5.0), 2)
     np.testing.assert_array_equal(found, [0, 1, 1, 0, np.nan, np.nan])
+
+
+def test_an_allocation_was_exceeded_as_often_as_the_past_says():
+    """Pages by window; within the next two, 5 pages are exceeded after two windows of the four."""
+    present = SimpleNamespace(table=pd.DataFrame({"pages": [9, 1, 1, 9, 1, 1]}))
+    found = ahead._exceeded(present, 5 / ahead.MIB_PAGES, 2)
+    assert found == {"exceeds": 0.5, "exceeds_windows": 4}
 
 
 def test_peaks_are_forecast_for_another_program():
