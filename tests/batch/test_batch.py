@@ -344,7 +344,8 @@ def test_an_interrupted_run_leaves_nothing_half_done(tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert "1 not run" in out and err.strip() == "pmlkit: interrupted"
+    # Above it are the lines of progress of a busy machine.
+    assert "1 not run" in out and err.splitlines()[-1] == "pmlkit: interrupted"
     left = {p.name for p in (tmp_path / "r" / "e").iterdir()}
     assert left == {".lock", "index.html", "results.parquet"}
 
@@ -380,7 +381,7 @@ def test_the_command_says_what_failed_and_is_quiet_otherwise(case, tmp_path, cap
     monkeypatch.setattr("pmlkit.batch.runner.Local", lambda jobs: pretend)
     assert cli.main(["run", str(case), "-o", str(tmp_path / "r")]) == 1
     out, err = capsys.readouterr()
-    assert out.splitlines()[0] == "3 done, 0 were done before, 1 failed"
+    assert out.splitlines()[0] == "3 done, 0 done before, 1 failed"
     assert err.splitlines()[:2] == ["failed: n one m=2", "  papermill: ValueError: no"]
     pretend.fails = lambda job: False
     assert cli.main(["run", str(case), "-o", str(tmp_path / "r"), "-v"]) == 0

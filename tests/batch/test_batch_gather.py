@@ -121,7 +121,7 @@ def test_a_mistake_is_said_with_its_line(experiment, tmp_path, case):
 
 def test_an_entry_of_several_runs_cannot_be_gathered_from(experiment):
     path = experiment({"fig-x": {"file": "f1", "caption": "c"}}, grid={"window": ["1s", "2s"]})
-    with pytest.raises(ExperimentError, match="makes 2 runs"):
+    with pytest.raises(ExperimentError, match="this entry has 2 runs"):
         runner.plan(path)
 
 

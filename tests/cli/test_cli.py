@@ -265,7 +265,7 @@ def test_kinds_are_words_or_letters(run, trace):
     assert words == run("wss", trace, "--window", "10ms", "--kinds", "rw", "--json")
     code, _, err = run("wss", trace, "--kinds", "read,wrote")
     assert code == 2
-    check_one_line(err, "use read, written, executed, page-tables, separated by commas")
+    check_one_line(err, "use read, written, executed, page-tables, with commas between")
 
 
 def test_shell_completion_works():

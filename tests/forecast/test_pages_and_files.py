@@ -216,7 +216,7 @@ def test_a_model_that_would_unpack_to_gigabytes_or_is_no_file(tmp_path):
     with zipfile.ZipFile(tmp_path / "bomb", "w", zipfile.ZIP_DEFLATED) as archive:
         for number in range(3):
             archive.writestr(f"{number}.npy", bytes(50 << 20))
-    with pytest.raises(store.ModelRefused, match="would unpack to 150 MiB, and at most 128"):
+    with pytest.raises(store.ModelRefused, match="would unpack to 150 MiB, and the limit is 128"):
         store.load(tmp_path / "bomb")
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(store.ModelRefused, match="it is a FIFO"):
@@ -244,7 +244,7 @@ def test_the_command_forecasts_with_a_saved_model(bundled, capsys):
 def test_the_command_recommends_and_says_what_is_written(bundled, capsys):
     code, out, _ = call(capsys, bundled / "redis-tides.trace", "--learner", "linear")
     assert code == 0
-    assert "written, by PML's log" in out and "what is written at" in out
+    assert "written, by PML's log" in out and "written at" in out
     assert "recommended: " in out and "may have more written" in out
     assert "used" not in out
     found = json.loads(

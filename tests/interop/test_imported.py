@@ -20,7 +20,7 @@ SECOND = 10**9
 def write(tmp_path, made, overwrite=True):
     (tmp_path / "file").write_bytes(b"x")
     path = tmp_path / "x.trace"
-    return interop._write(made, "csv", tmp_path / "file", path, overwrite, None, None)
+    return interop._write(made, "csv", tmp_path / "file", path, overwrite, None)
 
 
 def entries(trace):

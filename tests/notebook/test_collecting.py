@@ -93,7 +93,9 @@ def test_a_notebook_says_what_is_being_done_until_there_is_a_figure(monkeypatch)
     figure.add(SEEN)
     figure.say("it has ended")
     text = [({"text/plain": line}, {"raw": True}) for line in ("booting", "it is up")]
-    assert shown == [*text, (figure.figure, {})]
+    assert shown[:2] == text
+    ((picture, _),) = shown[2:]
+    assert set(picture) == {"image/png", "text/plain"} and "Figure" in picture["text/plain"]
 
 
 # What stands in for a command that says what it does, waits until that was heard, and fails.
