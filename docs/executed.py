@@ -51,7 +51,7 @@ the documentation was built. To run one yourself, type `make jupyter` in a clone
 def stored():
     """Return {name: (title, recording)} of the notebooks; the recording is a parameter's value."""
     found = {}
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+    for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):  # not a user's own
         cells = ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"]]
         text = "\n".join(cells)
         title, trace = re.search(r"^# (.*)$", text, re.MULTILINE), _TRACE.search(text)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
-from pmlkit.errors import NotATrace, PmlkitError, TraceNotFound
+from pmlkit.errors import NotATrace, PmlkitError, TraceNotFound, closest
 from pmlkit.files import whole
 
 if TYPE_CHECKING:
@@ -290,7 +290,15 @@ def open_trace(trace: PathLike) -> Trace:
     """Open a trace by path or by name (`find`); errors as of `Trace.open`."""
     from pmlkit.trace.reader import Trace
 
-    return Trace.open(find(trace))
+    found = find(trace)
+    if not os.path.lexists(found) and (near := closest(os.fspath(trace), bundled())):
+        raise TraceNotFound(trace, f"do you mean the bundled {near!r}?")
+    return Trace.open(found)
+
+
+def opened(trace: Trace | PathLike) -> Trace:
+    """Open a path or a name; a trace stays as it is."""
+    return open_trace(trace) if isinstance(trace, str | os.PathLike) else trace
 
 
 if __name__ == "__main__":

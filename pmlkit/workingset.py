@@ -13,7 +13,7 @@ resolution; it is no multiple of it, where rounds have equal lengths; it is long
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,20 +24,22 @@ import pandas as pd
 from pmlkit.kernels import by_page, by_time
 from pmlkit.kernels.by_time import Reuse
 from pmlkit.kernels.pages import PageIndex
+from pmlkit.recordings import opened
 from pmlkit.selection import stream
 from pmlkit.several import common_window, labelled, stacked
 from pmlkit.timeline import Windows, default_window
 from pmlkit.units import check_count, format_ns, parse_window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from typing import Unpack
 
     from pmlkit.kernels.by_page import References
     from pmlkit.selection import Selection, Stream
+    from pmlkit.several import Traces
     from pmlkit.timeline import Axis
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Array, Floats, Gfns, Ints, PathLike
+    from pmlkit.types import Array, Floats, Gfns, Ints
     from pmlkit.units import Window
 
 
@@ -58,7 +60,7 @@ __all__ = [
 
 
 def estimate(
-    trace: Trace | Mapping[str, Trace | PathLike],
+    trace: Traces,
     window: str | int | Window | None = None,
     step: str | int | None = None,
     min_count: int = 1,
@@ -68,7 +70,7 @@ def estimate(
 
     Parameters
     ----------
-    trace : Trace, or dict of str to Trace
+    trace : Trace or path-like, mapping of str to these, or sequence of these
         One recording, or several by their labels: then there is a column ``trace``, the label.
     window : str, int or Window, optional
         T: ``"1s"``, ``"5r"`` (rounds) or nanoseconds. The default is one second, or the nearest T
@@ -100,10 +102,11 @@ def estimate(
     True
     """
     check_count("min_count", min_count, "uses")
-    if isinstance(trace, Mapping):
+    if isinstance(trace, Mapping | Sequence) and not isinstance(trace, str):
         traces = labelled(trace)
         window = common_window(traces, window, **selection)
         return stacked(estimate, traces, window, step, min_count, **selection)
+    trace = opened(trace)
     source, names = stream(trace, **selection), trace.region_names
     window = default_window(source.timeline) if window is None else window
     windows = source.timeline.windows(window, step)

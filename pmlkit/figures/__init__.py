@@ -39,3 +39,7 @@ __all__ = ["FIGURES", "Figure", "about", "draw", "save", "table", *HOMES]
 
 _TOOLS = {"Figure": "figures.style", "save": "figures.style", "table": "figures.tables"}
 __getattr__ = lazy("pmlkit.figures", {**HOMES, **_TOOLS})
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})  # completion lists what is not imported yet

@@ -125,6 +125,8 @@ def error_against_overhead(
     trace : str, optional
         One trace; without it the medians over those on which a technique has an estimate.
     """
+    if trace is None and len(comparison.traces) == 1:
+        trace = comparison.traces[0]
     points = _points(comparison, trace)
     figure = new_figure(columns, 3.0, {"points": points})
     axes = figure.subplots()

@@ -29,6 +29,8 @@ from pmlkit.errors import UsageError, encodable
 from pmlkit.figures.notes import caption_html, links_html
 from pmlkit.figures.size import Size, current, sized
 from pmlkit.files import write_files
+from pmlkit.recordings import opened
+from pmlkit.several import labelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -184,6 +186,12 @@ _SHARED = {
     "kinds": 'kinds : str\n    Accesses that count, letters from ``"rwx"`` (read, written, '
     "executed).",
 }
+
+
+def _opened(trace: Any) -> Any:
+    return labelled(trace) if isinstance(trace, list | tuple) else opened(trace)
+
+
 _PARAMETERS = "\n\nParameters\n----------\n"
 _RETURNS = "\n\nReturns\n-------\npmlkit.figures.style.Figure"
 
@@ -196,6 +204,7 @@ def paper_figure(function: Callable[..., Figure]) -> Callable[..., Figure]:
     value. A stanza in the function's own docstring goes first.
     """
     own = inspect.signature(function)
+    takes_trace = next(iter(own.parameters), None) == "trace"  # some have it as a label, later
     draw = styled(function)
 
     @functools.wraps(function)
@@ -207,7 +216,15 @@ def paper_figure(function: Callable[..., Figure]) -> Callable[..., Figure]:
         **kwargs: Any,
     ) -> Figure:
         size = Size.of(width, height, venue)
-        columns, chosen = size.columns(), own.bind_partial(*args, **kwargs).arguments
+        try:
+            chosen = own.bind_partial(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(f"{function.__name__}() {error}") from None
+        if takes_trace and args:  # also a name or a path, or a list of them, as elsewhere
+            args = (_opened(args[0]), *args[1:])
+        elif takes_trace and "trace" in kwargs:
+            kwargs["trace"] = _opened(kwargs["trace"])
+        columns = size.columns()
         if columns and "columns" not in chosen:
             kwargs["columns"] = columns
         if venue is width is height is None:  # or of the figure that calls this one

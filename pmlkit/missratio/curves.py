@@ -25,6 +25,7 @@ from pmlkit.missratio.distances import LruStack, stack_distances
 from pmlkit.missratio.eviction import aet, aet_of
 from pmlkit.missratio.inversions import distances
 from pmlkit.missratio.sampled import shards
+from pmlkit.recordings import opened
 from pmlkit.selection import stream
 from pmlkit.several import labelled
 from pmlkit.timeline import MOST, default_window
@@ -122,13 +123,13 @@ METHODS = ("exact", "shards", "aet")
 
 
 @overload
-def of_trace(trace: Trace, method: str = "exact", **options: Any) -> MissRatioCurve: ...
+def of_trace(trace: Trace | PathLike, method: str = "exact", **options: Any) -> MissRatioCurve: ...
 @overload
 def of_trace(
     trace: Mapping[str, Trace | PathLike], method: str = "exact", **options: Any
 ) -> dict[str, MissRatioCurve]: ...
 def of_trace(
-    trace: Trace | Mapping[str, Trace | PathLike],
+    trace: Trace | PathLike | Mapping[str, Trace | PathLike],
     method: str = "exact",
     *,
     start: str | int | None = None,
@@ -139,7 +140,7 @@ def of_trace(
 
     Parameters
     ----------
-    trace : Trace, or dict of str to Trace
+    trace : Trace or path-like, or dict of str to these
         One recording, or several by their labels: then the result is a curve for each label.
     method : {"exact", "shards", "aet"}
     start, end, kinds, region, page_tables
@@ -165,7 +166,7 @@ def of_trace(
         }
     names = ("kinds", "region", "page_tables")
     chosen = {name: options.pop(name) for name in names if name in options}
-    source = stream(trace, start=start, end=end, **chosen)
+    source = stream(opened(trace), start=start, end=end, **chosen)
     if method == "shards":
         return shards(source, **options)
     if options:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from pmlkit import recordings, workingset
 from pmlkit.notebook.shown import shown
-from pmlkit.recordings import open_trace
+from pmlkit.recordings import open_trace, opened
 from pmlkit.timeline import default_window, period_text, timeline
 from pmlkit.trace import known, summary
 from pmlkit.trace.schema import PAGE_SIZE
@@ -59,8 +59,9 @@ def output_folder(out: PathLike) -> Path:
     return recordings.workplace() / out
 
 
-def facts(trace: Trace) -> pd.DataFrame:
+def facts(trace: Trace | PathLike) -> pd.DataFrame:
     """Return the trace's metadata, a DataFrame of ``what`` and ``value``."""
+    trace = opened(trace)
     meta = trace.meta
     versions = meta.provenance.get("versions") or {}
     rows = {
@@ -69,8 +70,8 @@ def facts(trace: Trace) -> pd.DataFrame:
         "versions": ", ".join(f"{tool} {version}" for tool, version in versions.items()),
         "guest": f"{meta.domain['name']}, {format_bytes(meta.memory_bytes)} of RAM, "
         f"{meta.domain['vcpus']} vCPU",
-        "length": f"{format_ns(trace.duration_ns)} of guest time, {trace.n_rounds:,} windows",
-        "window": period_text(trace) if timeline(trace).resolution_ns else "",
+        "length": f"{format_ns(trace.duration_ns)} of guest time, {trace.n_rounds:,} rounds",
+        "period": period_text(trace) if timeline(trace).resolution_ns else "",
         "entries": f"{meta.entries:,}, {meta.lost_text}",
         "complete": {None: "not known", True: "yes"}.get(
             meta.complete, "no: the recording was cut short"
@@ -81,7 +82,7 @@ def facts(trace: Trace) -> pd.DataFrame:
     return pd.DataFrame(filled, columns=["what", "value"])
 
 
-def checked(trace: Trace) -> pd.DataFrame:
+def checked(trace: Trace | PathLike) -> pd.DataFrame:
     """Check every file of a trace against its checksum, count every entry, and return the counts.
 
     Returns
@@ -95,6 +96,7 @@ def checked(trace: Trace) -> pd.DataFrame:
     pmlkit.errors.TraceDamaged
         If something does not agree.
     """
+    trace = opened(trace)
     report = trace.check()
     parts = {"trace": report, "PML log": report["pml"], "sample": report["sample"]}
     counts = ["files", "bytes", "rounds", "entries", "lost"]
@@ -102,7 +104,7 @@ def checked(trace: Trace) -> pd.DataFrame:
     return described(_whole_numbers(pd.DataFrame(rows)), {}, {"lost": _NOT_COUNTED})
 
 
-def rounds(trace: Trace, first: int = 5) -> pd.DataFrame:
+def rounds(trace: Trace | PathLike, first: int = 5) -> pd.DataFrame:
     """Return the first rounds of a trace, a row each.
 
     Returns
@@ -111,6 +113,7 @@ def rounds(trace: Trace, first: int = 5) -> pd.DataFrame:
         ``round``, ``start`` and ``length`` in ms; ``entries``, the pages ``rearmed`` at its end,
         and the entries ``lost``.
     """
+    trace = opened(trace)
     table = trace.rounds.head(first)
     start_ns, end_ns = table["t_start_ns"], table["t_end_ns"]
     counts = table[["entries", "rearmed", "lost"]]
@@ -129,22 +132,24 @@ def _whole_numbers(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def phases(trace: Trace) -> pd.DataFrame:
+def phases(trace: Trace | PathLike) -> pd.DataFrame:
     """Return the phases: ``phase``, ``start_s``, ``length_s`` and ``rounds``, one row each."""
+    trace = opened(trace)
     columns = ["phase", "start_s", "length_s", "rounds"]
     rows = [(p.name, p.start_ns / 1e9, p.length_ns / 1e9, p.rounds) for p in summary.phases(trace)]
     table = pd.DataFrame(rows, columns=columns)
     return described(table, {"start_s": "s", "length_s": "s"})
 
 
-def regions(trace: Trace) -> pd.DataFrame:
+def regions(trace: Trace | PathLike) -> pd.DataFrame:
     """Return the regions that the workload named: ``region``, ``pages`` and ``MiB``."""
+    trace = opened(trace)
     sums = trace.regions.groupby("name", sort=False)["pages"].sum().astype("int64")
     pages = sums.to_numpy()
     return pd.DataFrame({"region": sums.index, "pages": pages, "MiB": pages / 256})
 
 
-def guest_memory(trace: Trace) -> pd.DataFrame:
+def guest_memory(trace: Trace | PathLike) -> pd.DataFrame:
     """Return the guest's own view of its memory by phase.
 
     Returns
@@ -154,6 +159,7 @@ def guest_memory(trace: Trace) -> pd.DataFrame:
         MiB; the pages swapped in, ``swap_ins``, and ``major_faults`` of the phase. Empty if the
         guest was not asked.
     """
+    trace = opened(trace)
     names = ["allocated", "free", "cached", "anon", "committed"]
     if trace.guest is None:
         empty = pd.DataFrame(columns=["phase", *names, "swap_ins", "major_faults"])
@@ -169,7 +175,7 @@ def guest_memory(trace: Trace) -> pd.DataFrame:
     return described(table.reset_index().round(DECIMALS), units, "the guest does not report it")
 
 
-def known_answers(trace: Trace) -> pd.DataFrame:
+def known_answers(trace: Trace | PathLike) -> pd.DataFrame:
     """Return what the workload states that it touched, and what was measured, one row each.
 
     Returns
@@ -178,12 +184,13 @@ def known_answers(trace: Trace) -> pd.DataFrame:
         ``phase``, ``region``, ``kind``, ``expected`` and ``measured`` (pages), ``met``. Empty for
         a trace without known answers.
     """
+    trace = opened(trace)
     rows = [answer.as_dict() for answer in known.measure(trace)]
     table = pd.DataFrame(rows, columns=["phase", "region", "kind", "expected", "measured", "met"])
     return described(table, {"expected": "pages", "measured": "pages"})
 
 
-def working_sets(trace: Trace, window: str | int | Window | None = None) -> pd.DataFrame:
+def working_sets(trace: Trace | PathLike, window: str | int | Window | None = None) -> pd.DataFrame:
     """Return the working set of each phase in MiB, by kind of access.
 
     Parameters
@@ -198,6 +205,7 @@ def working_sets(trace: Trace, window: str | int | Window | None = None) -> pd.D
         the means of the pages ``read``, ``written`` and ``executed``. A harvest of accessed flags
         has only ``not written`` and ``written``. A window counts for the phase in which it ends.
     """
+    trace = opened(trace)
     columns = {"r": "read", "w": "written", "x": "executed"}
     if trace.is_harvest:
         columns = {"r": "not written", "w": "written"}
@@ -212,7 +220,7 @@ def working_sets(trace: Trace, window: str | int | Window | None = None) -> pd.D
 _SHORT_PHASE = "no full window ends in the phase"
 
 
-def seen_by_pml(trace: Trace, window: str | int | Window | None = None) -> pd.DataFrame:
+def seen_by_pml(trace: Trace | PathLike, window: str | int | Window | None = None) -> pd.DataFrame:
     """Return how much of each phase's working set is in PML's log.
 
     Parameters
@@ -233,6 +241,7 @@ def seen_by_pml(trace: Trace, window: str | int | Window | None = None) -> pd.Da
     pmlkit.errors.NeedsError
         If the trace has no PML log.
     """
+    trace = opened(trace)
     log, window = trace.pml, _window(trace, window)
     used, logged = (_mib(source, window, "rwx")["mean"] for source in (trace, log))
     table = pd.DataFrame({"used": used, "logged": logged})

@@ -4,7 +4,8 @@
 import pytest
 from factories import write_irregular
 
-from pmlkit import recordings
+import pmlkit
+from pmlkit import figures, recordings
 from pmlkit.errors import NeedsError, TraceNotFound
 from pmlkit.notebook import views
 from pmlkit.trace.reader import Kind
@@ -30,6 +31,21 @@ def trace(make_trace):
     )
 
 
+def test_a_name_or_a_list_of_names_is_as_good_as_an_open_trace():
+    named = pmlkit.wss("hotcold", "1s")
+    assert named.equals(pmlkit.wss(pmlkit.open("hotcold"), "1s"))
+    assert set(pmlkit.wss(["hotcold", "rrww"], "1s")["trace"]) == {"hotcold", "rrww"}
+    assert pmlkit.mrc("hotcold").uses == pmlkit.mrc(pmlkit.open("hotcold")).uses
+    assert views.working_sets("hotcold").equals(views.working_sets(pmlkit.open("hotcold")))
+    assert "hotcold" in figures.wss_over_time("hotcold").caption
+    assert "rrww" in figures.wss_over_time(trace=["hotcold", "rrww"]).caption
+    with pytest.raises(TypeError, match=r"wss_over_time\(\) got .* 'colums'"):
+        figures.wss_over_time("hotcold", colums=1)
+    with pytest.raises(TraceNotFound, match="do you mean the bundled 'hotcold'"):
+        pmlkit.open("hotcodl")
+    assert {"wss_over_time", "save"} <= set(dir(figures))
+
+
 def test_load_finds_bundled_traces_and_paths(tmp_path, monkeypatch, trace):
     monkeypatch.setenv("PMLKIT_DATA", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -51,7 +67,7 @@ def test_facts(trace):
     facts = dict(views.facts(trace).itertuples(index=False))
     assert facts["command"] == "pmlkit record x" and facts["versions"] == "qemu 7.2"
     assert facts["guest"] == "synthetic, 16 MiB of RAM, 1 vCPU"
-    assert facts["window"] == "10 ms" and facts["complete"] == "yes"
+    assert facts["period"] == "10 ms" and facts["complete"] == "yes"
     assert "notes" not in facts
 
 
@@ -60,7 +76,7 @@ def test_facts_name_the_rounds_as_they_were(tmp_path):
     events = [[(1, Kind.WRITE)]] * len(lengths)
     made = write_irregular(tmp_path / "x.trace", events, lengths, period={"ns": 10**7})
     facts = dict(views.facts(made).itertuples(index=False))
-    assert facts["window"] == "10 ms asked for, rounds of 13 ms (median), 10 ms to 14 ms"
+    assert facts["period"] == "10 ms asked for, rounds of 13 ms (median), 10 ms to 14 ms"
 
 
 def test_phases_last_until_the_next(trace):
