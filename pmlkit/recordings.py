@@ -298,6 +298,10 @@ def open_trace(trace: PathLike) -> Trace:
 
 def opened(trace: Trace | PathLike) -> Trace:
     """Open a path or a name; a trace stays as it is."""
+    from pmlkit.trace.reader import Trace
+
+    if isinstance(trace, Trace):  # path-like itself: what was set on it, as phases, must stay
+        return trace
     return open_trace(trace) if isinstance(trace, str | os.PathLike) else trace
 
 

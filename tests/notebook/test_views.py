@@ -46,6 +46,12 @@ def test_a_name_or_a_list_of_names_is_as_good_as_an_open_trace():
     assert {"wss_over_time", "save"} <= set(dir(figures))
 
 
+def test_an_open_trace_keeps_the_phases_that_it_was_given():
+    trace = pmlkit.open("hotcold").with_phases({"mine": ("1s", "2s")})
+    assert "mine" in views.working_sets(trace, "100ms")["phase"].tolist()
+    assert "mine" in set(pmlkit.wss(trace, "100ms")["phase"])
+
+
 def test_load_finds_bundled_traces_and_paths(tmp_path, monkeypatch, trace):
     monkeypatch.setenv("PMLKIT_DATA", str(tmp_path))
     monkeypatch.chdir(tmp_path)
