@@ -8,7 +8,11 @@ from factories import make_trace as write_trace
 from fake_xen_fixtures import here, xen, xen_libraries  # noqa: F401 (fixtures)
 from hypothesis import settings
 
+from pmlkit.lazy import without
 from pmlkit.trace.reader import Trace
+
+with without("rfc3987_syntax"):  # nbformat's checks do not need its grammar of addresses: a second
+    import jsonschema  # noqa: F401 (imported before any test file imports nbformat)
 
 # The machines that run this are slow and busy: what takes long here is no defect.
 settings.register_profile("pmlkit", deadline=None)

@@ -251,11 +251,13 @@ def test_the_plateau_and_the_lack_of_one(tmp_path):
 
 def test_windows_below_or_beside_the_resolution_are_refused(tmp_path):
     trace = make(tmp_path, reads([1]))
-    for window in ("5ms", "15ms", "10000001ns", 1):
+    for window in ("5ms", "15ms", "10000001ns", "1ns"):
         with pytest.raises(ResolutionError, match="multiple of 10 ms") as caught:
             workingset.estimate(trace, window)
         assert caught.value.resolution == "10 ms"
     assert "10.000001 ms" in str(refusal_of(trace, "10000001ns"))
+    bare = refusal_of(trace, 1)
+    assert "a window of 1 is 1 ns" in str(bare) and bare.resolution == "10 ms"
 
 
 def refusal_of(trace, window):
