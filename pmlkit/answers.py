@@ -117,10 +117,23 @@ class WorkingSet:
             parts = {"p50": self.p50, "p95": self.p95, "p99": self.p99}
             sizes = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items())
             how = "overlapping windows" if self.overlapping else "windows, one after the other"
+            if self.windows == 1:
+                how = "window"
             short = f"; {self.partial:,} cut short left out" if self.partial else ""
             yield f"Percentiles: {sizes} ({self.windows:,} {how}{short})."
+            yield from self._larger_cut_short
             if not self.overlapping:
                 yield "Overlapping windows (--sliding, step='sliding') may have a higher peak."
+
+    @property
+    def _larger_cut_short(self) -> Iterator[str]:
+        """The largest window that is cut short, if the peak is smaller: a full one has no less."""
+        short = self.table[~self.table["full"]]
+        if len(short) and (largest := short.loc[short["bytes"].idxmax()])["bytes"] > self.peak:
+            yield (
+                f"The real peak is higher: a window cut short at {largest['t_ns'] / 1e9:.3f} s has "
+                f"{format_bytes(largest['bytes'])} in {format_ns(int(largest['effective_ns']))}."
+            )
 
     @property
     def _memory(self) -> Iterator[str]:

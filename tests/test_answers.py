@@ -101,3 +101,15 @@ def test_rounds_without_a_common_length(tmp_path):
     found = answers.working_set(trace, "2r")
     assert "T = 2r" in found.answer
     assert (found.window_ns, found.windows, found.mean) == (-1, 2, 4096)
+
+
+def test_a_larger_window_that_is_cut_short_is_named_with_the_peak(make_trace):
+    events = [[(1, WRITE)], [(1, WRITE)], [(gfn, WRITE) for gfn in range(9)]]
+    found = answers.working_set(make_trace("x.trace", events=events, pml=False), 2 * ROUND_NS)
+    assert found.peak == 4096 and found.partial == 1
+    assert (
+        "The real peak is higher: a window cut short at 0.030 s has 36 KiB in 10 ms." in found.lines
+    )
+    events[2] = []
+    found = answers.working_set(make_trace("y.trace", events=events, pml=False), 2 * ROUND_NS)
+    assert not any("cut short at" in line for line in found.lines)
