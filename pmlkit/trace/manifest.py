@@ -20,6 +20,7 @@ from pmlkit.errors import (
     read_error,
 )
 from pmlkit.files import open_regular
+from pmlkit.spool import folder_of
 from pmlkit.trace.description import (
     COUNTED,
     DESCRIPTION,
@@ -102,12 +103,15 @@ def load(path: Path) -> Json:
 
 def check_folder(path: Path) -> None:
     """Refuse a path that does not exist or is not a folder."""
+    hint = ""
     try:
         missing = not path.exists()
+        if missing and path.name and (spool := folder_of(path)).is_dir():
+            hint = f"its recording has not ended: {_ingested(spool, path)}"
     except (OSError, ValueError):  # a name that is too long or has a NUL
         missing = True
     if missing:
-        raise TraceNotFound(path)
+        raise TraceNotFound(path, hint)
     if not path.is_dir():
         raise NotATrace(path, "it is a file, and a trace is a folder", _advice(path))
 
@@ -117,8 +121,12 @@ def _advice(path: Path) -> str:
         if (folder / NAME).is_file():
             return f"give the folder {folder}"
     if path.suffix == ".spool":
-        return f"make a trace of it with `pmlkit ingest {path} -o NAME.trace`"
+        return _ingested(path, "NAME.trace")
     return "give the folder NAME.trace that pmlkit wrote"
+
+
+def _ingested(spool: Path, out: Path | str) -> str:
+    return f"make a trace of it with `pmlkit ingest {spool} -o {out}`"
 
 
 def _read(path: Path) -> bytes:
@@ -128,7 +136,7 @@ def _read(path: Path) -> bytes:
     except FileNotFoundError as error:
         if _looks_like_a_trace(path):
             raise _damaged(path, "is missing") from error
-        raise NotATrace(path, f"the folder has no {NAME}") from error
+        raise NotATrace(path, f"the folder has no {NAME}", _advice(path)) from error
     except OSError as error:
         raise read_error(path, NAME, error) from error
     if len(data) > LIMIT_BYTES:

@@ -298,3 +298,12 @@ def test_a_disk_that_does_not_read(path, monkeypatch):
     monkeypatch.setattr("os.fdopen", fail)
     assert "Input/output error" in str(refusal(path, trace.table, "rounds"))
     assert "Input/output error" in str(refusal(path, Trace.open, path))
+
+
+def test_a_recording_that_was_killed_leads_to_ingest(tmp_path):
+    spool = tmp_path / "x.trace.spool"
+    spool.mkdir()
+    with pytest.raises(TraceNotFound, match=f"pmlkit ingest {spool} -o {tmp_path}/x.trace"):
+        Trace.open(tmp_path / "x.trace")
+    with pytest.raises(NotATrace, match=f"pmlkit ingest {spool} -o NAME.trace"):
+        Trace.open(spool)
