@@ -16,11 +16,11 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from functools import cache
 from importlib import metadata
@@ -136,8 +136,9 @@ def attempt(final: Path) -> Iterator[Path]:
     parent = final.parent / ATTEMPTS
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        prefix = f"{final.name}-{socket.gethostname()}-{os.getpid()}-"
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        unique = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        folder = parent / f"{final.name}-{unique}"
+        folder.mkdir()  # with the rights of other folders: `mkdtemp` would hide it from colleagues
     except OSError as error:
         raise output_error(final, error) from error
     try:

@@ -8,6 +8,7 @@ file.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +43,7 @@ SUFFIXES = {
 }
 WIDE = 1.6  # an image this many times as wide as a column's takes two columns of the page
 COLUMN_PIXELS = 1000
+_LINK = re.compile(r'<a href="([\w.-]+\.ipynb)">(.*?)</a>')  # of a notebook to another one
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,9 @@ def _notebook_page(ipynb: Path, title: str, back: str) -> None:
     from pygments.formatters import HtmlFormatter
 
     body, _ = HTMLExporter(template_name="basic").from_filename(str(ipynb))  # type: ignore[no-untyped-call]
+    body = _LINK.sub(
+        lambda found: found[0] if (ipynb.parent / found[1]).exists() else found[2], body
+    )
     page = _render(
         "notebook.html.j2",
         title=title,
