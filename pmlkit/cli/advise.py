@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _EXAMPLES = example(
     "pmlkit advise redis",
     "pmlkit advise redis --cover 95% --window 2s --summary",
-    "pmlkit advise data/sqlite.trace --budget 0.1% --window 1s --no-check --json",
+    "pmlkit advise sqlite --budget 0.1% --window 1s --no-check --json",
 )
 
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 REPORT_IT = "this is a defect in pmlkit: please report it with the output of PMLKIT_DEBUG=1"
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 WSS_EXAMPLES = example(
-    "pmlkit wss data/hotcold.trace --window 1s",
+    "pmlkit wss hotcold --window 1s",
     "pmlkit wss hotcold --kinds read,written --region hot --summary",
     "pmlkit wss h.trace --window 100ms --min-count 2 --kinds w --sliding --json",
     "pmlkit wss pressure-roomy pressure --label roomy --label tight --window 1s",
@@ -395,6 +395,10 @@ def _verdict(error: BaseException) -> tuple[int, str]:
         return 1, (
             "not enough memory or threads: use a shorter --start/--end, raise the limits (`ulimit "
             "-v`, `ulimit -u`), or use a machine with more"
+        )
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "pmlkit").startswith("pmlkit"):
+        return 1, (
+            f"the Python package {error.name} is missing: `pmlkit doctor` states how to install it"
         )
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""

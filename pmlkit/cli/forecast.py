@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
 EXAMPLES = example(
     "pmlkit forecast redis-tides",
-    "pmlkit forecast data/redis-tides.trace --allocation 8M --horizon 8 --json",
-    "pmlkit forecast data/sqlite.trace --inputs sample",
-    "pmlkit forecast data/gcc-jobs.trace data/numpy-jobs.trace --save jobs.skops",
+    "pmlkit forecast redis-tides --allocation 8M --horizon 8 --json",
+    "pmlkit forecast sqlite --inputs sample",
+    "pmlkit forecast gcc-jobs numpy-jobs --save jobs.skops",
     "pmlkit forecast x.trace --model jobs.skops",
     "pmlkit forecast --backtest -o results/backtest",
-    "pmlkit forecast data/redis-tides.trace --compose daily -o composed-day.trace",
+    "pmlkit forecast redis-tides --compose daily -o composed-day.trace",
 )
 
 

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 @click.command(
     epilog=example(
         "pmlkit export --list",
-        "pmlkit export data/redis.trace damo -o damon.data --window 100ms",
-        "pmlkit export data/redis.trace oracle-general -o redis.oracleGeneral",
+        "pmlkit export redis damo -o damon.data --window 100ms",
+        "pmlkit export redis oracle-general -o redis.oracleGeneral",
     )
 )
 @click.argument("trace", type=TRACE, required=False)

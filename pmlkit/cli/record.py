@@ -123,7 +123,7 @@ def _list_workloads(workload: str | None, as_json: bool) -> None:
     show(as_json, [console.workload_dict(w) for w in workloads], render, workloads)
 
 
-@click.command(epilog=example("pmlkit simulate data/hotcold.trace -o pml.trace --buffers 2"))
+@click.command(epilog=example("pmlkit simulate hotcold -o pml.trace --buffers 2"))
 @trace_argument
 @output("PML.trace", "The PML trace to write.", required=True)
 @option("--buffer", default=512, type=IntRange(1, 2**20), help="Number of entries in a buffer.")

@@ -841,3 +841,13 @@ def test_that_a_file_cannot_be_read_is_not_taken_for_wrong_use(make_trace, monke
     made = make_trace(rounds=1)
     monkeypatch.setattr("os.access", lambda *_: False)
     assert cli.main(["info", str(made.path)]) == 0  # opening it decides
+
+
+def test_a_missing_package_is_no_defect_of_pmlkit(run, trace, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in [name for name in sys.modules if name.startswith("pmlkit.figures")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr("pmlkit.figures", raising=False)
+    code, _, err = run("plot", trace, "wss", "-o", trace.parent / "f")
+    assert code == 1
+    check_one_line(err, r"the Python package matplotlib\S* is missing: `pmlkit doctor`")
