@@ -129,7 +129,8 @@ class WorkingSet:
     def _larger_cut_short(self) -> Iterator[str]:
         """The largest window that is cut short, if the peak is smaller: a full one has no less."""
         short = self.table[~self.table["full"]]
-        if len(short) and (largest := short.loc[short["bytes"].idxmax()])["bytes"] > self.peak:
+        at = int(short["bytes"].to_numpy().argmax()) if len(short) else -1
+        if at >= 0 and (largest := short.iloc[at])["bytes"] > self.peak:
             yield (
                 f"The real peak is higher: a window cut short at {largest['t_ns'] / 1e9:.3f} s has "
                 f"{format_bytes(largest['bytes'])} in {format_ns(int(largest['effective_ns']))}."
