@@ -17,10 +17,11 @@ _SINCE_4_20 = (
 )
 OTHER_WORDS = {
     "4.20": re.compile(_SINCE_4_20),
-    # XSM has one list of its hooks there, and the changelog a place for what is new.
+    # XSM has one list of its hooks there, the changelog a place for what is new, and tracked VRAM
+    # has a structure for each kind of paging.
     "staging": re.compile(
         _SINCE_4_20
-        + r"|_log_dirty_range\(d|xsm_pml_op|xsm_ops\.pml_op|flask_pml_op,$|XSM_HOOK\(int"
+        + r"|_log_dirty_range\(d|xsm_pml_op|xsm_ops\.pml_op|flask_pml_op,$|XSM_HOOK\(int|dirty_vram"
         r"|int \(\*pml_op\)|^## Unreleased|^### Added|xperimental: logs of the pages|^- On x86:$"
         r"|Modification Logging of Intel processors \(xl"
     ),

@@ -44,5 +44,10 @@ def test_all_of_it_is_dirty_for_the_device_model_meanwhile(steps):
     assert tracked["tracking has ended"] is None
 
 
+def test_what_was_written_just_before_the_log_was_switched_off_is_tracked(steps):
+    ((first, frames),) = dict(map(tuple, steps[:-1]))["written before the end"]["tracked"]
+    assert (first, frames) == (4096, VIDEO)  # all of it is dirty once more
+
+
 def test_the_tracking_is_exact_again_when_the_log_is_off(steps):
     assert steps[-1] == ["tracked after", {"tracked": [[4096, 300]]}]
