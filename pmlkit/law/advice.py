@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Advice", "Checked", "percent", "shown"]
 
+GROWS = 0.1  # share by which W may grow if the recommended T doubles
 LISTED = 8  # rows of the front that are shown
 FEW_ROUNDS = 4  # of a T that is chosen here: what changes within a round cannot be seen
 _TAKES = {
@@ -209,9 +210,12 @@ class Advice:
         if self.window_ns < FEW_ROUNDS * self.round_ns:
             long = format_ns(self.round_ns)
             rounds = f" The rounds of {long} are long for it: what changes within one is not seen."
+        unsteady = ""
+        if self.chosen and self.growth > GROWS:
+            unsteady = f", more than the {percent(GROWS)} aimed for: state T with the size"
         return (
             f"T = {format_ns(self.window_ns)}{why}: if it doubles, W grows by "
-            f"{percent(self.growth)}. Times are of {self.machine}.{rounds}{outside}"
+            f"{percent(self.growth)}{unsteady}. Times are of {self.machine}.{rounds}{outside}"
         )
 
     def _how(self, prediction: Prediction) -> str:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from pmlkit import progress, recordings
 from pmlkit.errors import NeedsError, PmlkitError, UsageError, argument
-from pmlkit.law.advice import FEW_ROUNDS, Advice, Checked, percent
+from pmlkit.law.advice import FEW_ROUNDS, GROWS, Advice, Checked, percent
 from pmlkit.law.curves import Curves
 from pmlkit.law.parts import STATED, parts_of
 from pmlkit.law.predict import Prediction, predict
@@ -37,7 +37,6 @@ __all__ = ["advise", "steady_window"]
 
 LOOKS = (1, 2, 3, 4, 5, 6, 8, 10, 20)  # per T, that are tried
 LEAST_WATCHED = 64  # frames; then 128, 256, ... up to all
-GROWS = 0.1  # share by which W may grow if the recommended T doubles
 BETTER, CHEAPER = 0.8, 0.5  # of the error or of the cost: worth being named as an alternative
 _WRITES = frozenset({Need.PML, Need.DIRTY, Need.CONTENT, Need.SOFT_DIRTY})
 
