@@ -283,4 +283,4 @@ def test_that_a_name_is_taken_names_overwrite_where_it_helps(tmp_path, replaceab
     with pytest.raises(OutputExists) as caught, whole(taken):
         pass
     assert caught.value.replaceable == replaceable
-    assert ("--overwrite" in str(caught.value)) == replaceable
+    assert ("overwrite" in str(caught.value)) == replaceable

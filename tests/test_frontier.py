@@ -222,7 +222,7 @@ def test_a_sweep_is_kept_and_taken_up(trace, tmp_path, monkeypatch):
     assert frontier.read(tmp_path, ["50ms"]).equals(first)
     assert frontier.points("no such trace", [], plan, tmp_path).equals(first)
     assert frontier.points(trace.path, None, plan, tmp_path).equals(first)
-    with pytest.raises(UsageError, match="no points for this T"):
+    with pytest.raises(UsageError, match="no points of this T"):
         frontier.read(tmp_path, ["7s"])
     with pytest.raises(TypeError):
         frontier.sweep([trace.path], plan, tmp_path, again=True)

@@ -15,6 +15,7 @@ from spool_fuzz import SPOOL_HEADER, good_frames, sealed
 
 from pmlkit import cli
 from pmlkit.cli import console, live
+from pmlkit.cli.sheets import make_table
 from pmlkit.errors import PmlkitError
 from pmlkit.sources.host.collection import CollectError, Collection, CollectOptions
 from pmlkit.sources.host.launch import KeptLines
@@ -129,7 +130,7 @@ def test_what_the_agent_says_does_not_run_the_terminal(dom0, tmp_path, capfd):
 def test_a_table_and_a_bar_show_foreign_text_as_it_is(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     page = console.console()
-    table = console._table(f"[red]{ESCAPES}")
+    table = make_table(f"[red]{ESCAPES}")
     table.add_row(f"[link=file:///etc/passwd]{ESCAPES}")
     page.print(table)
     page.print(Text(f"bold {ESCAPES}", style="bold"))

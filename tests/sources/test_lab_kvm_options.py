@@ -67,7 +67,7 @@ def test_a_round_of_qemu_is_a_second_unless_another_is_asked_for(monkeypatch):
         (
             {"mailbox": True},
             {"period_s": 0.2},
-            "QEMU does not support measurements of 0.2 s: a period is whole",
+            "QEMU does not support measurements of 0.2 s: a period must be whole",
         ),
         ({"mailbox": True}, {"vmm": "own", "boot": True}, "g has no boot that could be logged"),
     ],

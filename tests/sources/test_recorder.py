@@ -184,7 +184,8 @@ def test_a_signal_leaves_a_valid_shorter_trace(tmp_path, number, code):
     _, errors = process.communicate(timeout=120)
     assert process.returncode == code, errors
     ended = f"pmlkit: ended by {number.name}: the recorded part is in {out}\n"
-    assert errors == (ended if code else "")
+    # Before it are the lines of progress of a busy machine.
+    assert errors.endswith(ended) if code else "pmlkit: " not in errors
     _wait_for_end(emulators)
     trace = Trace.open(out)
     trace.check()
@@ -276,8 +277,8 @@ def test_advice_goes_by_the_cause(status, says):
 def test_a_guest_that_hangs_meets_the_time_limit(tmp_path):
     source = tmp_path / "hangs.c"
     source.write_text("int main(void) { for (;;) ; }\n")
-    options = RecordOptions(memory_mib=128, time_limit_s=12)
-    with pytest.raises(GuestError, match="not done after 12 s.*--time-limit.*pmlkit ingest"):
+    options = RecordOptions(memory_mib=128, time_limit_s=20)
+    with pytest.raises(GuestError, match="not done after 20 s.*--time-limit.*pmlkit ingest"):
         record(source, tmp_path / "h.trace", options)
     assert not (tmp_path / "h.trace").exists()
 

@@ -179,9 +179,9 @@ def test_an_evictable_cache_is_dropped_not_written():
 
 
 def test_a_policy_or_cache_that_is_none_is_refused():
-    with pytest.raises(UsageError, match="say lru or clock"):
+    with pytest.raises(UsageError, match="use lru or clock"):
         MemoryModel(policy="fifo")
-    with pytest.raises(UsageError, match="say pinned or evictable"):
+    with pytest.raises(UsageError, match="use pinned or evictable"):
         MemoryModel(cache="gone")
 
 

@@ -48,7 +48,8 @@ def test_what_nobody_counts_is_none_in_the_trace_and_in_json(unknown, capsys):
     )
 
 
-def test_what_nobody_counts_is_said_in_words(unknown, capsys):
+def test_what_nobody_counts_is_said_in_words(unknown, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")  # the path of the trace is in one line
     assert cli.main(["info", str(unknown.path)]) == 0
     output = capsys.readouterr().out
     assert "losses not counted" in output and "0 lost" not in output
