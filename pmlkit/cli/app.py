@@ -31,10 +31,13 @@ from pmlkit.cli.options import (
     example,
     kinds,
     labels,
+    min_count,
     names,
     only_answer,
     option,
+    page_tables,
     region,
+    sliding,
     span,
     traces_argument,
 )
@@ -192,17 +195,10 @@ def _list_recordings(as_json: bool) -> None:
 @option("--window", type=WINDOW,
         help="T, as a time (250ms) or in rounds (5r). [default: 1s, or the nearest T that TRACE "
              "supports]")  # fmt: skip
-@option(
-    "--min-count",
-    default=1,
-    type=IntRange(1),
-    help="Count a page only if it was used M times in T.",
-)
-@option("--sliding", is_flag=True, help="End a window at the end of each round.")
+@min_count
+@sliding
 @kinds()
-@option("--page-tables", default="drop", type=Choice(["drop", "keep", "expand"]),
-        help="Page tables in a PML log are left out (drop), counted (keep), or replaced by the "
-             "pages that they map (expand).")  # fmt: skip
+@page_tables
 @region
 @span
 @only_answer

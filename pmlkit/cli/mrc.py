@@ -18,6 +18,7 @@ from pmlkit.cli.options import (
     labels,
     only_answer,
     option,
+    page_tables,
     region,
     span,
     traces_argument,
@@ -62,9 +63,7 @@ _POINTS = 256
         help="Print the memory for this miss ratio; can be repeated.")  # fmt: skip
 @option("--window", type=WINDOW, help="Print the ratios of each window of this length instead.")
 @kinds()
-@option("--page-tables", default="drop", type=Choice(["drop", "keep", "expand"]),
-        help=("Page tables in a PML log are left out (drop), counted (keep), or replaced by the "
-              "pages that they map (expand)."))  # fmt: skip
+@page_tables
 @region
 @drawing("Draw it")
 @span

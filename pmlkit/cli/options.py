@@ -351,6 +351,12 @@ def kinds(**more: Any) -> Declaration:
 
 region = option("--region", shell_complete=of_trace(lambda trace: trace.regions["name"]),
                 help="Select only the frames of this region.")  # fmt: skip
+page_tables = option("--page-tables", default="drop", type=click.Choice(["drop", "keep", "expand"]),
+                     help="Page tables in a PML log are left out (drop), counted (keep), or "
+                          "replaced by the pages that they map (expand).")  # fmt: skip
+min_count = option("--min-count", default=1, type=click.IntRange(1),
+                   help="Count a page only if it was used M times in T.")  # fmt: skip
+sliding = option("--sliding", is_flag=True, help="End a window at the end of each round.")
 as_json = option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 only_answer = option("--summary", "only_answer", is_flag=True,
                      help="Print only the answer, no table; as `summary` in JSON.")  # fmt: skip

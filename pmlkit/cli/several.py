@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    import pandas as pd
-
     from pmlkit.answers import WorkingSet
     from pmlkit.missratio.curve import MissRatioCurve
     from pmlkit.several import Unlike
@@ -92,13 +90,10 @@ def mrc(
 def _json(
     found: Mapping[str, WorkingSet], apart: Sequence[Unlike], only_answer: bool
 ) -> dict[str, Json]:
-    rows = {} if only_answer else {label: _records(one.table) for label, one in found.items()}
-    return {
+    document: dict[str, Json] = {
         "unlike": {one.what: one.values for one in apart},
         "summaries": {label: one.as_dict() for label, one in found.items()},
-        **({"windows": rows} if rows else {}),
     }
-
-
-def _records(table: pd.DataFrame) -> list[Json]:
-    return table.to_dict("records")  # type: ignore[return-value]
+    if not only_answer:
+        document["windows"] = {label: one.table.to_dict("records") for label, one in found.items()}
+    return document

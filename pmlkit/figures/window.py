@@ -86,8 +86,7 @@ def wss_against_window(
     if isinstance(trace, Mapping):
         return _windows_of_several(labelled(trace), columns, start, end, kinds)
     curve = workingset.curve(trace, start=start, end=end, kinds=kinds)
-    # If T is longer than half the part, most windows begin before it.
-    half = curve[curve["rounds"] <= max(int(curve["rounds"].max()) // 2, 1)]
+    half = _first_half(curve)
     figure = new_figure(columns, 2.9 if columns == 1 else 2.0, {"curve": half})
     upper, lower = figure.subplots(*_stacked(columns), sharex=True)
     round_ns = _round_ns(trace)
@@ -107,6 +106,11 @@ def wss_against_window(
     )
 
 
+def _first_half(curve: pd.DataFrame) -> pd.DataFrame:
+    """Return a curve up to half the part: if T is longer, most windows begin before it."""
+    return curve[curve["rounds"] <= max(int(curve["rounds"].max()) // 2, 1)]
+
+
 def _windows_of_several(
     traces: Mapping[str, Trace], columns: int, start: Time, end: Time, kinds: str | int
 ) -> Figure:
@@ -114,7 +118,7 @@ def _windows_of_several(
     of_each, curves = styles(traces), {}
     for label, trace in traces.items():
         curve = workingset.curve(trace, start=start, end=end, kinds=kinds)
-        curves[label] = curve[curve["rounds"] <= max(int(curve["rounds"].max()) // 2, 1)]
+        curves[label] = _first_half(curve)
     data = pd.concat([curve.assign(trace=label) for label, curve in curves.items()])
     figure = new_figure(columns, 3.1 if columns == 1 else 2.2, {"curves": data})
     upper, lower = figure.subplots(*_stacked(columns), sharex=True)
