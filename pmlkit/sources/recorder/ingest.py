@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from pmlkit.spool_reader import Spool
     from pmlkit.types import Array, Ints, Json, Tell
 
+    _Moment = tuple[int, int]  # instructions, ns
+
 
 COUNTERS = ("pswpin", "pswpout", "pgmajfault", "pgfault")
 SIZES = ("total", "free", "available", "cached", "committed", "anon", "slab")
@@ -223,13 +225,12 @@ class _Tables:
 
     def _close_open_round(self) -> None:
         """End a round at its last span, if the spool was cut off before the round's end."""
-        batches = self.access.batches
-        (spans,) = np.nonzero(batches.column("round") >= len(self.rounds))
-        if not len(spans):
-            return
-        starts = [int(batches.column(name)[spans[0]]) for name in ("insn_start", "t_start_ns")]
-        ends = [int(batches.column(name)[spans[-1]]) for name in ("insn_end", "t_end_ns")]
-        self.rounds.add(*starts, *ends, 0, 0, 0)
+        # Of either log: a full PML buffer is told before the accesses that filled it.
+        logs = (self.access, self.pml)
+        bounds = [b for log in logs if (b := log.bounds_since(len(self.rounds)))]
+        if bounds:
+            starts, ends = zip(*bounds, strict=True)
+            self.rounds.add(*min(starts), *max(ends), 0, 0, 0)
 
     def _phases(self, report: Report) -> list[dict[str, int | str]]:
         marks = [m for m in self.marks if m.marker == Marker.PHASE]
@@ -298,6 +299,16 @@ class _Log:
             gfn = values >> KIND_BITS
             kind = (values & ((1 << KIND_BITS) - 1)).astype(np.uint8)
         self.writer.add_entries(rounds, batches, 0, gfn.astype(np.uint64), kind)
+
+    def bounds_since(self, round_: int) -> tuple[_Moment, _Moment] | None:
+        """Return where the spans of a round and of later ones start and end, if there are any."""
+        (spans,) = np.nonzero(self.batches.column("round") >= round_)
+        if not len(spans):
+            return None
+        first, last = spans[[0, -1]]
+        column = self.batches.column
+        start = int(column("insn_start")[first]), int(column("t_start_ns")[first])
+        return start, (int(column("insn_end")[last]), int(column("t_end_ns")[last]))
 
     def set_tables(self, rounds: _Rows, period: Mapping[str, int | None], pml: bool) -> None:
         batches, of_round = self.batches, self.batches.column("round")
