@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 from needs import REQUIRED
+from waiting import HANG_S
 
 from pmlkit.sources.guest import debian
 from pmlkit.sources.guest import image as guest
@@ -40,10 +41,10 @@ def build(workload, *args, **options):
         pytest.skip(str(error))
 
 
-def boot(image, folder, memory_mib=None, deterministic=False, limit_s=240):
-    """Boot until the guest switches itself off, or fail after `limit_s` seconds."""
+def boot(image, folder, memory_mib=None, deterministic=False):
+    """Boot until the guest switches itself off."""
     console, report = folder / "console.txt", folder / "report.txt"
     memory_mib = memory_mib or image.workload.memory_mib
     command = qemu.command_line(image, memory_mib, console, report, deterministic)
-    subprocess.run(command, stdin=subprocess.DEVNULL, timeout=limit_s, check=True)
+    subprocess.run(command, stdin=subprocess.DEVNULL, timeout=HANG_S, check=True)
     return Booted(report.read_text(), console.read_text(errors="replace"))

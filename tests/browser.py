@@ -7,16 +7,15 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
 import nbformat
+from waiting import HANG_S, until
 
 from pmlkit.batch.notebook import notebooks_folder
 
 PICTURES = Path(__file__).resolve().parent.parent / "results" / "browser"
-LONGEST_S = 180  # against hangs: a machine in use takes its time
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-dev-shm-usage"]
 QUIET = ["--no-browser", "--allow-root", "--IdentityProvider.token=", "--ServerApp.port_retries=0"]
@@ -32,8 +31,7 @@ READY = """async () => {
         const mark = ".jp-Notebook-ExecutionIndicator[data-status='idle']";
         return session.kernel.connections > 0 && document.querySelector(mark) !== null;
     };
-    const start = performance.now();
-    while (performance.now() - start < 180000 && !(await ready()))
+    while (!(await ready()))
         await new Promise(requestAnimationFrame);
 }"""
 
@@ -70,17 +68,17 @@ def server(program, folder):
         yield url
     finally:
         process.terminate()
-        process.wait(LONGEST_S)
+        process.wait(HANG_S)
 
 
 def _wait(process, url, log):
-    end = time.monotonic() + LONGEST_S
-    while time.monotonic() < end and process.poll() is None:
+    def answers():
+        assert process.poll() is None, f"Jupyter has ended: {log.read_text()[-2000:]}"
         with contextlib.suppress(OSError):
-            urllib.request.urlopen(url, timeout=LONGEST_S).close()
-            return
-        time.sleep(0.1)
-    raise RuntimeError(f"Jupyter does not answer: {log.read_text()[-2000:]}")
+            urllib.request.urlopen(url, timeout=HANG_S).close()
+            return True
+
+    until(answers, "Jupyter does not answer")
 
 
 @contextlib.contextmanager
@@ -92,7 +90,7 @@ def page():
         program = shutil.which("chromium")
         browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         opened = browser.new_page(viewport={"width": 1280, "height": 1300})
-        opened.set_default_timeout(LONGEST_S * 1000)
+        opened.set_default_timeout(HANG_S * 1000)
         try:
             yield opened
         except BaseException:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every test may use."""
 
+import math
 import signal
 
 import pytest
@@ -64,4 +65,12 @@ def no_waiting_for_the_disk():
     """Traces of tests need not survive a power cut, and fsync is what writing them costs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_lines_of_progress():
+    """A command that takes long on a busy machine would say so between the expected lines."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pmlkit.progress.Log.first_s", math.inf)
         yield

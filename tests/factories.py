@@ -197,7 +197,8 @@ def reseal(path, tables=None, **changes):
 
 # Of its own: what getrusage gives begins with the size of the process that started it.
 PEAK = """
-import re, sys
+import re, resource, sys
+resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
 from pmlkit.cli.app import main
 code = main(sys.argv[1:])
 print(code, re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1], file=sys.stderr)
@@ -205,7 +206,10 @@ print(code, re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1],
 
 
 def peak_kb(*words):
-    """Run a command; returns its exit code, its peak memory in KiB, and what it said."""
+    """Run a command; returns its exit code, its peak memory in KiB, and what it said.
+
+    A command that needs a minute of the processor's time is killed.
+    """
     done = subprocess.run([sys.executable, "-c", PEAK, *words], capture_output=True, text=True)
     *said, last = done.stderr.splitlines()
     code, peak = map(int, last.split())

@@ -36,7 +36,7 @@ from fuzz_inputs import TARGETS  # noqa: E402
 from pmlkit import cli  # noqa: E402
 
 HANG_S = 10  # of its own processor time: a machine may be busy
-WAIT_S = 60  # of any time: what waits for ever uses no processor
+WAIT_S = 300  # of any time: what waits for ever uses no processor
 MOST_BYTES = 512 << 20
 KEPT = Path("fuzz-finds")
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None

@@ -36,9 +36,6 @@ from pmlkit.trace.reader import Trace  # noqa: E402
 PMLKIT = [sys.executable, "-c", "import sys; from pmlkit.__main__ import main; sys.exit(main())"]
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 LIMIT_S = 300
-# How long what was started may live on: after SIGKILL nobody tells it, and it has to find out.
-REST_S = {signal.SIGKILL: 90}
-REST_OTHERS_S = 20
 
 
 def check_trace(path):
@@ -151,14 +148,18 @@ class Ingest(Case):
     @classmethod
     def prepare(cls, inputs):
         words = ["record", "hotcold", "--memory", "128", "-o", inputs / "in.trace"]
-        process = subprocess.Popen([*PMLKIT, *map(str, words)], stderr=subprocess.DEVNULL)
         spool = inputs / "in.trace.spool"
+        process = subprocess.Popen(
+            [*PMLKIT, *map(str, words)],
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"PMLKIT_KILLS": str(spool)},
+        )
         size = spool / "frames.spool"
         assert wait(lambda: size.exists() and size.stat().st_size > 1 << 20, LIMIT_S)
         process.kill()  # leaves its spool
         process.wait()
         cls.spool = spool
-        time.sleep(REST_OTHERS_S / 4)  # its emulator finds out
+        assert wait(lambda: not living(str(spool)), LIMIT_S), "its emulator goes on"
         cls.before = digest(spool)
 
     def words(self):
@@ -279,7 +280,7 @@ class Collect(Spooled):
 
     def check(self, whole):
         super().check(whole)
-        assert wait(lambda: not self.xen.log_dirty(), 60), "log-dirty mode is left on"
+        assert wait(lambda: not self.xen.log_dirty(), LIMIT_S), "log-dirty mode is left on"
 
 
 ALL = (
@@ -358,12 +359,12 @@ def kill(case, number, work_s, rng):
         to_all = number in (signal.SIGINT, signal.SIGHUP)
         (os.killpg if to_all else os.kill)(process.pid, number)
     try:
-        process.wait(60)
+        process.wait(LIMIT_S)
     except subprocess.TimeoutExpired:
         process.kill()
-        raise AssertionError("it did not end within 60 s") from None
-    rest_s = REST_S.get(number, REST_OTHERS_S)
-    assert wait(lambda: not living(mark), rest_s), f"left after {rest_s} s: {living(mark)}"
+        raise AssertionError(f"it did not end within {LIMIT_S} s") from None
+    # After SIGKILL nobody tells what was started: it has to find out.
+    assert wait(lambda: not living(mark), LIMIT_S), f"left after {LIMIT_S} s: {living(mark)}"
     said = (case.folder / "said").read_text(errors="replace")
     assert "Traceback" not in said and "defect" not in said, f"it says: {said[-300:]}"
     case.check(whole)

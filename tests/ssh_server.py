@@ -7,12 +7,12 @@ import shlex
 import shutil
 import socket
 import subprocess
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from needs import REQUIRED
+from waiting import HANG_S, until
 
 _CONFIG = """\
 Port {port}
@@ -83,7 +83,7 @@ def server(folder, variables):
         yield f"ssh -F {shlex.quote(str(folder / 'ssh_config'))}"
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(HANG_S)
         log.close()
 
 
@@ -94,10 +94,9 @@ def _free_port():
 
 
 def _wait(process, port, log):
-    end = time.monotonic() + 60
-    while time.monotonic() < end and process.poll() is None:
+    def answers():
+        assert process.poll() is None, f"sshd did not start: {log.read_text()}"
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.02)
-    raise AssertionError(f"sshd did not start: {log.read_text()}")
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    until(answers, "sshd does not answer")

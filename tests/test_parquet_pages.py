@@ -3,7 +3,6 @@
 
 import hashlib
 import random
-import time
 
 import numpy as np
 import pyarrow as pa
@@ -49,9 +48,8 @@ def test_a_page_that_claims_too_much(tmp_path, name):
     BOMBS[name](path)
     assert path.stat().st_size < 4 << 20
     call = ["import", "parquet", str(path), "-o", str(tmp_path / "x.trace"), "--columns", "obj=obj"]
-    began = time.monotonic()
     code, peak, lines = peak_kb(*call)
-    assert peak < PEAK_KB and time.monotonic() - began < 60
+    assert peak < PEAK_KB
     if name == "runs":  # as many as it has rows are taken
         assert code == 0 and Trace.open(tmp_path / "x.trace").meta.entries == ROWS
         return

@@ -7,6 +7,7 @@ import threading
 import types
 
 import pytest
+from waiting import HANG_S, until
 
 from pmlkit import progress
 
@@ -52,6 +53,7 @@ def log(clock, no_threads):
     """Return a function that goes to a time, and returns what was printed since."""
     stream = io.StringIO()
     reporter = progress.Log(stream, clock)
+    reporter.first_s = progress.LOG_EVERY_S
 
     def at(seconds):
         while clock.now < seconds:  # the thread looks each second
@@ -246,13 +248,10 @@ def test_an_interrupt_removes_the_bar_and_ends_the_thread(screen, monkeypatch):
         progress.task("work"),
     ):
         for _ in progress.over([1], "inside"):
-            assert drawn.wait(60)
+            assert drawn.wait(HANG_S)
             raise KeyboardInterrupt
     assert seen(screen) == ""
-    for thread in threading.enumerate():
-        if thread is not threading.main_thread() and thread.daemon:
-            thread.join(1)
-    assert threading.active_count() <= before
+    until(lambda: threading.active_count() <= before, "the thread goes on")
 
 
 def test_a_cell_that_fails_leaves_no_bar(clock, monkeypatch):

@@ -11,6 +11,7 @@ import time
 import weakref
 
 import pytest
+from waiting import HANG_S
 
 from pmlkit import cli, signals
 from pmlkit.signals import ENDING, Ended, caught, noted, raising
@@ -164,7 +165,7 @@ INTERRUPTED = "os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(30)"
 def test_ctrl_c_while_the_first_modules_are_imported_is_silent(tmp_path):
     env = pretend(tmp_path, "click", INTERRUPTED)
     command = [sys.executable, "-m", "pmlkit", "--help"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=HANG_S)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
@@ -175,7 +176,7 @@ def test_a_signal_that_an_import_turns_into_another_error_is_one_all_the_same(tm
              "except KeyboardInterrupt:", "    raise ImportError('numpy.core failed')"]  # fmt: skip
     env = pretend(tmp_path, "pyarrow", *lines)
     command = [sys.executable, "-m", "pmlkit", "wss", "hotcold"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=HANG_S)
     assert (done.returncode, done.stdout) == (128 + number, "")
     assert done.stderr == LINE[number]
 

@@ -11,6 +11,7 @@ import venv
 from pathlib import Path
 
 import pytest
+from waiting import HANG_S
 
 from pmlkit import recordings
 
@@ -43,7 +44,7 @@ def installed(tmp_path_factory):
         templates = str(Path(sys.prefix, "share", "jupyter"))  # of nbconvert
         env = kept | {"HOME": str(home), "JUPYTER_PATH": templates}
         done = subprocess.run(
-            command, cwd=home, env=env, umask=0o077, capture_output=True, text=True, timeout=300
+            command, cwd=home, env=env, umask=0o077, capture_output=True, text=True, timeout=HANG_S
         )
         return done.returncode, done.stdout, done.stderr
 

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 
 import nbformat
 import pandas as pd
@@ -16,6 +15,7 @@ import pytest
 from batch_case import Pretend, write_experiment, write_notebook
 from factories import make_trace as write_trace
 from needs import needs_snakemake
+from waiting import HANG_S, until
 
 import pmlkit
 from pmlkit import cli
@@ -337,12 +337,9 @@ def test_an_interrupted_run_leaves_nothing_half_done(tmp_path):
     path, mark = sleeping(tmp_path)
     command = [sys.executable, "-m", "pmlkit", "run", str(path), "-o", str(tmp_path / "r")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    poll = threading.Event()
-    while not mark.exists():
-        assert process.poll() is None
-        poll.wait(0.1)
+    until(mark.exists)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=HANG_S)
     assert process.returncode == 130
     # Above it are the lines of progress of a busy machine.
     assert "1 not run" in out and err.splitlines()[-1] == "pmlkit: interrupted"
@@ -418,7 +415,7 @@ def test_snakemake_runs_it(tmp_path):
     words = ["run", str(path), "-o", str(tmp_path / "r"), "--snakefile", str(file)]
     assert cli.main(words) == 0
     command = [shutil.which("snakemake"), "--snakefile", str(file), "--cores", "2"]
-    options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 300}
+    options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": HANG_S}
     dry = subprocess.run([*command, "-n"], **options)
     assert dry.returncode == 0 and re.search(r"run +2\b", dry.stdout + dry.stderr), dry
     assert not (tmp_path / "r" / "e" / "index.html").exists()

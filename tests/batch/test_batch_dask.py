@@ -5,12 +5,12 @@ common."""
 import os
 import signal
 import threading
-import time
 
 import pytest
 from batch_case import write_experiment, write_notebook
 from factories import make_trace as write_trace
 from needs import REQUIRED
+from waiting import until
 
 from pmlkit import cli
 from pmlkit.batch import runner
@@ -22,7 +22,6 @@ if not REQUIRED:
 from pmlkit.batch import dask  # noqa: E402
 from pmlkit.batch.dask import Cluster  # noqa: E402
 
-HANG_S = 120  # only so that what hangs fails at last
 # The first attempt says who does it, and never ends; the second one does.
 FIRST_HANGS = """\
 import os, time
@@ -48,14 +47,6 @@ def cluster(tmp_path_factory):
             yield made
 
 
-def wait_for(condition):
-    until = time.monotonic() + HANG_S
-    while not (found := condition()):
-        assert time.monotonic() < until, "it hangs"
-        time.sleep(0.1)
-    return found
-
-
 def parent_of(pid):
     with open(f"/proc/{pid}/stat") as file:
         return int(file.read().rsplit(")", 1)[1].split()[1])
@@ -76,7 +67,7 @@ def test_a_killed_workers_run_is_done_again_elsewhere(cluster, tmp_path):
     killed = []
 
     def kill_the_first():
-        papermill = int(wait_for(lambda: read(tmp_path / "first")))
+        papermill = int(until(lambda: read(tmp_path / "first")))
         killed.extend([parent_of(papermill), papermill])
         os.kill(killed[0], signal.SIGKILL)
 
@@ -89,7 +80,7 @@ def test_a_killed_workers_run_is_done_again_elsewhere(cluster, tmp_path):
     assert killed[0] in workers
     assert (len(report.done), report.failed) == (1, [])
     assert (tmp_path / "second").exists()
-    assert wait_for(lambda: is_gone(killed[1])), "the lost worker's notebook goes on"
+    assert until(lambda: is_gone(killed[1])), "the lost worker's notebook goes on"
 
 
 def read(path):
@@ -136,14 +127,14 @@ def test_an_interruption_ends_what_runs_on_the_workers(cluster, tmp_path):
     path = write_experiment(tmp_path / "e.yaml", runs=[run])
 
     def interrupt():
-        wait_for(lambda: read(tmp_path / "first"))
+        until(lambda: read(tmp_path / "first"))
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
     with Cluster(cluster.scheduler_address) as backend:
         report = runner.run(path, tmp_path / "results", backend)
     assert report.interrupted and len(report.left) == 1
-    assert wait_for(lambda: is_gone(int(read(tmp_path / "first"))))
+    assert until(lambda: is_gone(int(read(tmp_path / "first"))))
 
 
 def test_a_worker_of_another_version_is_refused():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from waiting import HANG_S
 
 SHELLS = ("bash", "zsh", "fish")
 COMMAND = [sys.executable, "-c", "import sys; from pmlkit.cli.app import main; sys.exit(main())"]
@@ -18,7 +19,7 @@ def call(*words, **env):
         env=os.environ | env,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_S,
     )
 
 
@@ -28,7 +29,7 @@ def test_each_shell_gets_its_script(shell):
     assert (done.returncode, done.stderr) == (0, "")
     assert f"_PMLKIT_COMPLETE={shell}_complete" in done.stdout
     if program := shutil.which(shell):  # it can read it
-        subprocess.run([program, "-n"], input=done.stdout, text=True, check=True, timeout=60)
+        subprocess.run([program, "-n"], input=done.stdout, text=True, check=True, timeout=HANG_S)
 
 
 def complete(shell, line):

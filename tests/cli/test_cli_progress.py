@@ -11,6 +11,8 @@ from pmlkit.spool import SpoolWriter
 class Fast(progress.Log):
     """A log, for which ten seconds go by whenever something is reported."""
 
+    first_s = progress.LOG_EVERY_S
+
     def __init__(self, stream):
         self.now = 0.0
         super().__init__(stream, lambda: self.now)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from matplotlib.collections import FillBetweenPolyCollection
 from overlaps import faults
 from PIL import Image
+from waiting import HANG_S
 
 from pmlkit import figures, workingset
 from pmlkit.errors import NeedsError, OutputError, UsageError
@@ -366,7 +367,7 @@ def test_pyplot_is_never_imported(trace):
         "figures.wss_over_time(t, '50ms')._repr_png_()\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code, str(trace.path)], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code, str(trace.path)], check=True, timeout=HANG_S)
 
 
 def test_every_figure_has_a_line_about_it():

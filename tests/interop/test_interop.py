@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from needs import REQUIRED, needs_valgrind
+from waiting import HANG_S
 
 from pmlkit import cli, interop, workingset
 from pmlkit.errors import OutputExists, UsageError
@@ -137,7 +138,7 @@ def damo_pages(*words):
     script += "sys.path.insert(0, d); runpy.run_path(d + '/damo.py', run_name='__main__')"
     done = subprocess.run(
         [sys.executable, "-c", script, "report", "wss", *map(str, words)],
-        capture_output=True, text=True, timeout=300,
+        capture_output=True, text=True, timeout=HANG_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
@@ -254,7 +255,7 @@ def test_lackey_counts_instructions_and_knows_kinds(tmp_path):
 def test_lackey_of_valgrind_itself(tmp_path):
     log = tmp_path / "lackey.log"
     command = ["valgrind", "--tool=lackey", "--trace-mem=yes", f"--log-file={log}", "true"]
-    subprocess.run([shutil.which(command[0]), *command[1:]], check=True, timeout=300)
+    subprocess.run([shutil.which(command[0]), *command[1:]], check=True, timeout=HANG_S)
     made = back("lackey", log, tmp_path, instructions=10_000)
     lines = log.read_text().splitlines()
     instructions = [line for line in lines if line.startswith("I ")]

@@ -13,6 +13,7 @@ from foreign import survives
 from hypothesis import given
 from hypothesis import strategies as st
 from needs import REQUIRED
+from waiting import HANG_S
 
 from pmlkit import interop, workingset
 from pmlkit.interop.reading import ForeignFileError
@@ -258,7 +259,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
 
 def memory(path):
     command = [sys.executable, "-c", MEMORY, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=HANG_S)
     answer, mib = done.stdout.splitlines()
     return answer, int(mib)
 
@@ -294,7 +295,7 @@ def test_damo_counts_the_same_bytes(load, tmp_path):
     path.write_text(json.dumps([record(*snapshots)]))
     names = [str(path), str(tmp_path / "perf"), str(tmp_path / "packed")]
     done = subprocess.run(
-        [sys.executable, "-c", script, *names], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", script, *names], capture_output=True, text=True, timeout=HANG_S
     )
     assert done.returncode == 0, done.stderr
     theirs = [sum(sizes) // PAGE for sizes in json.loads(done.stdout)]

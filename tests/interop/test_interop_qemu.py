@@ -11,10 +11,10 @@ import subprocess
 
 import pytest
 from needs import needs_qemu
+from waiting import HANG_S
 
 from pmlkit import interop
 
-LONGEST_S = 120  # against hangs
 DIRTIED_MIB = 8
 # A boot sector that writes 8 MiB from 16 MiB on, other values each time, over and over.
 SECTOR = """
@@ -90,7 +90,7 @@ def monitor(tmp_path):
     command += ["-chardev", f"socket,id=qmp,fd={theirs.fileno()}"]
     process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
     theirs.close()
-    ours.settimeout(LONGEST_S)
+    ours.settimeout(HANG_S)
     with ours, ours.makefile("rw") as lines:
 
         def ask(command, **arguments):

@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from needs import REQUIRED
 from tracedat import page, push, reset
+from waiting import HANG_S
 
 from pmlkit import interop
 from pmlkit.interop.reading import ForeignFileError
@@ -63,7 +64,7 @@ def test_trace_cmd_prints_what_is_read(load, tmp_path, name):
         pytest.skip("needs trace-cmd: apt-get install trace-cmd")
     trace = load(FILES[name])
     command = ["trace-cmd", "report", "-N", "-t", "-i", str(tmp_path / "x")]
-    text = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
+    text = subprocess.run(command, capture_output=True, check=True, timeout=HANG_S).stdout
     again = load(text, "text", kernel="6.1")
     columns = ["round", "vcpu", "gfn"]
     assert again.to_pandas(columns).equals(trace.to_pandas(columns))

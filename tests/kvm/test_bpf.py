@@ -5,10 +5,10 @@ import ctypes
 import os
 import signal
 import struct
-import time
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from pmlkit.kvm import bpf, program
 from pmlkit.kvm.btf import BtfUnknown, Types
@@ -356,10 +356,7 @@ def test_nothing_is_left_in_the_kernel_after_a_death(loaded):
     assert is_there(number)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    end = time.monotonic() + 30
-    while is_there(number):  # the kernel frees it a little later
-        assert time.monotonic() < end, "the program is still there"
-        time.sleep(0.01)
+    until(lambda: not is_there(number), "the program is still there")  # it is freed a little later
     os.close(ours)
     os.close(theirs)
 

@@ -14,6 +14,7 @@ import pytest
 import tracedat
 from fake_kvm import LOG, MARKS, RESET, dirty, entry, fault
 from needs import REQUIRED
+from waiting import HANG_S
 
 from pmlkit import interop
 
@@ -126,7 +127,7 @@ def trace_cmd(*words):
     if not shutil.which("trace-cmd") and not REQUIRED:
         pytest.skip("needs trace-cmd: apt-get install trace-cmd")
     return subprocess.run(["trace-cmd", *map(str, words)], capture_output=True, check=True,
-                          timeout=60).stdout  # fmt: skip
+                          timeout=HANG_S).stdout  # fmt: skip
 
 
 def assert_same(ours, theirs):

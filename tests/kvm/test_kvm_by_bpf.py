@@ -6,7 +6,8 @@ import re
 import fake_bpf
 import pytest
 from fake_kvm import LOG, MARKS, RESET, dirty, entry
-from test_kvm_collecting import Run, by_round, rearm, until
+from test_kvm_collecting import Run, by_round, rearm
+from waiting import until
 
 from pmlkit.errors import PmlkitError
 from pmlkit.kvm import agent, bpf

@@ -3,12 +3,12 @@
 
 import json
 import threading
-import time
 
 import fake_kvm
 import numpy as np
 import pytest
 from fake_kvm import CALLS, CLEAR, GET, LOG, MARKS, REGION, RESET, call, dirty, done, entry, fault
+from waiting import until
 
 from pmlkit.errors import NotATrace
 from pmlkit.kvm import agent, collector
@@ -16,15 +16,7 @@ from pmlkit.kvm.job import Job
 from pmlkit.sources.ingest import ingest
 from pmlkit.spool import FRAMES_FILE
 
-LIMIT_S = 60
 MS = 1_000_000
-
-
-def until(condition):
-    end = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.005)
 
 
 class Run:
@@ -255,7 +247,6 @@ def test_the_round_in_which_a_vm_ends_is_kept(kvm, tmp_path):
         rearm(kvm, RESET, now)
         rearm(kvm, RESET, now + 5000)
         kvm.feed(LOG, 0, [dirty(now + 7000, 4712, 42)])
-        time.sleep(0.1)
         kvm.end()
 
     run = Run(kvm, tmp_path, feed)
@@ -270,8 +261,9 @@ def test_without_two_rearms_the_error_says_what_is_missing(kvm, tmp_path, rearms
     def feed(now):
         for n in range(rearms):
             rearm(kvm, RESET, now + 10 * n)
+        kvm.end()
 
-    run = Run(kvm, tmp_path, feed, seconds=2)
+    run = Run(kvm, tmp_path, feed)
     run()
     why = "re-armed once" if rearms else "is it logging"
     with pytest.raises(NotATrace, match=why):

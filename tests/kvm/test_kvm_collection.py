@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import fake_kvm
 import pytest
 from fake_kvm import LOG, RESET, dirty
 from test_kvm_collecting import by_round, rearm
+from waiting import until
 
 from pmlkit import cli
 from pmlkit.errors import OutputExists, UsageError
@@ -24,7 +24,6 @@ from pmlkit.sources.host.collection import CollectError, Collection
 from pmlkit.sources.kvm.collection import KvmCollectOptions
 from pmlkit.sources.kvm.sizes import Sizes
 
-LIMIT_S = 60
 # In the place of the SSH client: runs what SSH would run, and then lets the folder be the host.
 REMOTE = """
 import shlex, sys
@@ -52,9 +51,7 @@ def feeding(kvm, feed):
     """Start a thread that feeds the buffers when the capture is on."""
 
     def run():
-        end = time.monotonic() + LIMIT_S
-        while not kvm.on() and time.monotonic() < end:
-            time.sleep(0.01)
+        until(kvm.on)
         feed(collector.now_ns())
 
     thread = threading.Thread(target=run, daemon=True)

@@ -7,18 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import fake_kvm
 import pytest
+from waiting import HANG_S, until
 
 from pmlkit.errors import PmlkitError, UsageError
 from pmlkit.kvm import agent, find, tracefs
 from pmlkit.kvm.capture import Ftrace
 from pmlkit.kvm.job import Job, KvmOptions
-
-LIMIT_S = 60
 
 
 def message(kvm, vm, **job):
@@ -203,13 +201,6 @@ def started(kvm, tmp_path, *arguments, **how):
     return process
 
 
-def until(condition):
-    end = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.01)
-
-
 def test_a_collection_that_is_killed_leaves_nothing_on(kvm, tmp_path):
     (tmp_path / "job.json").write_text("{}")
     process = started(kvm, tmp_path, str(tmp_path / "job.json"), "web1", str(tmp_path / "s"))
@@ -224,7 +215,7 @@ def test_the_job_comes_and_the_spool_goes_by_a_pipe(kvm, tmp_path):
     process.stdin.write(json.dumps({"vm": "web1"}).encode() + b"\n")
     process.stdin.flush()
     until(lambda: "calls" in kvm.instances())
-    out, messages = process.communicate(b"stop\n", LIMIT_S)
+    out, messages = process.communicate(b"stop\n", HANG_S)
     assert process.returncode == 0, messages
     assert out.startswith(b"PMLSPOOL")
     assert b"stopped by the program that started it" in out
@@ -237,7 +228,7 @@ def test_a_signal_ends_it_cleanly(kvm, tmp_path, number):
     process = started(kvm, tmp_path, str(tmp_path / "job.json"), "web1", str(tmp_path / "s"))
     until(kvm.on)
     process.send_signal(number)
-    assert process.wait(LIMIT_S) == 0
+    assert process.wait(HANG_S) == 0
     process.communicate()
     assert kvm.instances() == {}
     assert b"interrupted" in (tmp_path / "s").read_bytes()
@@ -247,7 +238,7 @@ def test_a_job_that_is_none_is_refused(kvm, tmp_path):
     (tmp_path / "job.json").write_text("[]")
     for arguments in ((str(tmp_path / "job.json"), "web1", "s"), ("a",)):
         process = started(kvm, tmp_path, *arguments)
-        _, messages = process.communicate(b"", LIMIT_S)
+        _, messages = process.communicate(b"", HANG_S)
         assert process.returncode == 2
         assert messages.count(b"\n") == 1
 

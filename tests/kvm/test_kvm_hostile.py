@@ -19,6 +19,7 @@ import pytest
 import spool_fuzz
 import tracedat
 from fake_kvm import LOG, RESET
+from waiting import HANG_S, until
 
 from pmlkit import ftrace
 from pmlkit.errors import PmlkitError
@@ -29,7 +30,7 @@ from pmlkit.sources.ingest import ingest
 from pmlkit.spool import FRAMES_FILE
 from pmlkit.spool_reader import read_spool
 
-from test_kvm_collecting import rearm, until  # isort: skip
+from test_kvm_collecting import rearm  # isort: skip
 
 HEADER = spool_fuzz.KVM_HEADER
 
@@ -215,12 +216,15 @@ def test_the_highest_frame_that_there_can_be_is_read(folder):
 
 
 class SlowFile:
-    """A disk on which a block takes a while."""
+    """A disk on which a block takes a while, and as long as it takes if it is told to stand."""
 
     def __init__(self, path):
         self.file = open(path, "wb", buffering=0)  # noqa: SIM115
+        self.goes_on = threading.Event()
+        self.goes_on.set()
 
     def write(self, data):
+        self.goes_on.wait(HANG_S)
         time.sleep(0.002)
         return self.file.write(data)
 
@@ -235,11 +239,12 @@ def test_16_vcpus_and_a_slow_reader_lose_as_many_as_they_say(folder, tmp_path, m
     kvm.process(kvm.pid, {kvm.pid: "qemu"} | {5000 + n: f"CPU {n}/KVM" for n in range(cpus)},
                 links=())  # fmt: skip
     kvm.install(monkeypatch.setattr)
-    lost, made = [0] * cpus, 0
+    lost, made, disk = [0] * cpus, 0, SlowFile(folder / FRAMES_FILE)
 
     def feed():
         nonlocal made
         until(kvm.on)
+        disk.goes_on.clear()
         at = collector.now_ns()
         rearm(kvm, RESET, at)
         pipes = [os.open(kvm.instances()["log"] / f"per_cpu/cpu{n}/trace_pipe_raw",
@@ -256,6 +261,7 @@ def test_16_vcpus_and_a_slow_reader_lose_as_many_as_they_say(folder, tmp_path, m
                 except OSError as error:
                     assert error.errno == errno.EAGAIN
                     missed[cpu], lost[cpu] = missed[cpu] + size, lost[cpu] + size
+                    disk.goes_on.set()
         for cpu, count in enumerate(lost):
             kvm.count(LOG, cpu, overrun=count)
         kvm._held += pipes
@@ -264,7 +270,7 @@ def test_16_vcpus_and_a_slow_reader_lose_as_many_as_they_say(folder, tmp_path, m
     feeder = threading.Thread(target=feed)
     feeder.start()
     job = Job(vm=str(kvm.pid), rounds=1, marks=False, header={"created": "2026-11-29T15:00:00"})
-    monkeypatch.setattr(agent, "Pipe", lambda out, stop: SlowFile(folder / FRAMES_FILE))
+    monkeypatch.setattr(agent, "Pipe", lambda out, stop: disk)
     agent.collect(job, host=kvm.host)
     feeder.join()
     trace = ingest(folder, tmp_path / "x.trace")

@@ -7,8 +7,9 @@ import fake_kvm
 import numpy as np
 import pytest
 from fake_kvm import LOG, RESET, dirty
-from test_kvm_collecting import Run, rearm, until
+from test_kvm_collecting import Run, rearm
 from test_kvm_looks import region
+from waiting import until
 
 from pmlkit import cli, reads
 from pmlkit.errors import PmlkitError, UsageError

@@ -2,11 +2,11 @@
 """A KVM lab's spool with its guest's report; the host is a folder (`tests/fake_kvm.py`)."""
 
 import threading
-import time
 
 import fake_kvm
 import pytest
 from fake_kvm import CALLS, LOG, RESET, call, dirty, done
+from waiting import until
 
 from pmlkit.kvm import agent, collector
 from pmlkit.kvm.job import Job
@@ -43,8 +43,7 @@ def spool(tmp_path, monkeypatch):
         kvm.feed(CALLS, 0, [call(at, 4711, RESET), done(at + 1000, 4711)])
 
     def feed():
-        while not kvm.on():
-            time.sleep(0.005)
+        until(kvm.on)
         began.append(start := collector.now_ns())
         rearm(start)
         for n in range(3):

@@ -2,15 +2,15 @@
 """From logged frames to marks of page tables in a trace; the host is a folder."""
 
 import struct
-import threading
 
 import fake_kvm
 import numpy as np
 import pytest
 import spool_fuzz
 from fake_kvm import CALLS, LOG, REGION, RESET, call, dirty, done
-from test_kvm_collecting import Run, rearm, until
+from test_kvm_collecting import Run, rearm
 from test_kvm_tables import Memory
+from waiting import until
 
 from pmlkit import pagetables, reads
 from pmlkit.errors import NotUnderstood
@@ -217,7 +217,7 @@ def test_memory_that_moves_is_read_at_its_new_place(kvm, memory, tmp_path):
         kvm.feed(LOG, 0, [dirty(now + 70_000 + n, 4712, gfn) for n, gfn in enumerate(frames)])
         rearm(kvm, RESET, now + 80_000)
 
-    run = Run(kvm, tmp_path, moved, marks=False, seconds=2.0)
+    run = Run(kvm, tmp_path, moved, marks=False, rounds=3)
     run()
     trace = run.trace()
     assert marks(trace)[-1] == memory.levels
@@ -228,7 +228,7 @@ def test_a_vm_that_ends_in_the_middle_leaves_a_trace(kvm, memory, tmp_path):
 
     def ends(now):
         feed(now)
-        threading.Timer(0.5, kvm.end).start()
+        kvm.end()
 
     run = Run(kvm, tmp_path, ends, rounds=9, marks=False)
     assert run()["why"] == "the VM has ended"

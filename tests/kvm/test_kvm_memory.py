@@ -7,6 +7,7 @@ import time
 
 import fake_kvm
 import pytest
+from waiting import until
 
 from pmlkit.errors import NotATrace, PmlkitError
 from pmlkit.kvm import agent, find, memory
@@ -72,17 +73,21 @@ def test_soft_dirty_bits_that_may_not_be_seen_are_an_error(kvm, tmp_path):
 
 
 def test_a_vm_that_ends_ends_it(kvm, tmp_path):
-    threading.Timer(0.3, kvm.end).start()
+    clear = kvm.root / f"proc/{kvm.pid}/clear_refs"
+
+    def ends():
+        until(clear.read_text)  # a round has begun
+        kvm.end()
+
+    threading.Thread(target=ends).start()
     end, _ = collected(kvm, tmp_path, mode="soft-dirty", period_s=0.05)
     assert end["why"] == "the VM has ended"
     assert end["complete"]
 
 
 def test_it_ends_after_its_time(kvm, tmp_path):
-    began = time.monotonic()
     end, _ = collected(kvm, tmp_path, mode="soft-dirty", period_s=0.05, seconds=0.2)
     assert end["why"] == "0.2 s are over"
-    assert time.monotonic() - began < 30
 
 
 LRU = """memcg     1 /

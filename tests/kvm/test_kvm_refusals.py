@@ -2,6 +2,7 @@
 """What a user or a host gets wrong is an error of one line that says what to do."""
 
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -9,14 +10,15 @@ import signal
 import socket
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from fake_kvm import LOG, RESET, dirty
 from full_disk import FullDisk
 from test_kvm_collecting import rearm
-from test_kvm_collecting import until as until_on
-from test_kvm_host import refuse, started, until
+from test_kvm_host import refuse, started
 from test_kvm_switch import Qemu
+from waiting import HANG_S, until
 
 from pmlkit.errors import OutputError, PmlkitError, UsageError
 from pmlkit.kvm import agent, collector, find, qmp
@@ -166,28 +168,51 @@ EVENT = b'{"event": "X", "timestamp": {}}\n'
 @pytest.mark.parametrize(
     ("answers", "why"),
     [
-        (b"", "no answer to qmp_capabilities"),
         (b"no\n", "is no QMP: give QEMU's -qmp socket"),
         (b"[1]\n", "is no QMP"),
         (b"\xff\xfe\n", "is no QMP"),
         (b"[" * 200_000 + b"\n", "is no QMP"),
         (b'{"return": ' + b"9" * 5000 + b"}\n", "is no QMP"),
         (lambda: forever(b"x" * 65536), "is no QMP"),  # a line without an end
-        (lambda: forever(EVENT * 100), "sends much and answers nothing"),
         (b'{"error": {"desc": "no\\n\\u001b[2J"}}\n', "QEMU refuses qmp_capabilities: no"),
         (b'{"error": 5}\n', "QEMU refuses qmp_capabilities: 5"),
         (b'{"error": {"desc": "' + b"x" * 3_000_000 + b'"}}\n', "QEMU refuses qmp_capabilities: x"),
     ],
 )
-def test_what_a_monitor_may_say_is_one_error(tmp_path, monkeypatch, answers, why):
-    monkeypatch.setattr(qmp, "_LIMIT_S", 0.05)
+def test_what_a_monitor_may_say_is_one_error(tmp_path, answers, why):
     path = str(tmp_path / "qmp")
     Monitor(path, answers() if callable(answers) else answers)
     with pytest.raises(qmp.QmpError) as error:
-        qmp.Socket(path, 0.5)
+        qmp.Socket(path, HANG_S)
     assert why in str(error.value)
     assert str(error.value).isprintable()
     assert len(str(error.value)) < 500
+
+
+def impatient(monkeypatch, command):
+    """Let the answer to one command be waited for briefly, and each other one for long."""
+    ask = qmp.Socket.ask
+
+    def asked(monitor, name, **arguments):
+        monitor._socket.settimeout(0.05 if name == command else HANG_S)
+        return ask(monitor, name, **arguments)
+
+    monkeypatch.setattr(qmp.Socket, "ask", asked)
+
+
+def test_a_monitor_that_greets_and_says_no_more_is_an_error(tmp_path, monkeypatch):
+    impatient(monkeypatch, "qmp_capabilities")
+    Monitor(str(tmp_path / "qmp"), b"")
+    with pytest.raises(qmp.QmpError, match="no answer to qmp_capabilities"):
+        qmp.Socket(str(tmp_path / "qmp"), HANG_S)
+
+
+def test_a_monitor_that_tells_of_events_for_ever_is_an_error(tmp_path, monkeypatch):
+    looks = itertools.count()  # a second passes with each look at the clock
+    monkeypatch.setattr(qmp, "time", SimpleNamespace(monotonic=lambda: next(looks)))
+    Monitor(str(tmp_path / "qmp"), forever(EVENT * 100))
+    with pytest.raises(qmp.QmpError, match="sends much and answers nothing"):
+        qmp.Socket(str(tmp_path / "qmp"), HANG_S)
 
 
 @pytest.mark.parametrize("greeting", [b"", b"x", b"{}\n", b"5\n", b"[" * 200_000 + b"\n"])
@@ -222,7 +247,7 @@ def vm_threads(kvm):
 def test_qemu_that_hangs_in_the_middle_ends_the_collection(kvm, tmp_path, monkeypatch, capsys):
     path = str(tmp_path / "qmp")
     kvm.listen(path)
-    monkeypatch.setattr(qmp.Socket.__init__, "__defaults__", (0.3,))
+    impatient(monkeypatch, "query-dirty-rate")
     qemu = Qemu(path)
     answer = qemu._answer
 
@@ -251,12 +276,12 @@ def test_a_full_disk_is_one_line_and_what_came_is_a_trace(kvm, tmp_path, monkeyp
     monkeypatch.setattr(agent, "Pipe", lambda out, stop: FullDisk(file, 9000))
 
     def feed():
-        until_on(kvm.on)
+        until(kvm.on)
         at = collector.now_ns()
         for n in range(2):
             rearm(kvm, RESET, at + n * 10_000)
             kvm.feed(LOG, 0, [dirty(at + n * 10_000 + 3000, 4712, n)])
-        threading.Event().wait(0.3)
+        until(lambda: b'"start_ns"' in (folder / FRAMES_FILE).read_bytes())  # of the first round
         for _ in range(9):
             kvm.feed(LOG, 1, [dirty(at + 50_000 + i, 4713, i) for i in range(100)])
 

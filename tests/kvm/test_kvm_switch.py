@@ -9,6 +9,7 @@ import time
 
 import pytest
 from fake_kvm import CALLS, CLEAR, GET, LOG, REGION, RESET, call, dirty, done
+from waiting import HANG_S
 
 from pmlkit.errors import MissingTool, PmlkitError, UsageError
 from pmlkit.kvm import agent, collector, find, qmp, switch
@@ -113,7 +114,8 @@ def measured_by_qemu(folder):
     return json.loads(bytes(last))["mib_per_s"]
 
 
-def test_qemu_measures_again_and_again_and_each_is_a_round(kvm, path, tmp_path):
+def test_qemu_measures_again_and_again_and_each_is_a_round(kvm, path, tmp_path, monkeypatch):
+    monkeypatch.setattr(switch, "_LAST_S", HANG_S)
     qemu = Qemu(path, measure=lambda: measured(kvm))
     folder = tmp_path / "x.trace.spool"
     folder.mkdir()
@@ -213,7 +215,7 @@ def test_a_socket_of_something_else_is_an_error(path):
 
     threading.Thread(target=greet, daemon=True).start()
     with pytest.raises(qmp.QmpError, match="is no QMP: give QEMU's -qmp socket"):
-        qmp.Socket(path)
+        qmp.Socket(path, HANG_S)
     with pytest.raises(qmp.QmpError, match="no connection to /nowhere"):
         qmp.Socket("/nowhere/qmp")
 

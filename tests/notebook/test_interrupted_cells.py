@@ -5,6 +5,7 @@ import time
 
 import jupyter_client
 import pytest
+from waiting import HANG_S
 
 # Work that stops at its first reported step, until it is interrupted; a thread that reads ahead is
 # waited for, and stops shortly.
@@ -39,33 +40,32 @@ from pmlkit import frontier
 frontier.sweep(["hotcold"], frontier.plan(["1s"], techniques=["pml"]), OUT + "/points")
 """,
 }
-LIMIT_S = 300
 
 
 class Kernel:
     """A kernel with a user, as a notebook has it."""
 
     def __init__(self):
-        self.manager, self.client = jupyter_client.manager.start_new_kernel()
+        self.manager, self.client = jupyter_client.manager.start_new_kernel(HANG_S)
 
     def begin(self, code):
         """Run code until it prints that it has begun."""
         self.client.execute(code)
         while True:
-            message = self.client.get_iopub_msg(timeout=LIMIT_S)
+            message = self.client.get_iopub_msg(timeout=HANG_S)
             if "begun" in message["content"].get("text", ""):
                 return
             assert message["msg_type"] != "error", message["content"]["evalue"]
 
     def run(self, code):
         return self.client.execute_interactive(
-            code, timeout=LIMIT_S, output_hook=lambda message: None
+            code, timeout=HANG_S, output_hook=lambda message: None
         )["content"]
 
     def interrupt(self):
         """Press the stop button; return how the cell ended."""
         self.manager.interrupt_kernel()
-        return self.client.get_shell_msg(timeout=LIMIT_S)["content"]
+        return self.client.get_shell_msg(timeout=HANG_S)["content"]
 
     def close(self):
         self.client.stop_channels()

@@ -2,10 +2,10 @@
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from pmlkit.errors import GuestError
 from pmlkit.sources.lab import bochs
@@ -67,12 +67,7 @@ time.sleep(600)
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as parent:
         pid = int(parent.stdout.readline())
         parent.kill()
-    for _ in range(3000):  # against a hang only
-        state = state_of(pid)
-        if state in (None, "Z"):
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"the emulator still runs: {state}")
+    until(lambda: state_of(pid) in (None, "Z"), "the emulator still runs")
 
 
 def state_of(pid):
@@ -84,14 +79,12 @@ def state_of(pid):
 
 def test_a_deadlocked_emulator_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(bochs, "_STALL_S", 0.5)
-    sleeper = emulator("import time; time.sleep(60)")
-    started = time.monotonic()
+    sleeper = emulator("import time; time.sleep(600)")
     with (
         Machine(sleeper, tmp_path, Limits()) as machine,
         pytest.raises(GuestError, match="deadlocked"),
     ):
         machine.wait()
-    assert time.monotonic() - started < 30
 
 
 def test_a_line_of_the_clock_that_is_being_written_is_left_out(tmp_path):
@@ -102,6 +95,6 @@ def test_a_line_of_the_clock_that_is_being_written_is_left_out(tmp_path):
 
 
 def test_the_process_dies_with_the_machine(tmp_path):
-    with Machine(emulator("import time; time.sleep(60)"), tmp_path, Limits()) as machine:
+    with Machine(emulator("import time; time.sleep(600)"), tmp_path, Limits()) as machine:
         pid = machine.process.pid
     assert subprocess.run(["kill", "-0", str(pid)], capture_output=True).returncode

@@ -7,27 +7,18 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import fake_xen
 import numpy as np
 import pytest
 from pagetable_guest import in_sample
 from ssh_server import server
+from waiting import HANG_S, until
 
 from pmlkit import cli
 from pmlkit.errors import OutputError, OutputExists, UsageError
 from pmlkit.sources.host.collection import CollectError, Collection, CollectOptions
 from pmlkit.sources.ingest import ingest
-
-LIMIT_S = 120
-
-
-def until(condition):
-    end = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.01)
 
 
 def options(xen, **more):
@@ -243,7 +234,7 @@ def test_signals_end_the_command_with_a_whole_trace(here, tmp_path, number):
     )
     until(here.log_dirty)
     process.send_signal(number)
-    out, err = process.communicate(timeout=LIMIT_S)
+    out, err = process.communicate(timeout=HANG_S)
     assert (process.returncode, err) == (0, b"")
     assert json.loads(out)["complete"]
     assert not here.log_dirty()

@@ -12,6 +12,7 @@ import pytest
 from factories import peak_kb
 from rich.text import Text
 from spool_fuzz import SPOOL_HEADER, good_frames, sealed
+from waiting import HANG_S, until
 
 from pmlkit import cli
 from pmlkit.cli import console, live
@@ -270,18 +271,15 @@ def test_a_collection_that_is_killed_leaves_what_came_and_no_agent(here, tmp_pat
     process = subprocess.Popen(
         [*COMMAND, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
-    end = time.monotonic() + 120
-    while not (spool.exists() and b'"round": %d' % (number % 4) in spool.read_bytes()):
-        assert time.monotonic() < end and process.poll() is None
-        time.sleep(0.005)
+    round_is_there = b'"round": %d' % (number % 4)
+    until(lambda: spool.exists() and round_is_there in spool.read_bytes())
     time.sleep(0.007 * number)
     agents = agents_of(process.pid)
     assert agents
     process.send_signal(kill)
-    _, err = process.communicate(timeout=120)
-    while any(os.path.exists(f"/proc/{pid}") for pid in agents):
-        assert time.monotonic() < end, "the agent stays"
-        time.sleep(0.02)
+    _, err = process.communicate(timeout=HANG_S)
+    gone = lambda: not any(os.path.exists(f"/proc/{pid}") for pid in agents)  # noqa: E731
+    until(gone, "the agent stays")
     if kill is signal.SIGKILL:
         assert not out.exists()
         assert holds_frames(spool)

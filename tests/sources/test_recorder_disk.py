@@ -97,7 +97,7 @@ def swapping(tmp_path_factory):
 
     settings = {"small": 4, "large": 48, "rate": 4, "phase_ms": 100}
     workload = load("pressure").with_parameters(settings)
-    options = RecordOptions(memory_mib=96, swap_mib=64, time_limit_s=600)
+    options = RecordOptions(memory_mib=96, swap_mib=64)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(qemu, "disk", traced)
         trace = record(workload, folder / "swapping.trace", options)

@@ -10,13 +10,11 @@ from pmlkit.sources.recorder.recording import RecordOptions
 from pmlkit.trace import known
 from pmlkit.trace.kinds import Kind
 
-OPTIONS = RecordOptions(time_limit_s=240)
-
 
 @pytest.fixture
 def record(tmp_path):
     def make(spec, **more):
-        return record_kit(spec, tmp_path / "x.trace", OPTIONS, **more)
+        return record_kit(spec, tmp_path / "x.trace", RecordOptions(), **more)
 
     return make
 

@@ -8,13 +8,13 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import _cffi_backend
 import fake_xen
 import numpy as np
 import pytest
+from waiting import HANG_S, until
 
 from pmlkit.errors import PmlkitError
 from pmlkit.spool import FRAME, HEADER, SUM_BYTES
@@ -23,19 +23,10 @@ from pmlkit.xen import shipping
 from pmlkit.xen.collector import Period
 from pmlkit.xen.frames import RECORDS_HEAD, Frame
 
-LIMIT_S = 120  # against hangs only
-
-
-def until(condition):
-    end = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.005)
-
 
 def finish(process):
     """Wait for an agent's end; returns its exit status and what it said."""
-    status = process.wait(LIMIT_S)
+    status = process.wait(HANG_S)
     messages = process.stderr.read().decode()
     for stream in (process.stdin, process.stdout, process.stderr):
         stream.close()
@@ -160,7 +151,7 @@ def test_a_producer_faster_than_the_reader_loses_what_is_said_to_the_entry(xen, 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_end_it_cleanly(xen, tmp_path, number):
-    process = xen.agent(xen.job(spool=str(tmp_path / "s"), period_s=60))
+    process = xen.agent(xen.job(spool=str(tmp_path / "s"), period_s=3600))
     until(lambda: (tmp_path / "s").exists() and (tmp_path / "s").stat().st_size > 4000)
     process.send_signal(number)
     assert finish(process)[0] == 0
@@ -212,7 +203,7 @@ def test_the_end_of_the_domain_is_recorded(xen, tmp_path, mode, flags, why):
 def test_log_dirty_mode_is_left_to_a_migration(xen, tmp_path):
     process = xen.agent(xen.job(spool=str(tmp_path / "s"), mode="stock"))
     until(lambda: a_round_is_there(tmp_path / "s"))
-    words = ["libxl-save-helper", "-c", "sleep 60; :", "--save-domain", "1", "2", "5"]
+    words = ["libxl-save-helper", "-c", "sleep 600; :", "--save-domain", "1", "2", "5"]
     with subprocess.Popen(words, executable="/bin/sh", start_new_session=True) as helper:
         try:
             assert finish(process) == (0, "")
@@ -232,7 +223,7 @@ def test_an_order_and_the_end_of_the_input_end_it(xen, tmp_path):
     process = xen.agent(xen.job(spool=str(tmp_path / "b")))
     until(xen.log_dirty)
     process.stdin.close()
-    process.wait(LIMIT_S)
+    process.wait(HANG_S)
     end = ended(frames_of(tmp_path / "b")[1])
     assert end["why"] == "the program that started the collection has ended"
     assert not end["complete"]
@@ -250,7 +241,7 @@ def test_a_reader_that_goes_away_ends_it(xen):
     process = xen.agent(xen.job(spool="-"), xen.environment(FAKE_PACE_US=0))
     assert process.stdout.read(8) == b"PMLSPOOL"
     process.stdout.close()
-    status = process.wait(LIMIT_S)
+    status = process.wait(HANG_S)
     messages = process.stderr.read().decode()
     assert status == 1
     assert "Broken pipe" in messages and "Traceback" not in messages
@@ -263,7 +254,7 @@ def test_nobody_reads_and_nobody_is_there(xen):
     until(xen.log_dirty)
     assert process.stdout.read(8) == b"PMLSPOOL"
     process.stdin.close()
-    assert process.wait(LIMIT_S) == 1
+    assert process.wait(HANG_S) == 1
     assert not xen.log_dirty()
 
 
@@ -343,7 +334,7 @@ def test_sigkill_at_200_random_moments(xen, tmp_path):
         check_entries(spool.header, contents)
         seen.add(len(contents))
     killer.stdin.close()
-    assert killer.wait(LIMIT_S) == 0
+    assert killer.wait(HANG_S) == 0
     killer.stdout.close()
     assert max(seen) > 0
     # The last one left log-dirty mode on; the next collection says so and switches it off.
@@ -356,8 +347,9 @@ def test_the_next_start_cleans_up_with_a_word(xen, tmp_path):
     for mode in ("pml", "stock"):
         process = xen.agent(xen.job(spool=str(tmp_path / f"{mode}1"), mode=mode))
         until(lambda mode=mode: (tmp_path / f"{mode}1").exists())
+        until(xen.log_dirty)
         process.kill()
-        process.wait(LIMIT_S)
+        process.wait(HANG_S)
         assert xen.log_dirty()
         status, messages = run_rounds(xen, tmp_path / f"{mode}2", mode=mode)
         assert status == 0

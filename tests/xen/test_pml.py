@@ -6,6 +6,7 @@ import sys
 
 import fake_xen
 import pytest
+from waiting import HANG_S
 
 PROGRAM = """
 import sys
@@ -29,7 +30,7 @@ except XenError as error:
 def told(environment):
     command = [sys.executable, "-c", PROGRAM]
     done = subprocess.run(
-        command, env=environment, cwd=fake_xen.ROOT, capture_output=True, text=True, timeout=60
+        command, env=environment, cwd=fake_xen.ROOT, capture_output=True, text=True, timeout=HANG_S
     )
     assert not done.stderr
     return done.stdout.splitlines()
