@@ -57,7 +57,7 @@ class ExperimentError(PmlkitError):
         path: PathLike,
         line: int | None,
         why: str,
-        hint: str = "pmlkit/experiment.schema.json has the rules",
+        hint: str = "pmlkit/batch/experiment.schema.json has the rules",
     ) -> None:
         self.path, self.line, self.why = os.fspath(path), line, why
         where = f"line {line} of {self.path}" if line else self.path
