@@ -68,6 +68,8 @@ def texts() -> Iterable[Path]:
     """Return the texts that may quote: Markdown and notebooks, without what `make docs` makes."""
     yield ROOT / "README.md"
     yield ROOT / "hypervisor-patches" / "README.md"
+    yield ROOT / "hypervisor-patches" / "lab" / "README.md"
+    yield ROOT / "experiments" / "workloads" / "README.md"
     made = {"_figures", "notebooks"}
     yield from sorted(p for p in (ROOT / "docs").glob("*/*.md") if p.parent.name not in made)
     yield from sorted((ROOT / "docs").glob("*.md"))
@@ -107,6 +109,16 @@ _MEASURED = re.compile(
     "(?!<!--n:)"
 )
 _WORDS = "two|three|four|five|six|seven|eight|nine|ten|twenty|thirty|fifty|a hundred"
+# The same in words. "Half of the windows" may be a definition; "half the cost" is a result.
+_WORDED = re.compile(
+    rf"\b(?:(?:about |nearly |almost )?(?:(?:{_WORDS}|several|many) times|twice|half) "
+    r"(?:as|the (?:time|cost|price|error|memory|size)|faster|slower|more|less|cheaper)|"
+    rf"(?:about|nearly|almost) (?:{_WORDS}|half|all|a (?:third|quarter|fifth|tenth))\b|"
+    rf"(?:a few|several|{_WORDS}) (?:instructions|milliseconds|percent)|"
+    r"(?:tens|hundreds|thousands) of (?:thousands|uses|pages)|"
+    r"an order of magnitude|a fraction of (?:the|its))",
+    re.IGNORECASE,
+)
 _RESULT = re.compile(
     rf"(?<![\w.,/^-])(?:{_DIGITS}(?= ?(?:%|percent|times as|x (?:slower|faster)))|"
     rf"(?:{_WORDS}|{_DIGITS}) times (?:as|faster|slower|more|less)|\d[\d,]* instructions|"
@@ -148,7 +160,7 @@ def bare(text: str, plain: Sequence[str] = ()) -> list[Bare]:
     found = []
     for place, line in prose(text):
         spans = [match.span() for match in known.finditer(line)]
-        for match in _MEASURED.finditer(line):
+        for match in (*_MEASURED.finditer(line), *_WORDED.finditer(line)):
             if not any(start <= match.start() < end for start, end in spans):
                 found.append(Bare(place, line[max(match.start() - 30, 0) : match.end() + 20]))
     return found
