@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """One clock, and one table of prices that is held to the measurements."""
 
-import re
-
 import pytest
 
 from experiments import prices as made
+from experiments import quoted
 from pmlkit import costs
 from pmlkit.costs import Clock, Cost, Price
 from pmlkit.errors import ClocksDiffer
@@ -38,17 +37,9 @@ def test_what_is_measured_is_near_what_was_seen():
     assert (prices["write_faults"].price, prices["hypercalls"].price) == (2733, 817)
 
 
-def words(path):
-    """Return the words of a text, without the keys of its numbers."""
-    return " ".join(re.sub("<!--n:.*?-->", "", (made.ROOT / path).read_text()).split())
-
-
-def test_the_patches_readme_quotes_the_table():
-    prices = costs.prices()
-    text = words("hypervisor-patches/README.md")
-    assert f"Each additional page takes {prices['log_entries'].price:.0f} instructions" in text
-    marked = f"{prices['marked_entries'].price:.0f}"
-    assert f"this one, a page takes {marked}. `pmlkit/prices.csv`" in text
+def test_the_patches_readme_quotes_the_prices():
+    text = (made.ROOT / "hypervisor-patches" / "README.md").read_text()
+    assert {"price.log_entries", "price.marked_entries"} <= set(quoted.keys(text))
 
 
 def test_every_price_says_where_it_is_from():
