@@ -4,9 +4,11 @@
 Links to other sites are held to their form only: whether they answer cannot be known offline.
 """
 
+import importlib
 import importlib.util
 import re
 import shlex
+from functools import reduce
 from urllib.parse import urlsplit
 
 import click
@@ -18,6 +20,11 @@ from pmlkit.figures import catalogue
 
 LINK = re.compile(r"(?<!\\)!?\[[^\]]*\]\(([^()\s]+)\)")
 URL = re.compile(r"https?://[^\s)>\]\"'`,]+")
+# A module, or something in one; a file or folder of the repository.
+DOTTED = re.compile(r"`~?((?:pmlkit|experiments)(?:\.(?!h`)\w+)+)`")
+PLACE = re.compile(
+    r"`((?:data|docs|experiments|hypervisor-patches|notebooks|pmlkit|tests)/[\w./-]+)`"
+)
 
 
 TEXTS = tracked("*.md")
@@ -115,6 +122,33 @@ def test_files_of_the_repository_that_commands_name_exist(path):
         for word in words:
             if re.match(r"(data|experiments|notebooks)/[\w./-]+$", word):
                 assert (ROOT / word).exists(), f"{path.name}: {line.strip()!r}: no {word}"
+
+
+def named(dotted):
+    """Return what a dotted name is of: a module, or something in one."""
+    parts = dotted.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            module = importlib.import_module(".".join(parts[:end]))
+        except ModuleNotFoundError:
+            continue
+        return reduce(getattr, parts[end:], module)
+    raise AttributeError(dotted)
+
+
+@every_text
+def test_modules_and_files_that_a_text_names_exist(path):
+    for dotted in DOTTED.findall(prose(path)):
+        named(dotted)
+    for place in PLACE.findall(prose(path)):
+        there = (ROOT / place, path.parent / place)
+        assert any(one.exists() for one in there), f"{path.name}: there is no {place}"
+
+
+@pytest.mark.parametrize("dotted", ["pmlkit.nothing", "pmlkit.reads.draws.nothing"])
+def test_a_name_that_does_not_exist_is_found(dotted):
+    with pytest.raises(AttributeError):
+        named(dotted)
 
 
 @every_text

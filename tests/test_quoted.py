@@ -81,6 +81,26 @@ def test_what_is_keyed_or_code_or_a_name_is_no_bare_number(text):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "It takes twice the time.",
+        "three times as fast",
+        "almost half can be saved",
+        "a few instructions",
+        "many times as much",
+        "about ten minutes",
+    ],
+)
+def test_a_number_in_words_looks_measured(text):
+    assert len(quoted.bare(text)) == 1
+
+
+@pytest.mark.parametrize("text", ["Half of the windows end here.", "used three times", "two runs"])
+def test_a_count_in_words_does_not(text):
+    assert quoted.bare(text) == []
+
+
+@pytest.mark.parametrize(
     "text", ["off by 6 %", "of 0.86.", "by 12 percent", "takes 1.5 times", "1,234 of", "in 30 ms"]
 )
 def test_what_looks_measured(text):
