@@ -11,7 +11,7 @@ from needs import needs_browser
 
 from pmlkit.spool import folder_of
 
-LONGEST_S = 300  # against hangs, whatever else the machine does
+LONGEST_S = 1500  # against hangs, whatever else the machine does
 FIGURE = ".jp-OutputArea-output img"
 RUN = "() => { void jupyterapp.commands.execute('notebook:run-all-cells') }"
 STOP = "() => { void jupyterapp.commands.execute('notebook:interrupt-kernel') }"
@@ -31,7 +31,7 @@ def see(browser, count):
 
 @needs_lab
 @needs_browser
-@pytest.mark.timeout(2 * LONGEST_S)
+@pytest.mark.timeout(1800)
 def test_the_figure_grows_while_a_guest_of_the_lab_runs_until_it_is_stopped(tmp_path):
     out = tmp_path / "out"
     given = {"source": "lab", "trace": "known", "rounds": 100_000, "period": None}
