@@ -5,6 +5,7 @@ import struct
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import IPython
 import numpy as np
@@ -265,7 +266,8 @@ def test_ctrl_c_ends_a_recording_and_keeps_what_came(tmp_path):
         if len(seen) == 1:
             raise KeyboardInterrupt
 
-    trace = collecting.start("recorder", "hotcold", tmp_path, memory_mib=256).run(interrupt)
+    busy = str(Path(__file__).parents[1] / "sources/guests/busy.c")  # never ends by itself
+    trace = collecting.start("recorder", busy, tmp_path, memory_mib=128).run(interrupt)
     assert not trace.meta.complete
     assert trace.n_rounds == len(seen)
 
