@@ -3,6 +3,7 @@
 
 import hashlib
 import random
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ from parquet_bombs import (
 
 from pmlkit import interop
 from pmlkit.errors import PmlkitError, TraceDamaged
+from pmlkit.interop import formats
 from pmlkit.trace import manifest
 from pmlkit.trace.parquet_pages import PageFault, _Struct, chunk_pages, read_footer
 from pmlkit.trace.reader import Trace
@@ -164,13 +166,21 @@ def test_one_long_name_of_many_rows_is_held_once(tmp_path):
     assert trace.to_pandas(["gfn", "kind"])[:4].values.tolist() == [[0, 1], [1, 2]] * 2
 
 
-def test_flipped_bits_of_a_footer_end_in_one_line(tmp_path):
+def test_flipped_bits_of_a_footer_end_in_one_line(tmp_path, monkeypatch):
     """Some contradict what others say: Arrow ends the process where Python asks for a column."""
+    write, errors, written = formats._write, set(), set()
+
+    def once(made, name, path, *more):  # the same rows make the same trace: half of all cases
+        chunks = list(formats._guarded(made.rounds, path, name))
+        if str(chunks) not in written:
+            written.add(str(chunks))
+            write(replace(made, rounds=iter(chunks)), name, path, *more)
+
+    monkeypatch.setattr(formats, "_write", once)
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"obj": [1, 2, 3]}), path, use_dictionary=False, store_schema=False)
     data = path.read_bytes()
     footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
-    errors = set()
     for bit in range(8 * footer, 8 * (len(data) - 4)):
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
@@ -181,6 +191,7 @@ def test_flipped_bits_of_a_footer_end_in_one_line(tmp_path):
             assert str(error).startswith(str(path)) and str(error).isprintable()
             errors.add(str(error))
     assert any("histogram size mismatch" in each for each in errors)
+    assert written
 
 
 CHUNK = b"\x26\0\0"  # a column whose place is 0, and no more
