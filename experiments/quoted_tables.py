@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+import pmlkit
 from experiments import caps, cost_tables, equal_looks, law, mrc_errors, wss_bench
 from experiments.quoted_numbers import DATA, count, short
 
@@ -102,6 +103,20 @@ def clock_table() -> pd.DataFrame:
     )
 
 
+def recordings_table() -> pd.DataFrame:
+    """Return what the bundled recordings took: guest time, QEMU's processor time, and space."""
+    rows = []
+    for path in sorted(DATA.glob("*.trace")):
+        trace = pmlkit.open(path)
+        if "qemu_cpu_s" in trace.meta.overheads:
+            size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+            cpu_s = trace.meta.overheads["qemu_cpu_s"]
+            seconds = f"{trace.duration_ns / 1e9:.1f}"
+            rows.append((path.stem, seconds, f"{cpu_s:.1f}", f"{size / 2**20:.1f}"))
+    columns = ["recording", "guest time (s)", "processor time of QEMU (s)", "trace (MiB)"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     **cost_tables.TABLES,
     "mrc-errors": mrc_table,
@@ -112,6 +127,7 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "caps-model": lambda: capped_table("model"),
     "caps-windows": windows_table,
     "clock": clock_table,
+    "recordings": recordings_table,
     "wss-statements": lambda: wss_bench.statement_table(HELD_OUT),
     "wss-cost": lambda: wss_bench.cost_table(HELD_OUT),
 }
