@@ -75,6 +75,7 @@ Modules are imported when they are first used, so ``import pmlkit`` takes no tim
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 from pmlkit.lazy import lazy
@@ -119,3 +120,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+if "IPython" in sys.modules:  # a notebook: Ctrl-C ends a call with one line
+    importlib.import_module("pmlkit.notebook.interrupted").install()

@@ -16,5 +16,7 @@ forecast_tables
 live      collect from any source, shown while it runs
 explorer  `explore`: widgets over a trace
 explored  the numbers that the explorer shows, and code that makes them
+interrupted
+          what Ctrl-C in a cell shows
 uses      a trace's uses in memory, for quick answers
 """

@@ -7,6 +7,9 @@ import jupyter_client
 import pytest
 from waiting import HANG_S
 
+from pmlkit.notebook import interrupted
+from pmlkit.signals import Ended
+
 # Work that stops at its first reported step, until it is interrupted; a thread that reads ahead is
 # waited for, and stops shortly.
 STOPS = """
@@ -17,6 +20,16 @@ def stop(task, steps=1):
     print("begun", flush=True)
     time.sleep(600 if threading.current_thread() is threading.main_thread() else 2)
 progress.Task.advance = stop
+"""
+STOPS_AT_READING = """
+import time, pmlkit
+from unittest import mock
+from pmlkit.trace.reader import Trace
+def stop(*_, **__):
+    print("begun", flush=True)
+    time.sleep(600)
+def Stopped():
+    return mock.patch.object(Trace, "iter_entries", stop)
 """
 GOES_ON = "progress.Task.advance = go_on"
 CELLS = {
@@ -40,6 +53,10 @@ from pmlkit import frontier
 frontier.sweep(["hotcold"], frontier.plan(["1s"], techniques=["pml"]), OUT + "/points")
 """,
 }
+LINE = (
+    "Interrupted: files that were complete stay, and no file is half written. Run the cell again "
+    "to start over."
+)
 
 
 class Kernel:
@@ -50,9 +67,11 @@ class Kernel:
 
     def begin(self, code):
         """Run code until it prints that it has begun."""
-        self.client.execute(code)
+        asked = self.client.execute(code)
         while True:
             message = self.client.get_iopub_msg(timeout=HANG_S)
+            if message["parent_header"].get("msg_id") != asked:
+                continue  # of an earlier cell
             if "begun" in message["content"].get("text", ""):
                 return
             assert message["msg_type"] != "error", message["content"]["evalue"]
@@ -86,6 +105,7 @@ def test_an_interrupted_cell_leaves_nothing_half_and_can_be_run_again(kernel, tm
     time.sleep(0.1)
     ended = kernel.interrupt()
     assert (ended["status"], ended["ename"]) == ("error", "KeyboardInterrupt")
+    assert ended["traceback"] == [LINE]
     left = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not left, f"left after an interrupt: {left}"
     idle = "assert not progress._NOTEBOOK.tasks and progress._NOTEBOOK._stop is None"
@@ -93,3 +113,28 @@ def test_an_interrupted_cell_leaves_nothing_half_and_can_be_run_again(kernel, tm
     again = kernel.run(CELLS[name])
     assert again["status"] == "ok", again
     assert any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "pmlkit.compare.compare(['hotcold'], pmlkit.compare.plan('1s', 'pml'))",
+        "pmlkit.diff('pressure', 'pressure-roomy', '1s')",
+        "pmlkit.explore('hotcold')",
+    ],
+)
+def test_an_interrupt_within_any_call_is_one_line(kernel, call):
+    assert kernel.run(STOPS_AT_READING)["status"] == "ok"
+    kernel.begin(f"with Stopped():\n    {call}")
+    time.sleep(0.1)
+    assert kernel.interrupt()["traceback"] == [LINE]
+
+
+def test_an_interrupt_of_other_code_keeps_its_traceback(kernel):
+    kernel.begin("import pmlkit, time\nprint('begun', flush=True)\ntime.sleep(600)")
+    time.sleep(0.1)
+    assert len(kernel.interrupt()["traceback"]) > 1
+
+
+def test_what_is_kept_is_stated():
+    assert interrupted.line(Ended(2, "3 rounds are kept")) == "Interrupted: 3 rounds are kept."
