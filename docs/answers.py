@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 
 from click.testing import CliRunner
+from failures import failed
 
 from pmlkit.cli.app import cli
 
@@ -45,5 +46,5 @@ def make(folder):
         if not (folder / f"{name}.txt").exists():
             done = CliRunner(env={"COLUMNS": str(COLUMNS)}).invoke(cli, words)
             if done.exit_code:
-                raise RuntimeError(f"pmlkit {shlex.join(words)}: {done.output}")
+                raise failed(f"docs/questions.md: pmlkit {shlex.join(words)}", done.output)
             (folder / f"{name}.txt").write_text(first_lines(done.stdout))

@@ -14,6 +14,7 @@ import gallery
 import layers
 import pages
 import tables
+from failures import named
 
 import pmlkit
 
@@ -68,12 +69,11 @@ FIGURES = Path(__file__).parent / "_figures"
 DRAFT = tags.has("draft")  # noqa: F821
 if not DRAFT:
     figures.refresh(FIGURES)
-figures.make(FIGURES)
-layers.make(FIGURES)
-tables.make(FIGURES)
-gallery.make(FIGURES)
-answers.make(FIGURES)
-executed.make(Path(__file__).parent / "notebooks", execute=not DRAFT)
+for module in (figures, layers, tables, gallery, answers):
+    with named(f"docs/{module.__name__}.py"):
+        module.make(FIGURES)
+with named("docs/executed.py"):
+    executed.make(Path(__file__).parent / "notebooks", execute=not DRAFT)
 
 
 _COLUMNS = re.compile(r"^(?!>>>)\S.*?\S {2,}\S|^ {8}", re.MULTILINE)  # a name, and what it is

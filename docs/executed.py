@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import yaml
+from failures import failed
 
 from pmlkit.batch import runner
 from pmlkit.batch.job import read_record, source_digest
@@ -27,6 +28,7 @@ SHORTER = {
         "techniques": "pml,pml-page-tables,idle-pages,pruned-scan,flag-sample,vmware",
     }
 }
+_ADDED = {"injected-parameters", "papermill-error-cell-tag"}  # tags of papermill's own cells
 # A link to a file that a cell saved, as `figures.save` shows it.
 _SAVED = re.compile(r'href=\\?"([\w-]+\.\w+)\\?" target=')
 _TRACE = re.compile(r'^trace = "([\w-]+)"', re.MULTILINE)
@@ -81,9 +83,22 @@ def run(folder):
             if _is_current(RESULTS / "demo" / job.id):
                 shutil.copytree(RESULTS / "demo" / job.id, kept)
     report = runner.run(planned)
-    for job, record in report.failed:
-        raise RuntimeError(f"{job.notebook}: {record['error']}")
+    if report.failed:
+        job, record = report.failed[0]
+        raise _failure(job, record["error"], planned.folder / job.id)
+    if report.interrupted:
+        raise KeyboardInterrupt
     return {job.notebook: planned.folder / job.id / f"{job.notebook}.ipynb" for job in planned.jobs}
+
+
+def _failure(job, error, folder):
+    """Return the error of a run: its notebook, the cell as it is numbered there, and why."""
+    where, number = f"notebooks/{job.notebook}.ipynb", error["cell"]
+    if number:
+        cells = nbformat.read(folder / error["file"], as_version=4).cells[:number]
+        own = [cell for cell in cells if not _ADDED & set(cell.metadata.get("tags", ()))]
+        where += f", cell {len(own)} (`{own[-1].source.strip().splitlines()[0]}`)"
+    return failed(where, f"{error['message']}: look at {folder / error['file']}")
 
 
 def _is_current(folder):

@@ -5,6 +5,8 @@ import inspect
 import re
 from pathlib import Path
 
+from failures import named
+
 import pmlkit
 from pmlkit import figures
 from pmlkit.figures.catalogue import FIGURES, HOMES
@@ -125,8 +127,9 @@ def make(folder):
         return
     text = []
     for name, (function, command, code) in entries().items():
-        figure = draw(code)
-        figures.save(figure, folder / "gallery" / name)
+        with named(f"the figure {name} of the gallery"):
+            figure = draw(code)
+            figures.save(figure, folder / "gallery" / name)
         line = inspect.getdoc(getattr(figures, function)).partition("\n")[0]
         title = line.removeprefix("Draw ").rstrip(".")
         told = {"name": name, "function": function, "command": command, "code": code}

@@ -7,13 +7,18 @@ import sys
 
 import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from tree import ROOT
+
+from pmlkit import recordings
 
 pytest.importorskip("sphinx", reason="needs the extra docs")
 sys.path.insert(0, str(ROOT / "docs"))  # as docs/conf.py does
-answers, clicked, executed, gallery, pages = map(
-    importlib.import_module, ("answers", "clicked", "executed", "gallery", "pages")
+answers, clicked, executed, failures, gallery, pages = map(
+    importlib.import_module, ("answers", "clicked", "executed", "failures", "gallery", "pages")
 )
+
+from sphinx.errors import ConfigError  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -154,3 +159,31 @@ def test_the_reference_has_all_commands():
     clicked.load(group)
     assert set(group.commands) == set(group.list_commands(clicked.click.Context(group)))
     assert len(group.commands) > 15
+
+
+def test_a_notebook_that_fails_ends_the_build_with_one_line(tmp_path, monkeypatch):
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    (tmp_path / "notebooks").mkdir()
+    cells = [
+        new_markdown_cell("# Broken"),
+        new_code_cell('trace = "hotcold"', metadata={"tags": ["parameters"]}),
+        new_code_cell("import pmlkit"),
+        new_code_cell("pmlkit.open(trace + '-none')\n1 + 1"),
+    ]
+    notebook = new_notebook(cells=cells, metadata={"language_info": {"name": "python"}})
+    nbformat.write(notebook, tmp_path / "notebooks" / "02_broken.ipynb")
+    for module in (recordings, executed):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(executed, "RESULTS", tmp_path / "results")
+    with pytest.raises(ConfigError) as raised:
+        executed.make(tmp_path / "docs" / "notebooks")
+    text = str(raised.value)
+    place = "notebooks/02_broken.ipynb, cell 4 (`pmlkit.open(trace + '-none')`) failed: "
+    assert text.startswith(f"{place}TraceNotFound: ") and "\n" not in text
+    assert (tmp_path / "results" / text.rpartition("/results/")[2]).exists()
+
+
+def test_whatever_fails_in_a_build_is_named_in_one_line():
+    match = r"^docs/tables.py failed: ValueError: one two$"
+    with pytest.raises(ConfigError, match=match), failures.named("docs/tables.py"):
+        raise ValueError("one\ntwo")
