@@ -18,7 +18,7 @@ import pandas as pd
 from pmlkit import progress, recordings, techniques
 from pmlkit.costs import prices
 from pmlkit.errors import ClocksDiffer, NeedsError, UsageError, argument
-from pmlkit.selection import times_ns
+from pmlkit.selection import edges, times_ns
 from pmlkit.techniques import scores
 from pmlkit.techniques.runs import time_scale, within
 from pmlkit.timeline import timeline
@@ -557,6 +557,8 @@ def plan(
     start: str | int | None = None,
     end: str | int | None = None,
     ns_per_insn: float | None = None,
+    phase: str | None = None,
+    between: tuple[str, str] | None = None,
 ) -> Plan:
     """Create a plan from user input: see `Plan`.
 
@@ -564,6 +566,8 @@ def plan(
     ----------
     techniques : str or sequence of str
         ``"all"``, or names; a text has commas between them.
+    phase, between
+        The part of the trace, in place of `start` and `end`: see `pmlkit.selection`.
     """
     if isinstance(techniques, str):
         techniques = [] if techniques == "all" else [n.strip() for n in techniques.split(",")]
@@ -574,4 +578,5 @@ def plan(
             raise UsageError(f"the time scale {scale!r} is neither auto nor a number") from None
         if not 0 < scale < float("inf"):
             raise UsageError(f"the time scale is {scale:g}: give a number above 0")
+    start, end = edges(start, end, phase, between)
     return Plan(window, tuple(techniques), scale, seeds, start, end, ns_per_insn)

@@ -13,6 +13,8 @@ start, end : str, int or None
     ends). Windows do not extend to before `start`.
 phase : str or None
     Select only this phase, in place of `start` and `end`.
+between : (str, str) or None
+    Select from the start of one phase to the start of another, in place of `start` and `end`.
 region : str or None
     Select only the frames of this region.
 page_tables : "drop", "keep" or "expand"
@@ -52,7 +54,17 @@ if TYPE_CHECKING:
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Gfns, Ids, Ints
 
-__all__ = ["Part", "Selection", "Stream", "deed", "select", "stream", "time_ns", "times_ns"]
+__all__ = [
+    "Part",
+    "Selection",
+    "Stream",
+    "deed",
+    "edges",
+    "select",
+    "stream",
+    "time_ns",
+    "times_ns",
+]
 
 
 class Selection(TypedDict, total=False):
@@ -64,6 +76,7 @@ class Selection(TypedDict, total=False):
     region: str | None
     page_tables: str
     phase: str | None
+    between: tuple[str, str] | None
 
 
 class Entries(TypedDict):
@@ -242,6 +255,7 @@ def stream(
     region: str | None = None,
     page_tables: str = "drop",
     phase: str | None = None,
+    between: tuple[str, str] | None = None,
 ) -> Stream:
     """Select uses of a trace; `pmlkit.selection` describes the parameters.
 
@@ -254,7 +268,7 @@ def stream(
         hint = "`pmlkit reads NAME.trace --method sample` makes an estimate of it"
         raise NeedsError(trace, "accesses of all frames, instead of a sample's", hint)
     mask = _mask(trace, kinds, page_tables)
-    span = times_ns(trace, start, end, phase)
+    span = times_ns(trace, start, end, phase, between)
     first, stop = trace.rounds_between(*span)
     if first == stop and trace.n_rounds:
         lasts = format_ns(trace.duration_ns)
@@ -288,6 +302,7 @@ def times_ns(
     start: str | int | None = None,
     end: str | int | None = None,
     phase: str | None = None,
+    between: tuple[str, str] | None = None,
     **_others: object,
 ) -> tuple[int | None, int | None]:
     """Return the times between which a selection takes rounds, ns; None stays None.
@@ -295,14 +310,44 @@ def times_ns(
     Raises
     ------
     UsageError
-        If `phase` is given with `start` or `end`, or a time is none.
+        If the part is given in several ways, or a time is none.
     UnknownName
         If the trace has no such phase.
     """
-    if phase is None:
-        return time_ns(trace, start), time_ns(trace, end)
-    if (start, end) != (None, None):
-        raise UsageError(
-            f"a phase has a start and an end: leave out {argument('start')} and {argument('end')}"
-        )
-    return bounds(trace, phase)
+    start, end = edges(start, end, phase, between)
+    if phase is not None:
+        return bounds(trace, phase)
+    return time_ns(trace, start), time_ns(trace, end)
+
+
+def edges(
+    start: str | int | None = None,
+    end: str | int | None = None,
+    phase: str | None = None,
+    between: tuple[str, str] | None = None,
+) -> tuple[str | int | None, str | int | None]:
+    """Return the start and the end of a part, however it is given.
+
+    Raises
+    ------
+    UsageError
+        If it is given in several ways.
+
+    Examples
+    --------
+    >>> from pmlkit.selection import edges
+    >>> edges(phase="load"), edges(between=("load", "rest"))
+    (('mark:load', 'end:load'), ('mark:load', 'mark:rest'))
+    """
+    ways = ((start, end) != (None, None), phase is not None, between is not None)
+    if sum(ways) > 1:
+        names = [argument(name) for name in ("phase", "between", "start", "end")]
+        raise UsageError("{}, {}, and {} with {} choose a part: take one".format(*names))
+    if phase is not None:
+        return f"mark:{phase}", f"end:{phase}"
+    if between is None:
+        return start, end
+    if isinstance(between, str) or len(between) != 2:
+        raise UsageError(f"{argument('between')} takes the names of two phases")
+    first, second = between
+    return f"mark:{first}", f"mark:{second}"

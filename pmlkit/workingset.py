@@ -5,10 +5,11 @@ Each function streams the selected part of a trace through the kernels of `pmlki
 and returns a table. In an access trace, one use of a page is a round in which the page was used in
 any of the selected ways. In a PML trace, it is an entry of the log.
 
-All functions take `kinds`, `start`, `end`, `region` and `page_tables` as ``**selection``;
-`pmlkit.selection` describes them and their errors. `pmlkit.timeline` defines which rounds belong to
-a window. A window raises `ResolutionError` in three cases: it is shorter than the trace's
-resolution; it is no multiple of it, where rounds have equal lengths; it is longer than the part.
+All functions take `kinds`, `start`, `end`, `phase`, `between`, `region` and `page_tables` as
+``**selection``; `pmlkit.selection` describes them and their errors. `pmlkit.timeline` defines which
+rounds belong to a window. A window raises `ResolutionError` in three cases: it is shorter than the
+trace's resolution; it is no multiple of it, where rounds have equal lengths; it is longer than the
+part.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 
 All figures take `columns`, 1 or 2: the columns of a paper that the figure spans. They take `venue`,
 which says how wide these are, or a `width` and a `height`. Those of a trace take `start` and `end`,
-which limit what is drawn.
+`phase`, or `between`, which limit what is drawn as in `pmlkit.selection`.
 
 Modules
 -------

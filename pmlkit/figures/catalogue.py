@@ -75,7 +75,7 @@ def draw(
     trace: Trace | Mapping[str, Trace],
     name: str,
     window: str | int | None = None,
-    **how: str | int | None,
+    **how: str | int | tuple[str, str] | None,
 ) -> Figure:
     """Draw a figure by its name.
 
@@ -88,7 +88,8 @@ def draw(
     window : str or Window, optional
         For the figures that have one.
     **how
-        ``columns``, ``venue``, ``width``, ``height``, ``start``, ``end``; None: the default.
+        ``columns``, ``venue``, ``width``, ``height``, ``start``, ``end``, ``phase``,
+        ``between``; None: the default.
 
     Raises
     ------

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
+from pmlkit.errors import UsageError
 from pmlkit.figures.axes import (
     label_ends,
     mark_phases,
@@ -17,6 +18,7 @@ from pmlkit.figures.axes import (
     plain_log,
     say_empty,
     seconds_axis,
+    time_limits,
 )
 from pmlkit.figures.style import COLORS, finish, new_figure, paper_figure
 from pmlkit.reads import mechanism as reads_mechanism
@@ -27,10 +29,11 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from pmlkit.figures.style import Figure, Style
+    from pmlkit.figures.style import Figure, Style, Time
     from pmlkit.reads.hotness import Score
     from pmlkit.reads.mechanism import LeafHistory
     from pmlkit.trace.reader import Trace
+    from pmlkit.types import Ints
 
 
 __all__ = ["draw_walk", "harvest_costs", "hotness", "mechanism", "reads_errors", "reads_over_time"]
@@ -61,7 +64,12 @@ STATES = ("not touched", "read", "written")
 
 @paper_figure
 def reads_over_time(
-    trace: Trace, compared: pd.DataFrame, band: str = "density", columns: int = 2
+    trace: Trace,
+    compared: pd.DataFrame,
+    band: str = "density",
+    columns: int = 2,
+    start: Time = None,
+    end: Time = None,
 ) -> Figure:
     """Draw the estimates of each round against the truth.
 
@@ -72,6 +80,11 @@ def reads_over_time(
     band : str
         The method whose interval is shaded, if present.
     """
+    limits = time_limits(trace, start, end)
+    first, stop = trace.rounds_between(*limits)
+    compared = compared[compared["round"].between(first, stop - 1)]
+    if compared.empty:
+        raise UsageError("no round of the comparison is in this part: choose another one")
     figure = new_figure(columns, 2.3, {"reads": compared})
     axes = figure.subplots()
     t_s = trace.rounds["t_end_ns"].to_numpy() / 1e9
@@ -85,7 +98,7 @@ def reads_over_time(
             axes.fill_between(t_s[rows["round"]], low, high, color="#CFE8DD", lw=0)
     axes.set_ylim(0, max(compared["pages"].max(), compared["truth"].max()) / 256 * 1.08)
     axes.set_ylabel("pages used in a round (MiB)")
-    seconds_axis(axes, 0, trace.duration_ns, trace)
+    seconds_axis(axes, *limits, trace)
     mark_phases(axes, trace, shade=True)
     label_ends(axes, ends)
     return finish(
@@ -152,7 +165,13 @@ def _offset(methods: Sequence[str], method: str) -> float:
 
 
 @paper_figure
-def mechanism(trace: Trace, table: int | None = None, columns: int = 2) -> Figure:
+def mechanism(
+    trace: Trace,
+    table: int | None = None,
+    columns: int = 2,
+    start: Time = None,
+    end: Time = None,
+) -> Figure:
     """Draw how reads get into a log of writes: the page walk, and one leaf table over time.
 
     Parameters
@@ -163,7 +182,9 @@ def mechanism(trace: Trace, table: int | None = None, columns: int = 2) -> Figur
         The leaf table; default: the one whose pages changed most between read and written.
     """
     leaf = reads_mechanism.leaf_history(trace, table)
-    data = pd.DataFrame(leaf.states.T, columns=[f"round_{r}" for r in range(trace.n_rounds)])
+    limits = time_limits(trace, start, end)
+    rounds = np.arange(*trace.rounds_between(*limits))
+    data = pd.DataFrame(leaf.states[rounds].T, columns=[f"round_{r}" for r in rounds])
     if columns == 2:
         figure = new_figure(columns, 2.5, {"leaf": data})
         left, right = figure.subplots(1, 2, width_ratios=[1, 1.7])
@@ -171,7 +192,9 @@ def mechanism(trace: Trace, table: int | None = None, columns: int = 2) -> Figur
         figure = new_figure(columns, 4.6, {"leaf": data})
         left, right = figure.subplots(2, 1)
     draw_walk(left)
-    _draw_history(right, trace, leaf)
+    _draw_history(right, trace, leaf, rounds)
+    seconds_axis(right, *limits, trace)
+    mark_phases(right, trace, labels=True)
     panel_letter(left, "a")
     right.text(-0.16, 1.02, "(b)", transform=right.transAxes, fontsize=7.5)
     return finish(
@@ -186,19 +209,18 @@ def mechanism(trace: Trace, table: int | None = None, columns: int = 2) -> Figur
     )
 
 
-def _draw_history(axes: Axes, trace: Trace, leaf: LeafHistory) -> None:
+def _draw_history(axes: Axes, trace: Trace, leaf: LeafHistory, rounds: Ints) -> None:
     colors = ListedColormap(["#F2F2F2", COLORS["sky"], COLORS["vermilion"]])
     edges = np.concatenate(([0], trace.rounds["t_end_ns"].to_numpy())) / 1e9
+    states = leaf.states[rounds].T
     axes.pcolormesh(
-        edges, np.arange(leaf.states.shape[1] + 1), leaf.states.T, cmap=colors,
+        edges[[*rounds, rounds[-1] + 1]], np.arange(len(states) + 1), states, cmap=colors,
         norm=BoundaryNorm([-0.5, 0.5, 1.5, 2.5], 3), rasterized=True,
     )  # fmt: skip
     axes.set_ylabel("entry of a leaf table")
-    seconds_axis(axes, 0, trace.duration_ns, trace)
-    mark_phases(axes, trace, labels=True)
     centres = (edges[1:] + edges[:-1]) / 2
-    logged = centres[leaf.logged]
-    size = leaf.states.shape[1]
+    logged = centres[rounds[leaf.logged[rounds]]]
+    size = len(states)
     axes.plot(
         logged, np.full(len(logged), -0.045 * size), "^", ms=3, color=COLORS["vermilion"],
         clip_on=False,

@@ -30,6 +30,7 @@ from pmlkit.figures.notes import caption_html, links_html
 from pmlkit.figures.size import Size, current, sized
 from pmlkit.files import write_files
 from pmlkit.recordings import opened
+from pmlkit.selection import edges
 from pmlkit.several import labelled
 
 if TYPE_CHECKING:
@@ -182,7 +183,8 @@ _SHARED = {
     'sets the width. Default: ``"acm"``, 3.33 or 7.0 inches.\nwidth, height : str or float, '
     'optional\n    Size of the figure: ``"3.5in"``, ``"89mm"``, or a number of inches.',
     "start": "start, end : str, int or None\n    Draw only the rounds between these times "
-    '(``"2s"`` or nanoseconds).',
+    '(``"2s"`` or nanoseconds).\nphase : str or None\n    Draw only this phase.\nbetween : '
+    "(str, str) or None\n    Draw from the start of one phase to the start of another.",
     "kinds": 'kinds : str\n    Accesses that count, letters from ``"rwx"`` (read, written, '
     "executed).",
 }
@@ -199,11 +201,13 @@ _RETURNS = "\n\nReturns\n-------\npmlkit.figures.style.Figure"
 def paper_figure(function: Callable[..., Figure]) -> Callable[..., Figure]:
     """Make a figure's function draw in the house style and at a size, and complete its docstring.
 
-    The function gets the parameters `venue`, `width` and `height`. The docstring gets these, the
-    parameters that figures share (`window`, `columns`, `start`, `end`, `kinds`) and the return
-    value. A stanza in the function's own docstring goes first.
+    The function gets the parameters `venue`, `width` and `height`. If it has `start` and `end`, it
+    gets `phase` and `between`, too. The docstring gets these, the parameters that figures share
+    (`window`, `columns`, `start`, `end`, `kinds`) and the return value. A stanza in the function's
+    own docstring goes first.
     """
     own = inspect.signature(function)
+    takes_part = {"start", "end"} <= own.parameters.keys()
     takes_trace = next(iter(own.parameters), None) == "trace"  # some have it as a label, later
     draw = styled(function)
 
@@ -216,6 +220,8 @@ def paper_figure(function: Callable[..., Figure]) -> Callable[..., Figure]:
         **kwargs: Any,
     ) -> Figure:
         size = Size.of(width, height, venue)
+        if takes_part:
+            kwargs = _between_edges(kwargs)
         try:
             chosen = own.bind_partial(*args, **kwargs).arguments
         except TypeError as error:
@@ -233,11 +239,26 @@ def paper_figure(function: Callable[..., Figure]) -> Callable[..., Figure]:
             return draw(*args, **kwargs)
 
     given = inspect.signature(wrapper, follow_wrapped=False).parameters
-    sizes = [given[name] for name in ("venue", "width", "height")]
-    signature = own.replace(parameters=[*own.parameters.values(), *sizes])
+    added = [given[name] for name in ("venue", "width", "height")]
+    if takes_part:
+        part = inspect.signature(edges).parameters
+        of_names = (part[name] for name in ("phase", "between"))
+        added = [*(one.replace(kind=one.KEYWORD_ONLY) for one in of_names), *added]
+    signature = own.replace(parameters=[*own.parameters.values(), *added])
     wrapper.__signature__ = signature  # type: ignore[attr-defined]  # `help` and completion show it
     wrapper.__doc__ = _completed(inspect.getdoc(function) or "", signature)
     return wrapper
+
+
+def _between_edges(given: dict[str, Any]) -> dict[str, Any]:
+    """Return keyword arguments with ``start`` and ``end`` in place of names of phases."""
+    names = ("start", "end", "phase", "between")
+    part = {name: given[name] for name in names if given.get(name) is not None}
+    if not {"phase", "between"} & part.keys():
+        return {name: value for name, value in given.items() if name not in names[2:]}
+    start, end = edges(**part)
+    rest = {name: value for name, value in given.items() if name not in names}
+    return rest | {"start": start, "end": end}
 
 
 def _completed(text: str, signature: inspect.Signature) -> str:

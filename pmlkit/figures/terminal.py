@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit.errors import UnknownName, one_line
+from pmlkit.selection import edges
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +47,8 @@ def draw(
     width: int = 80,
     height: int = HEIGHT,
     ascii_only: bool = False,
+    phase: str | None = None,
+    between: tuple[str, str] | None = None,
 ) -> str:
     """Draw a figure by its name.
 
@@ -54,7 +57,8 @@ def draw(
     figure : {"wss", "heat", "mrc"}
     window : str or int, optional
         T of ``"wss"``.
-    start, end : str, int or None
+    start, end, phase, between
+        The part of the trace: see `pmlkit.selection`.
     width : int
         Columns of the whole; at least `LEAST_WIDTH` are taken.
     height : int
@@ -72,6 +76,7 @@ def draw(
     UnknownName
         If there is no such figure.
     """
+    start, end = edges(start, end, phase, between)
     size = max(width, LEAST_WIDTH), height, ascii_only
     if figure == "wss":
         return wss(trace, window, start, end, *size)

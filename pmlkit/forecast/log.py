@@ -21,7 +21,7 @@ import numpy as np
 from pmlkit.errors import NeedsError, UsageError, argument
 from pmlkit.kernels import by_page
 from pmlkit.reads.sampled import ONE_IN, sampled
-from pmlkit.selection import times_ns
+from pmlkit.selection import edges, times_ns
 from pmlkit.timeline import Timeline, timeline
 from pmlkit.trace.kinds import is_page_table
 from pmlkit.trace.schema import DRAWN, SAMPLED
@@ -158,6 +158,8 @@ def read(
     end: str | int | None = None,
     inputs: str = "pml",
     step_ns: int | None = None,
+    phase: str | None = None,
+    between: tuple[str, str] | None = None,
 ) -> Log:
     """Read the PML log of a trace; from an access trace, also what was used, and a sample of it.
 
@@ -168,8 +170,8 @@ def read(
     program : str, optional
         Logs of one program are left out together. Default: the first word of the domain's name, so
         that ``redis`` and ``redis-tides`` are one program.
-    start, end : str or int, optional
-        Read only rounds between these times, as of `pmlkit.selection`.
+    start, end, phase, between
+        The part of the trace: see `pmlkit.selection`.
     inputs : str
         One of `INPUTS`. The sample is Xen's draw 0: the same frames in every round.
     step_ns : int, optional
@@ -183,6 +185,7 @@ def read(
     UsageError
         If no round overlaps the range, or the trace has more than 10 million steps.
     """
+    start, end = edges(start, end, phase, between)
     check_inputs(inputs)
     log = trace.pml
     round_ns = step_ns or log.resolution_ns or timeline(log).resolution_ns

@@ -134,6 +134,8 @@ def of_trace(
     *,
     start: str | int | None = None,
     end: str | int | None = None,
+    phase: str | None = None,
+    between: tuple[str, str] | None = None,
     **options: Any,
 ) -> MissRatioCurve | dict[str, MissRatioCurve]:
     """Return the miss-ratio curve of a trace.
@@ -143,7 +145,7 @@ def of_trace(
     trace : Trace or path-like, or dict of str to these
         One recording, or several by their labels: then the result is a curve for each label.
     method : {"exact", "shards", "aet"}
-    start, end, kinds, region, page_tables
+    start, end, phase, between, kinds, region, page_tables
         The part of the trace: see `pmlkit.selection`. An access trace counts a page once per round.
     **options
         Options of the method: `rate`, `max_pages`, `groups`... of `shards`.
@@ -159,14 +161,14 @@ def of_trace(
     if method not in METHODS:
         raise UsageError(f"there is no method {method!r}: choose from {', '.join(METHODS)}")
     if isinstance(trace, Mapping):
-        span = {"start": start, "end": end}
+        span = {"start": start, "end": end, "phase": phase, "between": between}
         return {
             label: of_trace(one, method, **span, **options)
             for label, one in labelled(trace).items()
         }
     names = ("kinds", "region", "page_tables")
     chosen = {name: options.pop(name) for name in names if name in options}
-    source = stream(opened(trace), start=start, end=end, **chosen)
+    source = stream(opened(trace), start=start, end=end, phase=phase, between=between, **chosen)
     if method == "shards":
         return shards(source, **options)
     if options:
@@ -194,7 +196,8 @@ def over_time(
     sizes : sequence of int, optional
         In pages; the default sizes grow by a fifth, up to all pages of the trace.
     **selection
-        `kinds`, `start`, `end`, `region`, `page_tables`: see `pmlkit.selection`.
+        `kinds`, `start`, `end`, `phase`, `between`, `region`, `page_tables`: see
+        `pmlkit.selection`.
 
     Returns
     -------

@@ -35,7 +35,7 @@ from pmlkit.notebook import views
 from pmlkit.notebook.explored import Explored, Part, code, difference
 from pmlkit.notebook.uses import UsesByPage, windows
 from pmlkit.progress import has_user
-from pmlkit.selection import time_ns
+from pmlkit.selection import edges, time_ns
 from pmlkit.several import labelled, unlike
 from pmlkit.units import format_ns, parse_duration_ns
 
@@ -82,6 +82,8 @@ def explore(
     time: tuple[str | int | None, str | int | None] = (None, None),
     region: str | None = None,
     technique: str | None = None,
+    phase: str | None = None,
+    between: tuple[str, str] | None = None,
 ) -> Explorer:
     """Explore a trace, or several together, by moving widgets.
 
@@ -92,6 +94,8 @@ def explore(
     start, end : str, int or None
         Read only this part. An explorer keeps 4 bytes per use, and needs about 60 while it
         reads: 6 GB for 10^8 entries.
+    phase, between
+        Read only this part, in place of `start` and `end`: see `pmlkit.selection`.
     window : str or int, optional
         The first T: a duration, or ``"5r"`` rounds. The nearest one that the slider has is taken.
     min_count : int
@@ -107,7 +111,7 @@ def explore(
     Explorer
         As the last value of a notebook's cell it shows itself.
     """
-    explorer = Explorer(traces, start, end)
+    explorer = Explorer(traces, *edges(start, end, phase, between))
     explorer.look(window, min_count, time, region, technique)
     return explorer
 

@@ -34,7 +34,7 @@ from pmlkit.kernels.by_time import Reuse
 from pmlkit.kernels.pages import grown
 from pmlkit.period.costs import BUFFER_ENTRIES, ENTRY_BYTES, Constants, from_trace
 from pmlkit.period.kvm import is_kvms
-from pmlkit.selection import stream, times_ns
+from pmlkit.selection import edges, stream, times_ns
 from pmlkit.trace.schema import PAGE_SIZE
 from pmlkit.units import format_bytes, format_ns
 
@@ -185,6 +185,8 @@ def advise(
     start: str | int | None = None,
     end: str | int | None = None,
     ns_per_insn: float | None = None,
+    phase: str | None = None,
+    between: tuple[str, str] | None = None,
 ) -> Advice:
     """Recommend T, the ring's size and the re-arm policy for a VM like the one in a trace.
 
@@ -200,8 +202,8 @@ def advise(
         Default: the trace's own constants, as far as it has any.
     stall_ns : float
         Longest time in which dom0 does not drain the ring: an assumption.
-    start, end : str or int, optional
-        The part of the trace, ``"2s"`` or nanoseconds.
+    start, end, phase, between
+        The part of the trace: see `pmlkit.selection`.
     ns_per_insn : float, optional
         Length of an instruction on the host of the trace, or of the constants, if unknown: it
         relates times to instructions.
@@ -214,6 +216,7 @@ def advise(
     NeedsError
         If the trace has no PML log, or fewer than 4 rounds between start and end.
     """
+    start, end = edges(start, end, phase, between)
     log = trace.pml
     _check_length(trace, start, end)
     constants = (constants or from_trace(trace)).given(ns_per_insn)

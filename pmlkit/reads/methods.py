@@ -17,9 +17,8 @@ The methods, from the simplest to the most accurate. Each gives pages and an int
     (b) its entries that are present. Assumes that a program that uses a table uses all of it.
 ``accessed``
     (c) its entries that are present and whose accessed flag is set. Assumes that what was accessed
-        at some time
-    accessed is used again. The method counts real frames: a frame that was read and written, or
-    that has two mappings, counts once. A large page counts as all of its 512 frames. Neither (b)
+    at some time is used again. The method counts real frames: a frame that was read and written,
+    or that has two mappings, counts once. A large page counts as all of its 512 frames. Neither (b)
     nor (c) counts the kernel's entries (`pmlkit.pagetables.covered` explains why), so pages that
     only the kernel reads are missing.
 ``density``
@@ -66,6 +65,7 @@ from pmlkit.reads.page_sets import (
     window_sizes,
     windows_of,
 )
+from pmlkit.selection import edges
 from pmlkit.timeline import Windows
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ def estimate(
     end: str | int | None = None,
     calibration: Calibration | None = None,
     frames: Sets | None = None,
+    phase: str | None = None,
+    between: tuple[str, str] | None = None,
 ) -> pd.DataFrame:
     """Estimate the working set, reads included, window by window.
 
@@ -110,7 +112,8 @@ def estimate(
         One of `METHODS`.
     window, step : str, int or Window
         As in `pmlkit.workingset.estimate`.
-    start, end : str, int or None
+    start, end, phase, between
+        The part of the trace: see `pmlkit.selection`.
     calibration : pmlkit.reads.calibration.Calibration, optional
         For (c) with cleared flags, and for intervals. Default: all accessed entries count, and
         intervals are the bounds.
@@ -132,6 +135,7 @@ def estimate(
     UsageError
         If the method does not exist.
     """
+    start, end = edges(start, end, phase, between)
     if method not in METHODS:
         raise UsageError(f"there is no method {method!r}: choose from {', '.join(METHODS)}")
     if method in ("density", "sample"):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures of several recordings: a line each, names that warn, and what is refused."""
 
+import inspect
+
 import numpy as np
 import pytest
 from factories import make_trace
@@ -135,3 +137,40 @@ def test_phases_out_of_view_do_not_slant_the_names_in_view(traces):
     figure = figures.wss_by_kind(traces["before"], window="20ms", start="mark:run", end="end:run")
     (name,) = [text for text in figure.axes[0].texts if text.get_text() == "run"]
     assert name.get_rotation() == 0
+
+
+def _tables(figure):
+    return {name: table.to_csv() for name, table in figure.data.items()}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_part_is_given_as_to_the_analysis(traces, name):
+    trace = traces["before"]
+    of_times = _tables(draw(trace, name, "20ms", start="mark:run", end="end:run"))
+    assert _tables(draw(trace, name, "20ms", phase="run")) == of_times
+    assert _tables(draw(trace, name, "20ms", between=("run", "rest"))) == of_times
+    assert _tables(draw(trace, name, "20ms")) != of_times
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_each_recording_has_its_own_part(traces, name):
+    of_phase = draw(traces, name, phase="load")
+    assert _tables(of_phase) == _tables(draw(traces, name, start="mark:load", end="end:load"))
+
+
+def test_a_part_is_given_in_one_way(traces):
+    for part in ({"phase": "run", "start": "10ms"}, {"phase": "run", "between": ("load", "run")}):
+        with pytest.raises(UsageError, match="take one"):
+            figures.heat_map(traces["before"], **part)
+    with pytest.raises(UsageError, match="two phases"):
+        figures.heat_map(traces["before"], between="run")
+
+
+def test_every_figure_of_a_part_of_a_trace_takes_phases():
+    functions = {name: getattr(figures, name) for name in figures.HOMES}
+    parameters = {name: inspect.signature(one).parameters for name, one in functions.items()}
+    of_parts = {name for name, given in parameters.items() if "start" in given}
+    assert of_parts >= {place.partition(":")[2] for place in FIGURES.values()}
+    assert of_parts == {
+        name for name, given in parameters.items() if {"phase", "between"} <= given.keys()
+    }
