@@ -320,11 +320,19 @@ def next_accesses(ids: Array, first: int, coming: Array, following: Array) -> No
 @compiled
 def _inside(a: int, b: int, rounds: Array, first: int, stop: int) -> tuple[int, int]:
     """Narrow a page's references, from `a` to before `b`, to the rounds from `first` to `stop`."""
-    while a < b and rounds[a] < first:
-        a += 1
-    while a < b and rounds[b - 1] >= stop:
-        b -= 1
-    return a, b
+    return _place(rounds, a, b, first), _place(rounds, a, b, stop)
+
+
+@compiled
+def _place(rounds: Array, a: int, b: int, wanted: int) -> int:
+    """Return the place of the first reference from `wanted` on; `b` if there is none."""
+    while a < b:
+        middle = (a + b) >> 1
+        if rounds[middle] < wanted:
+            a = middle + 1
+        else:
+            b = middle
+    return a
 
 
 @compiled
@@ -342,7 +350,8 @@ def slide_pages(
     """Add to `steps` where the pages from ``pages[0]`` to ``pages[1]`` enter and leave windows.
 
     `enter` and `leave` are those of `pmlkit.timeline.Windows` over the rounds of `span`. `steps`,
-    int32, shape (windows + 1,): its running sum is the working set of each window.
+    int32, shape (windows + 1,): its running sum is the working set of each window. A page that
+    stays from use to use makes two steps in all.
     """
     first, stop = span
     back = min_count - 1
@@ -350,13 +359,19 @@ def slide_pages(
         if not chosen[page]:
             continue
         a, b = _inside(starts[page], starts[page + 1], rounds, first, stop)
+        end = -1  # of its stay so far: none
         for i in range(a + back, b):
             at = enter[rounds[i] - first]
             until = enter[(rounds[i + 1] if i + 1 < b else stop) - first]
             last = min(leave[rounds[i - back] - first], until)
             if last > at:
-                steps[at] += 1
-                steps[last] -= 1
+                if at != end:
+                    if end >= 0:
+                        steps[end] -= 1
+                    steps[at] += 1
+                end = last
+        if end >= 0:
+            steps[end] -= 1
 
 
 @compiled
@@ -368,6 +383,7 @@ def sum_pages(
     span: tuple[int, int],
     at: Array,
     sizes: Array,
+    shorter: Array,
     min_count: int,
     sums: Array,
 ) -> None:
@@ -375,7 +391,10 @@ def sum_pages(
 
     `at` contains the ends of the rounds of `span` and, last, the end of all: windows are full from
     T on. A page is in W from its use until T after the `min_count`-th last one, unless it is used
-    again by then. `sizes` is ascending, `sums` are floats.
+    again by then. `sizes` is ascending, `shorter` says how many of them each `at` reaches. `sums`
+    are floats. They have an element more than `sizes`, and are differences: their running sum is
+    the integral. For all T from the time to the next use on, up to the time of the use, a use adds
+    the same, so this takes two steps.
     """
     first, stop = span
     back = min_count - 1
@@ -386,8 +405,19 @@ def sum_pages(
         for i in range(a + back, b):
             since, used = at[rounds[i - back] - first], at[rounds[i] - first]
             until = at[(rounds[i + 1] if i + 1 < b else stop) - first]
-            for j in range(len(sizes)):
-                if sizes[j] >= until:  # all that is left of longer windows is cut short
-                    break
-                held = min(since + sizes[j], until) - max(used, sizes[j])
-                sums[j] += max(held, 0)
+            reached = shorter[rounds[i] - first]
+            j = 0
+            while j < reached and since + sizes[j] < until:
+                held = max(since + sizes[j] - used, 0)
+                sums[j] += held
+                sums[j + 1] -= held
+                j += 1
+            if j < reached:
+                sums[j] += until - used
+                sums[reached] -= until - used
+            j = reached
+            while j < len(sizes) and sizes[j] < until:  # of longer ones, all is cut short
+                held = max(min(since + sizes[j], until) - sizes[j], 0)
+                sums[j] += held
+                sums[j + 1] -= held
+                j += 1

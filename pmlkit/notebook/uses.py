@@ -116,8 +116,9 @@ class UsesByPage:
         """
         from pmlkit.kernels.loops import sum_pages
 
-        how = np.append(axis.at, axis.end), sizes, min_count
-        total = self._sum(sum_pages, chosen, span, how, np.zeros(len(sizes)))
+        at = np.append(axis.at, axis.end)
+        how = at, sizes, np.searchsorted(sizes, at, "right"), min_count
+        total = np.cumsum(self._sum(sum_pages, chosen, span, how, np.zeros(len(sizes) + 1)))[:-1]
         begin = np.maximum(sizes, axis.at[0] if len(axis) else 0)
         there = (sizes > 0) & (sizes <= axis.length)
         return np.where(there, total, np.nan) / np.where(there, axis.end - begin, 1)
@@ -127,7 +128,7 @@ class UsesByPage:
         kernel: Callable[..., None],
         chosen: Bools,
         span: tuple[int, int],
-        how: tuple[Array, Array, int],
+        how: tuple[Array | int, ...],
         zeros: Array,
     ) -> Array:
         """Run the kernel on each worker's share of the pages, and add up the results."""
