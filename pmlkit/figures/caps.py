@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pmlkit.figures.axes import name_points, plain_log, say_empty
+from pmlkit.figures.axes import name_points, panel_letter, plain_log, say_empty
 from pmlkit.figures.style import COLORS, new_figure, paper_figure
 
 if TYPE_CHECKING:
@@ -161,10 +161,12 @@ def clock_sensitivity(sizes: pd.DataFrame, ranks: pd.DataFrame, columns: int = 2
     by_insn.set_xlabel("T (million instructions)")
     _legends(by_time, by_insn, programs, clocks)
     _errors(errors, ranks, programs, clocks)
+    for axes, letter in zip((by_time, by_insn, errors), "abc", strict=True):
+        panel_letter(axes, letter)
     figure.caption = (
-        "programs recorded at three clocks. Left and middle: the 95th percentile of W(t, T) "
-        "against T, as time and as instructions. Right: the least error of each technique within "
-        "an overhead of 0.5 %, against that at the slowest clock. T has the same number of "
+        "programs recorded at three clocks. (a) and (b): the 95th percentile of W(t, T) against "
+        "T, as time and as instructions. (c) The least error of each technique within an overhead "
+        "of 0.5 %, against that at the slowest clock. T has the same number of "
         "instructions at each clock. Points on the line do not depend on the clock. There is one "
         "run per program and clock, because two such runs are identical."
     )

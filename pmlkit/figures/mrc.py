@@ -72,6 +72,9 @@ def miss_ratio(
     return compare_curves(curves, trace, columns)
 
 
+NAMES = {"shards": "SHARDS", "aet": "AET"}  # of methods, as their authors write them
+
+
 @paper_figure
 def compare_curves(
     curves: Mapping[str, MissRatioCurve], trace: Trace | Mapping[str, Trace], columns: int = 1
@@ -87,7 +90,9 @@ def compare_curves(
     """
     traces, of_each = trace if isinstance(trace, Mapping) else None, styles(curves)
     shown = (
-        dict(zip(curves, curves, strict=True)) if traces is None else titles(traces, counts=True)
+        {name: NAMES.get(name, name) for name in curves}
+        if traces is None
+        else titles(traces, counts=True)
     )
     thin = {name: curve.thinned(POINTS) for name, curve in curves.items()}
     frames = [curve.to_frame().assign(curve=name) for name, curve in thin.items()]
