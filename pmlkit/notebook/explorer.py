@@ -56,7 +56,7 @@ MOST_RECORDINGS = 4
 NONE, LOG = "none", "log"
 ALL = ""  # of a Dropdown, None is no choice
 SLIDER = ipywidgets.Layout(width="32em")
-BUTTON = ipywidgets.Layout(width="auto")
+BUTTON = ipywidgets.Layout(width="auto", min_width="max-content")  # a row squeezes others
 LABELS = {"description_width": "8em"}
 TIPS = {
     "window": "T: the length of a window. W(t, T) is the set of pages used in (t - T, t].",
@@ -240,7 +240,8 @@ class Explorer:
         low, high = float(edges[:, 0].min()), float(edges[:, 1].max())
         self.time = ipywidgets.FloatRangeSlider(
             value=(low, high), min=low, max=high, step=max((high - low) / 1000, 1e-9),
-            description="time (s)", readout_format=".2f", **_looks("time", SLIDER))  # fmt: skip
+            description="time (s)", readout_format=_decimals(high),
+            **_looks("time", SLIDER))  # fmt: skip
         shared = [one.regions for one in self.recordings]
         regions = [name for name in shared[0] if all(name in others for others in shared)]
         self.region = ipywidgets.Dropdown(
@@ -250,9 +251,9 @@ class Explorer:
             options=self._techniques(), description="compare with", **_looks("technique", SLIDER)
         )
         self.zoom = ipywidgets.ToggleButton(
-            description="zoom", icon="search-plus", **_looks("zoom")
+            description="zoom", icon="search-plus", **_looks("zoom", BUTTON)
         )
-        self.save = ipywidgets.Button(description="save", icon="save", **_looks("save"))
+        self.save = ipywidgets.Button(description="save", icon="save", **_looks("save", BUTTON))
         self.copy = ipywidgets.Button(
             description="copy as code", icon="code", **_looks("copy", BUTTON)
         )
@@ -522,6 +523,11 @@ class Explorer:
 
         show: Callable[[object], object] = display
         show(self.show() if has_user() else self.figure)
+
+
+def _decimals(seconds: float) -> str:
+    """Return the format of times up to so many seconds, which the slider shows uncut."""
+    return f".{2 if seconds < 10 else 1 if seconds < 100 else 0}f"
 
 
 def _looks(name: str, layout: ipywidgets.Layout | None = None) -> dict[str, object]:
