@@ -4,13 +4,13 @@
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
 
 import nbformat
+from ports import free_port
 from waiting import HANG_S, until
 
 from pmlkit.batch.notebook import notebooks_folder
@@ -47,9 +47,7 @@ def copy(notebook, folder, **parameters):
 @contextlib.contextmanager
 def server(program, folder):
     """Start ``jupyter lab`` or ``jupyter notebook`` in a folder; give its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     module = {"lab": "jupyterlab", "notebook": "notebook"}[program]
     settings = {f"JUPYTER_{n}_DIR": str(folder / ".jupyter" / n) for n in ("CONFIG", "RUNTIME")}
     settings |= {"JUPYTERLAB_WORKSPACES_DIR": str(folder / ".jupyter" / "workspaces")}

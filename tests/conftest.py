@@ -7,7 +7,7 @@ import signal
 import pytest
 from factories import make_trace as write_trace
 from fake_xen_fixtures import here, xen, xen_libraries  # noqa: F401 (fixtures)
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from pmlkit.lazy import without
 from pmlkit.trace.reader import Trace
@@ -16,7 +16,11 @@ with without("rfc3987_syntax"):  # nbformat's checks do not need its grammar of 
     import jsonschema  # noqa: F401 (imported before any test file imports nbformat)
 
 # The machines that run this are slow and busy: what takes long here is no defect.
-settings.register_profile("pmlkit", deadline=None)
+settings.register_profile(
+    "pmlkit",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 settings.load_profile("pmlkit")
 
 # A shell that starts the tests in the background lets them, and all that they start, ignore Ctrl-C.

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from needs import REQUIRED
+from ports import free_port
 from waiting import HANG_S, until
 
 _CONFIG = """\
@@ -70,7 +71,7 @@ def server(folder, variables):
         subprocess.run(command, check=True)
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # where the server locks itself in; it stays empty
-    facts = {"folder": folder, "user": getpass.getuser(), "port": _free_port()}
+    facts = {"folder": folder, "user": getpass.getuser(), "port": free_port()}
     told = " ".join(f'"{name}={value}"' for name, value in variables.items())
     (folder / "sshd_config").write_text(_CONFIG.format(**facts, variables=told))
     (folder / "ssh_config").write_text(_CLIENT.format(**facts))
@@ -85,12 +86,6 @@ def server(folder, variables):
         process.terminate()
         process.wait(HANG_S)
         log.close()
-
-
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _wait(process, port, log):

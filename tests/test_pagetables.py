@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 from factories import make_trace
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pagetable_guest import Guest, truth, write_trace
 
@@ -12,7 +12,7 @@ from pmlkit import pagetables, workingset
 from pmlkit.errors import NeedsError, PmlkitError, UsageError
 from pmlkit.trace.reader import Trace
 
-on_disk = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+on_disk = settings(max_examples=25)
 
 
 def small_guest():

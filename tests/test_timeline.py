@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pmlkit import missratio, workingset
@@ -19,9 +19,7 @@ from pmlkit.trace.reader import Trace, TraceMeta, TraceWriter
 from pmlkit.units import parse_window
 
 MS, SECOND = 1_000_000, 1_000_000_000
-on_disk = settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+on_disk = settings(max_examples=20, deadline=None)
 
 
 def make(folder, rounds, kind="pml", vcpus=1, **meta):

@@ -7,7 +7,7 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pmlkit import missratio, workingset
@@ -18,7 +18,7 @@ from pmlkit.units import Window
 
 MS = 1_000_000
 LETTERS = {Kind.READ: "r", Kind.WRITE: "w", Kind.EXEC: "x"}
-on_disk = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+on_disk = settings(max_examples=30)
 
 
 def make(folder, rounds, kind="access", ends_ns=None, regions=(), phases=(), **meta):

@@ -3,7 +3,7 @@
 
 import time
 
-HANG_S = 500  # so that what hangs fails, before pytest ends the test after 600 s
+HANG_S = 1500  # so that what hangs fails, before pytest ends the test after 1800 s
 
 
 def until(condition, why="it never happened"):

@@ -16,7 +16,7 @@ FIGURES = ".jupyter-widgets .jupyter-matplotlib-canvas-div canvas:first-child"
 WATCH = """async ([selector, index, before]) => {
     const canvas = () => document.querySelectorAll(selector)[index];
     const start = performance.now();
-    while (performance.now() - start < 500000) {
+    while (performance.now() - start < 1500000) {
         const ink = canvas()?.getContext('2d').getImageData(5, 5, 1, 1).data[3];
         if (ink && canvas().toDataURL() !== before) return performance.now() - start;
         await new Promise(requestAnimationFrame);

@@ -4,7 +4,7 @@
 import shutil
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pagetable_guest import Guest, truth, write_trace
 
@@ -13,7 +13,7 @@ from pmlkit.errors import NeedsError, UsageError
 from pmlkit.reads import judge
 from pmlkit.reads.calibration import Calibration
 
-on_disk = settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+on_disk = settings(max_examples=10)
 
 
 def full_guest(phases):

@@ -4,7 +4,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pml_hardware import hardware
 
@@ -89,7 +89,7 @@ def access_windows(draw):
     return [sorted(window, key=lambda e: e[2] == Kind.EXEC) for window in windows]
 
 
-on_disk = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+on_disk = settings(max_examples=40)
 models = st.builds(
     PmlModel,
     buffer_entries=st.integers(1, 5),
