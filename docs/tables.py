@@ -16,30 +16,30 @@ from pmlkit.trace.schema import PAGE_SIZE
 from pmlkit.units import format_bytes
 
 RECORDINGS = ("hotcold", "redis", "rrww", "sqlite", "pressure", "rrww-lab", "sqlite-lab")
-# Technique: (what the table calls it, what it sees).
+# Technique: what it sees.
 TECHNIQUES = {
-    "pml-page-tables": ("PML with page tables", "all accesses"),
-    "idle-pages": ("accessed-flag scan", "all accesses"),
-    "pruned-scan": ("accessed-flag scan under upper entries in use", "all accesses"),
-    "cold-age": ("Google's cold-age histogram", "all accesses"),
-    "mglru": ("aging of MGLRU, from Linux 6.12 on", "all accesses"),
-    "mglru-blind": ("aging of MGLRU, before", "newly mapped pages"),
-    "hint-faults": ("hint faults (NUMA balancing, TPP)", "all accesses"),
-    "prl": ("PRL, a log of all references (no processor has it)", "all accesses"),
-    "flag-sample": ("a sample of accessed flags", "one frame in 64"),
-    "flag-sample-pml": ("the same, and PML", "writes; one frame in 64"),
-    "access-sampler": ("access samples (PEBS, IBS)", "one access in 199"),
-    "intermittent": ("SHARDS/AET, intermittent", "2,000 pages, or 1 %"),
-    "vtmm": ("vTMM's tracking", "writes; reads now and then"),
-    "vmware": ("VMware's sampling", "100 pages a period"),
-    "pml": ("PML", "writes"),
-    "qemu-bitmap": ("QEMU's dirty bitmap", "writes"),
-    "qemu-sampling": ("QEMU's dirty rate by samples", "writes"),
-    "soft-dirty": ("soft-dirty bits", "writes"),
-    "damon": ("DAMON", "a page a region"),
-    "telescope": ("Telescope", "a table entry a region"),
-    "pml-plateau": ("plateaus of PML", "writes since the start"),
-    "prl-plateau": ("plateaus of PRL", "all since the start"),
+    "pml-page-tables": "all accesses",
+    "idle-pages": "all accesses",
+    "pruned-scan": "all accesses",
+    "cold-age": "all accesses",
+    "mglru": "all accesses",
+    "mglru-blind": "newly mapped pages",
+    "hint-faults": "all accesses",
+    "prl": "all accesses",
+    "flag-sample": "one frame in 64",
+    "flag-sample-pml": "writes; one frame in 64",
+    "access-sampler": "one access in 199",
+    "intermittent": "2,000 pages, or 1 %",
+    "vtmm": "writes; reads now and then",
+    "vmware": "100 pages a period",
+    "pml": "writes",
+    "qemu-bitmap": "writes",
+    "qemu-sampling": "writes",
+    "soft-dirty": "writes",
+    "damon": "a page a region",
+    "telescope": "a table entry a region",
+    "pml-plateau": "writes since the start",
+    "prl-plateau": "all since the start",
 }
 SIZED = ("redis", "gcc-jobs", "sqlite-lab")
 KNOWERS = {
@@ -193,7 +193,8 @@ def techniques(scores):
     Errors and overheads have the 95 % interval of the median (`scores.resampled`).
     """
     rows = []
-    for name, (title, sees) in TECHNIQUES.items():
+    for name, sees in TECHNIQUES.items():
+        title = known.TECHNIQUES[name].title
         of = scores[scores["technique"] == name]
         looks = getattr(known.make(name), "looks", None)
         down = of["down"].median()

@@ -28,8 +28,8 @@ __all__ = ["LOOKS", "RECORDINGS", "TECHNIQUES", "main", "summary"]
 
 TECHNIQUES = {
     "pml-page-tables": "PML with page tables",
-    "idle-pages": "accessed-flag scan",
-    "prl": "PRL, a log of all references",
+    "idle-pages": "Accessed-flag scan (kstaled)",
+    "prl": "PRL, all references per round",
 }
 LOOKS = (1, 2, 4)
 RECORDINGS = ("redis", "sqlite", "hotcold", "pressure")

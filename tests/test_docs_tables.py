@@ -31,9 +31,9 @@ def test_the_comparison_is_of_medians_in_percent():
     scores.loc[scores["technique"] == "vmware", "down"] = np.nan
     made = tables.techniques(scores).set_index("technique")
     shares = ["20 (10 to 30)", "0.12 (0.12 to 0.12)"]
-    assert made.loc["PML"].tolist() == ["writes", "1", *shares, "1.5"]
+    assert made.loc["PML, m = 1 per round"].tolist() == ["writes", "1", *shares, "1.5"]
     pages = "100 pages a period"
-    assert made.loc["VMware's sampling"].tolist() == [pages, "its own", *shares, "never"]
+    assert made.loc["VMware sampling"].tolist() == [pages, "its own", *shares, "never"]
 
 
 def test_what_is_saved_is_what_is_left_of_the_best_rules_slack():
