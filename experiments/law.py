@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The law of errors against runs: each technique that it covers, on recordings of all accesses.
+"""The law of errors against runs: each technique, on recordings of all accesses.
 
 What is predicted is of the recording's curves, by `pmlkit.law`; no parameter is fitted. What is
-measured is a run of the technique, scored as `pmlkit compare` does.
+measured is a run of the technique, scored as `pmlkit compare` does. A technique that the law does
+not cover (`pmlkit.law.OUTSIDE`) has a measured error alone.
 
-    python -m experiments.law data/law              # T = 1 s
-    python -m experiments.law elsewhere 100ms 5s
+    python -m experiments.law data/law              # T = 1 s, 0.1 s and 5 s
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import pmlkit
 from experiments import made
 from pmlkit import law
 from pmlkit.errors import NeedsError
-from pmlkit.techniques import Recorded, make, run, scores
+from pmlkit.techniques import TECHNIQUES, Recorded, make, run, scores
+from pmlkit.techniques.protocol import KNOBS
 from pmlkit.units import parse_duration_ns
 
 if TYPE_CHECKING:
@@ -30,11 +31,12 @@ if TYPE_CHECKING:
     from pmlkit.techniques import Technique
     from pmlkit.types import Json
 
-__all__ = ["EMULATED", "LAB", "factors", "load", "main", "rows", "summary"]
+__all__ = ["EMULATED", "LAB", "factors", "load", "main", "rows", "summary", "windows"]
 
 EMULATED = ("hotcold", "redis", "sqlite", "rrww", "pressure")  # every access, in rounds of 10 ms
 LAB = ("rrww-lab", "sqlite-lab")  # in rounds of half a second
-WINDOW = "1s"  # T, by default
+WINDOW = "1s"  # T
+OTHERS = ("100ms", "5s")  # more T, of which each has a file of its own
 LOOKS = (1, 2, 4, 10)
 WATCHED = (64, 1024)
 SEEDS = 3
@@ -58,20 +60,26 @@ def rows(name: str, windows: Sequence[str] = (WINDOW,)) -> Iterator[Json]:
         if not recorded.resolution_ns < window_ns <= recorded.duration_ns / LEAST:
             continue
         truth = scores.truth(recorded, window_ns)
-        for technique in (one for name in law.STATED for one in settings(name)):
+        for technique in (one for name in TECHNIQUES for one in settings(name)):
             try:
-                found = law.predict(technique, curves, window_ns)
+                row = _row(technique, curves, truth)
             except NeedsError:
-                continue  # no page tables in this recording
-            yield {"recording": name, "window": window} | _row(technique, found, recorded, truth)
+                continue  # no page tables, or no disk, in this recording
+            yield {"recording": name, "window": window} | row
 
 
-def _row(
-    technique: Technique, found: law.Prediction, recorded: Recorded, truth: scores.Truth
-) -> Json:
+def _row(technique: Technique, curves: law.Curves, truth: scores.Truth) -> Json:
     seeds = range(SEEDS if technique.random else 1)
-    runs = [run(technique, recorded, truth.window_ns, seed=seed) for seed in seeds]
+    runs = [run(technique, curves.recorded, truth.window_ns, seed=seed) for seed in seeds]
     errors = np.array([scores.accuracy(one.estimates, truth)["mae"] for one in runs])
+    measured = {
+        "measured": errors.mean(),
+        "overhead_measured": np.mean([one.overhead for one in runs]),
+    }
+    if technique.name in law.OUTSIDE:
+        knobs = {knob: getattr(technique, knob, None) or -1 for knob in KNOBS}
+        return {"technique": technique.name, **knobs} | measured
+    found = law.predict(technique, curves, truth.window_ns)
     watched = found.parts.watched or found.parts.samples
     return {
         "technique": technique.name,
@@ -86,16 +94,23 @@ def _row(
         "sampling": found.sampling,
         "missed": found.blindness.missed,
         "extra": found.blindness.extra,
-        "measured": errors.mean(),
         "inside": np.mean((errors >= found.low) & (errors <= found.high)),
         "overhead": found.overhead,
-        "overhead_measured": np.mean([one.overhead for one in runs]),
+        **measured,
     }
 
 
-def load(folder: Path, lab: bool = False) -> pd.DataFrame:
-    """Return the points of the recorder's guests, or of the lab's, that are no 0 on either side."""
-    table = pd.read_csv(folder / "points.csv")
+def file_of(window: str) -> str:
+    """Return the name of the file with the points of a window."""
+    return "points.csv" if window == WINDOW else f"points-{window}.csv"
+
+
+def load(folder: Path, lab: bool = False, window: str = WINDOW) -> pd.DataFrame:
+    """Return the points of the recorder's guests, or of the lab's, that are no 0 on either side.
+
+    Techniques that the law does not cover have no point.
+    """
+    table = pd.read_csv(folder / file_of(window))
     table = table[table["recording"].isin(LAB) == lab]
     return table[(table["predicted"] > 0) & (table["measured"] > 0)].reset_index(drop=True)
 
@@ -103,6 +118,22 @@ def load(folder: Path, lab: bool = False) -> pd.DataFrame:
 def factors(table: pd.DataFrame, column: str = "predicted") -> pd.Series[float]:
     """Return by what factor each prediction is off, in either direction: 1 is right."""
     return np.exp(np.abs(np.log(table[column] / table["measured"])))
+
+
+def windows(folder: Path) -> pd.DataFrame:
+    """Return, for each T, the points, and by what factor predicted errors and costs are off."""
+    rows = []
+    for window in (OTHERS[0], WINDOW, *OTHERS[1:]):
+        table = load(folder, window=window)
+        cost = np.exp(np.abs(np.log(table["overhead"] / table["overhead_measured"])))
+        counts = table["technique"].isin(list(law.STATED))
+        row: Json = {"T": window, "recordings": table["recording"].nunique()}
+        for kind, of in (("counting", table[counts]), ("by a rule", table[~counts])):
+            off = factors(of)
+            row |= {f"{kind}: points": len(of), f"{kind}: half": off.median()}
+            row |= {f"{kind}: nine of ten": off.quantile(0.9)}
+        rows.append(row | {"cost: half": cost.median(), "cost: nine of ten": cost.quantile(0.9)})
+    return pd.DataFrame(rows)
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -119,25 +150,27 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def main(out: str, *windows: str) -> None:
-    """Write the points, and what they were made with.
+    """Write the points of each window to a file, and what they were made with.
 
     Columns: ``recording``, ``window`` (T), ``technique``, ``looks`` (per T, those that were taken),
     ``watched`` (frames, or samples in T; -1: all); shares of mean W: ``predicted`` with its
     interval ``low`` to ``high``, ``from_start`` (if the looks are known to begin with the
     recording), ``by_parts`` (of the three numbers alone), ``staleness``, ``sampling``, ``missed``,
     ``extra``, and ``measured`` (the mean over draws); ``inside``: the share of draws within the
-    interval; ``overhead`` and ``overhead_measured``: shares of the guest's time.
+    interval; ``overhead`` and ``overhead_measured``: shares of the guest's time. Techniques that
+    the law does not cover have ``measured`` and ``overhead_measured`` alone.
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for name in (*EMULATED, *LAB):
-        found += list(rows(name, windows or (WINDOW,)))
+        found += list(rows(name, windows or (WINDOW, *OTHERS)))
         print(name, len(found), file=sys.stderr)
     table = pd.DataFrame(found)
     numbers = table.select_dtypes("float").columns
     table[numbers] = table[numbers].map(lambda value: float(f"{value:.4g}"))
-    table.to_csv(folder / "points.csv", index=False)
+    for window, points in table.groupby("window"):
+        points.to_csv(folder / file_of(str(window)), index=False)
     made.note(folder / "made.json", f"python -m experiments.law {' '.join((out, *windows))}",
               {"pmlkit": pmlkit.__version__})  # fmt: skip
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from experiments import caps, cost_tables, law, mrc_errors
+from experiments import ablation, caps, cost_tables, law, mrc_errors
 from pmlkit.costs import prices
+from pmlkit.law import OUTSIDE, STATED
 from pmlkit.notebook import reads_tables
 from pmlkit.reads import calibration
 from pmlkit.recordings import ROOT
@@ -263,20 +264,24 @@ def bench() -> Keyed:
 def law_of_errors() -> Keyed:
     """Yield by what factor predicted errors are off, on the recorder's guests.
 
-    ``half``, ``nine``: within it are half of the points, or nine of ten. ``start.``: if it is known
-    when looks begin; ``parts.``: of the three parts alone; ``lab.``: on the lab's guests;
-    ``TECHNIQUE.``, ``RECORDING.``. ``drawn.inside``, ``counted.inside``: percent of the runs within
-    the interval, of techniques that draw frames and of those that count.
-    ``overhead.``: of the predicted cost.
+    ``half``, ``nine``: within it are half of the points, or nine of ten. ``counting.``, ``ruled.``:
+    of techniques that count the pages of T, and of those that report by a rule. ``start.``: if it
+    is known when looks begin; ``parts.``: of the three parts alone, and counting techniques;
+    ``lab.``: on the lab's guests; ``TECHNIQUE.``, ``RECORDING.``: counting ones. ``overhead.``: of
+    the predicted cost. ``drawn.inside``, ``counted.inside``: percent of the runs within the
+    interval, of techniques that draw frames and of those that count. ``ruled.techniques``,
+    ``outside``: how many report by a rule, and are not covered.
     """
     table, lab = (law.load(DATA / "law", lab=of_lab) for of_lab in (False, True))
-    columns = {"": "predicted", "start.": "from_start", "parts.": "by_parts"}
-    kinds = [(name, law.factors(table, column)) for name, column in columns.items()]
-    kinds.append(("lab.", law.factors(lab)))
+    counts = table["technique"].isin(list(STATED))
+    kinds = [("", law.factors(table)), ("start.", law.factors(table, "from_start"))]
+    kinds += [("counting.", law.factors(table[counts])), ("ruled.", law.factors(table[~counts]))]
+    kinds.append(("parts.", law.factors(table[counts], "by_parts")))
+    kinds.append(("lab.", law.factors(lab[lab["technique"].isin(list(STATED))])))
     cost = table["overhead"] / table["overhead_measured"]
     kinds.append(("overhead.", np.exp(np.log(cost).abs())))
-    for column in ("technique", "recording"):
-        kinds += [(f"{name}.", law.factors(part)) for name, part in table.groupby(column)]
+    for column, of in (("technique", table), ("recording", table[counts])):
+        kinds += [(f"{name}.", law.factors(part)) for name, part in of.groupby(column)]
     for name, off in kinds:
         yield f"{name}half", f"{off.median():.2f}"
         yield f"{name}nine", f"{off.quantile(0.9):.2f}"
@@ -286,6 +291,26 @@ def law_of_errors() -> Keyed:
     drawn = table["watched"] > 0
     yield "drawn.inside", count(100 * table.loc[drawn, "inside"].mean())
     yield "counted.inside", count(100 * table.loc[~drawn, "inside"].mean())
+    yield "ruled.techniques", count(table.loc[~counts, "technique"].nunique())
+    yield "outside", count(len(OUTSIDE))
+
+
+def ablated() -> Keyed:
+    """Yield what PML's log adds to a sample of one frame in 16, by recording.
+
+    ``pml.`` and ``twice.``: the error with the log, or of a sample twice as large, over that of the
+    sample alone. ``pml.closer``, ``pml.cheaper``: recordings in which the log has the smaller error
+    or cost of the two; ``recordings``: of so many.
+    """
+    table = ablation.summary(pd.read_csv(DATA / "ablation" / "errors.csv"))
+    wide = table.pivot(index="recording", columns="inputs", values=["error", "overhead"])
+    alone, with_log, twice = ablation.INPUTS
+    error, cost = wide["error"], wide["overhead"]
+    yield from _range("pml", error[with_log] / error[alone], "{:.2f}".format)
+    yield from _range("twice", error[twice] / error[alone], "{:.2f}".format)
+    yield "pml.closer", count((error[with_log] < error[twice]).sum())
+    yield "pml.cheaper", count((cost[with_log] < cost[twice]).sum())
+    yield "recordings", count(len(wide))
 
 
 def capped() -> Keyed:
@@ -358,6 +383,7 @@ GROUPS: dict[str, Callable[[], Keyed]] = {
     "price": price,
     "exits": exits,
     "bench": bench,
+    "ablation": ablated,
     "law": law_of_errors,
     "caps": capped,
     "clock": clock,

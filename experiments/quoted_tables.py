@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 import pmlkit
-from experiments import caps, cost_tables, equal_looks, law, mrc_errors, wss_bench
+from experiments import ablation, caps, cost_tables, equal_looks, law, mrc_errors, wss_bench
 from experiments.quoted_numbers import DATA, count, short
+from pmlkit.law import RULED, STATED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,9 +44,15 @@ def equal_table() -> pd.DataFrame:
     return equal_looks.summary(pd.read_csv(DATA / "equal-looks" / "errors.csv"))
 
 
-def law_table() -> pd.DataFrame:
+def ablation_table() -> pd.DataFrame:
+    """Return the error of a sample with and without PML's log, and its cost, in percent."""
+    return ablation.worded(pd.read_csv(DATA / "ablation" / "errors.csv"))
+
+
+def law_table(ruled: bool = False) -> pd.DataFrame:
     """Return, for each technique, how far predicted errors are off, on the recorder's guests."""
     table = law.summary(law.load(DATA / "law")).reset_index()
+    table = table[table["technique"].isin(list(RULED if ruled else STATED))]
     shares = [name for name in table if name.endswith("%")]
     table[shares] = table[shares].map(short)
     return table.assign(
@@ -53,17 +60,28 @@ def law_table() -> pd.DataFrame:
     )
 
 
+def law_windows() -> pd.DataFrame:
+    """Return how far predictions are off for each T."""
+    table = law.windows(DATA / "law")
+    factors = [name for name in table if name.endswith((": half", ": nine of ten"))]
+    return table.assign(**{name: table[name].map("{:.2f}".format) for name in factors})
+
+
 def capped_table(name: str = "caps") -> pd.DataFrame:
     """Return what techniques are worth to an operator, over all programs."""
     made = caps.summary(pd.read_csv(DATA / "caps" / f"{name}.csv"))
-    worst = made["slowdown" if "slowdown" in made else "waiting"]
+    worst = [f"{times:.2f}" for times in made["slowdown" if "slowdown" in made else "waiting"]]
+    if "slowdown_pm" in made:
+        worst = [
+            f"{time} ± {half:.2f}" for time, half in zip(worst, made["slowdown_pm"], strict=True)
+        ]
     return pd.DataFrame(
         {
             "technique": [title.partition(" (")[0] for title in made["title"]],
             f"slowed by more than {caps.HURT - 1:.0%}": [
                 f"{row.hurt} of {row.programs}" for row in made.itertuples()
             ],
-            "slow-down, the worst (times)": [f"{times:.2f}" for times in worst],
+            "slow-down, the worst (times)": worst,
             "pages back a second": [count(value) for value in made["swap_ins_per_s"]],
             "memory saved (% of the peak)": [count(value * 100) for value in made["saved"]],
             "MiB beyond the truth's cap": [f"{value:+.0f}" for value in made["beyond_mib"]],
@@ -122,7 +140,10 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "mrc-errors": mrc_table,
     "swap-model": swap_table,
     "equal-looks": equal_table,
+    "ablation": ablation_table,
     "law": law_table,
+    "law-ruled": lambda: law_table(ruled=True),
+    "law-windows": law_windows,
     "caps": capped_table,
     "caps-model": lambda: capped_table("model"),
     "caps-windows": windows_table,

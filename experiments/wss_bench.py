@@ -45,6 +45,7 @@ PRIMARY_NS = parse_duration_ns("1s")
 BUDGETS = (0.001, 0.01)
 SEE_ALL = ("pml-page-tables", "idle-pages", "prl")  # statement 1
 SAMPLES = ("flag-sample", "flag-sample-pml")
+SILENT = 0.05  # of the time: without an estimate for more of it, a technique is marked
 LEAST_ERROR = 0.001  # of W: what is less is not divided by
 
 # What the protocol asks of each statement.
@@ -218,13 +219,16 @@ def statement_table(folder: Path) -> pd.DataFrame:
 def cost_table(folder: Path) -> pd.DataFrame:
     """Return each technique's error within each budget, T = 1 s, in percent of W, by the last.
 
-    What exists nowhere is marked by a star.
+    What exists nowhere is marked by a star; a dagger marks what has no estimate for more than
+    `SILENT` of the time in some column: such times are not scored.
     """
     cheap = pd.read_csv(folder / "at-cost.csv")
     cheap = cheap[cheap["window_ns"] == PRIMARY_NS]
     errors = cheap.pivot_table(index="technique", columns="budget", values="error", sort=False)
     order = errors.fillna(np.inf).sort_values(list(errors.columns[::-1])).index
-    made = {"technique": [make(name).title + "*" * (not exists(name)) for name in order]}
+    silent = set(cheap.loc[cheap["says"] < 1 - SILENT, "technique"])
+    marks = {name: "*" * (not exists(name)) + "†" * (name in silent) for name in order}
+    made = {"technique": [make(name).title + marks[name] for name in order]}
     for budget, part in cheap.groupby("budget"):
         rows = part.set_index("technique").loc[order]
         made[f"within {100 * budget:g} %"] = [_interval(row) for row in rows.itertuples()]

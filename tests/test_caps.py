@@ -211,13 +211,16 @@ def test_over_programs_those_that_hurt_nobody_and_save_most_come_first():
     ]
     columns = ["program", "technique", "cap_mib", "saved", "slowdown"]
     table = pd.DataFrame(rows, columns=columns).assign(title="", swap_ins_per_s=0.0)
+    table["slowdown_pm"] = table["slowdown"] / 10
     made = caps.summary(table).set_index("technique")
     assert made.index.tolist() == ["truth", "lavish", "mean", "dead"]
     assert made["hurt"].tolist() == [0, 0, 1, 2]
     assert made["beyond_mib"].tolist() == [0, 55, -10, -70]
     assert made["saved"].round(6).tolist() == [0.2, -0.3, 0.3, 0.9]
     assert made["slowdown"].tolist()[:3] == [1, 1, 2]
-    simulated = caps.summary(table.rename(columns={"slowdown": "waiting"}))
+    assert made["slowdown_pm"].tolist() == [0.1, 0.1, 0.2, 0.9]
+    modelled = table.drop(columns="slowdown_pm").rename(columns={"slowdown": "waiting"})
+    simulated = caps.summary(modelled)
     assert simulated["hurt"].tolist() == [0, 0, 1, 2]
 
 

@@ -11,6 +11,7 @@ from pmlkit import workingset
 from pmlkit.figures.axes import name_points, plain_log, say_empty, timeline_between
 from pmlkit.figures.style import COLORS, finish, new_figure, paper_figure
 from pmlkit.law.curves import drifts
+from pmlkit.law.parts import RULED
 from pmlkit.units import format_ns, parse_window
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ _KINDS: dict[str, Style] = {
     "counts all uses": {"color": COLORS["blue"], "marker": "o", "ms": 2.6},
     "draws a sample": {"color": COLORS["vermilion"], "marker": "^", "ms": 2.6},
     "misses some uses": {"color": COLORS["green"], "marker": "s", "ms": 2.2},
+    "reports by a rule": {"color": COLORS["purple"], "marker": "D", "ms": 2.2},
 }
+_NONE: Style = {"color": COLORS["grey"], "marker": "|", "ms": 6, "mew": 0.7}
 LOOKS = (1, 2, 4, 10)
 
 
@@ -39,22 +42,32 @@ def predicted_against_measured(points: pd.DataFrame, columns: int = 1) -> Figure
     ----------
     points : DataFrame
         As ``data/law/points.csv``: a row for each recording, T, technique and setting, with shares
-        of W: ``predicted``, ``measured``, ``missed``, ``extra``; ``watched`` is -1 for all.
+        of W: ``predicted`` (NaN if the law does not cover it), ``measured``, ``missed``, ``extra``;
+        ``watched`` is -1 for all.
     """
-    some = points[(points["predicted"] > 0) & (points["measured"] > 0)]
-    figure = new_figure(columns, 3.3 if columns == 1 else 4.4, {"points": some})
+    measured = points[points["measured"] > 0]
+    some, none = measured[measured["predicted"] > 0], measured[measured["predicted"].isna()]
+    drawn = {"points": some} | ({"not covered": none} if len(none) else {})
+    figure = new_figure(columns, 3.3 if columns == 1 else 4.4, drawn)
     axes = figure.subplots()
     axes.set(xscale="log", yscale="log", aspect="equal")
     x, y = 100 * some["measured"], 100 * some["predicted"]
-    ends = np.array([min(x.min(), y.min()) / 1.5, max(x.max(), y.max()) * 1.5])
+    most = max(x.max(), y.max(), 100 * none["measured"].max() if len(none) else 0)
+    ends = np.array([min(x.min(), y.min()) / 2, most * 1.5])
     axes.plot(ends, ends, color=COLORS["black"], lw=0.7)
     for factor in (2, 1 / 2):
         axes.plot(ends, ends * factor, color=COLORS["grey"], lw=0.5, ls=":")
     kinds = _kind(some)
     for kind, style in _KINDS.items():
         chosen = kinds == kind
+        if not chosen.any():
+            continue
         label = f"{kind} ({int(chosen.sum()):,})"
         axes.plot(x[chosen], y[chosen], ls="", alpha=0.5, mec="none", label=label, **style)
+    if len(none):
+        label = f"not covered: measured only ({len(none):,})"
+        axes.plot(100 * none["measured"], np.full(len(none), 1.25 * ends[0]), ls="", label=label,
+                  **_NONE)  # fmt: skip
     axes.set(xlim=ends, ylim=ends, xlabel="measured error (% of W)")
     axes.set_ylabel("predicted error (% of W)")
     plain_log(axes.xaxis, axes.yaxis)
@@ -69,6 +82,12 @@ def predicted_against_measured(points: pd.DataFrame, columns: int = 1) -> Figure
         f"are within a factor of {half:.3g}, nine of ten within {most:.3g}. The line is equality; "
         "between the dotted lines, the two differ by less than a factor of 2."
     )
+    if len(none):
+        names = none["technique"].nunique()
+        figure.caption += (
+            f" Strokes at the lower edge: measured errors of {names} technique{'s' * (names > 1)} "
+            "that the law does not cover."
+        )
     return figure
 
 
@@ -76,6 +95,7 @@ def _kind(points: pd.DataFrame) -> pd.Series[str]:
     kinds = points["technique"].map(lambda _: "counts all uses")
     kinds[(points["missed"] > BLIND) | (points["extra"] > BLIND)] = "misses some uses"
     kinds[points["watched"] >= 0] = "draws a sample"
+    kinds[points["technique"].isin(list(RULED))] = "reports by a rule"
     return kinds
 
 

@@ -39,6 +39,9 @@ noise       means of absolute errors: of a folded normal, of a sample's count
 curves      W of each channel of a recording at each time, its drift, and its mean
 parts       what each technique sees, how often it looks, how many frames it watches, and the
             events of a look, as counted by the curves
+looks       what a technique sees, how it looks, and the base of rules for what it reports
+rules       the rules of techniques that do not report the pages of T: plateaus, queues, scanners
+regions     the same of DAMON and Telescope
 seen        what a technique would report if it looked at each instant, and the scatter of draws
 predict     a technique's error and cost, predicted
 size        how big the VM must be: percentiles of W, how sure, what changes them
@@ -47,7 +50,7 @@ advice      the answer of `advise`: words, and a card
 """
 
 from pmlkit.law.curves import Curves
-from pmlkit.law.parts import OUTSIDE, STATED, Parts, parts_of
+from pmlkit.law.parts import OUTSIDE, RULED, STATED, Parts, parts_of
 from pmlkit.law.predict import Prediction, predict
 
-__all__ = ["OUTSIDE", "STATED", "Curves", "Parts", "Prediction", "parts_of", "predict"]
+__all__ = ["OUTSIDE", "RULED", "STATED", "Curves", "Parts", "Prediction", "parts_of", "predict"]

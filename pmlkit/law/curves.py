@@ -159,6 +159,74 @@ class Curves:
         np.add.at(steps, goes, value(left - 1) - value(left))
         return np.cumsum(steps)[:n]
 
+    def instant(self, rounds: Ints) -> Ints:
+        """Return the index in `t_ns` of the end of each round."""
+        return np.searchsorted(self.t_ns, self._axis.at[rounds])
+
+    def stays(self, channel: str, window_ns: int) -> tuple[Ints, Ints]:
+        """Return from when and until when each use holds its page in the window of T.
+
+        It does so until the next use of the page, or until T later. At each instant, V(t, T) is the
+        number of uses that hold a page.
+
+        Returns
+        -------
+        enter, until : ndarray of int64, shape (uses,)
+            Instants, in the order of `refs`; `until` is not contained.
+        """
+        refs, size = self.refs(channel), len(self.t_ns)
+        windows = Windows.on(self._axis.at, window_ns, self.t_ns)
+        enter, leave = (
+            side[refs.round].astype(np.int64) for side in (windows.enter, windows.leave)
+        )
+        until = np.append(enter[1:], size)[: len(enter)]
+        until[refs.starts[1:] - 1] = size
+        return enter, np.minimum(until, leave)
+
+    def alive(self, lives: dict[str, float]) -> Floats:
+        """Return the pages with a use in any of several channels within the time of that channel.
+
+        Parameters
+        ----------
+        lives : dict of str to float
+            For each channel, how long one of its uses counts, ns.
+        """
+        at = self._axis.at
+        uses = [self.refs(channel) for channel in lives]
+        gfn = np.concatenate([refs.gfn for refs in uses])
+        starts = np.concatenate([at[refs.round] for refs in uses])
+        life = np.repeat(list(lives.values()), [len(refs) for refs in uses])
+        order = np.lexsort((starts, gfn))
+        gfn, starts, stops = gfn[order], starts[order], (starts + life)[order]
+        # Each use adds what is beyond the latest end so far of its page's uses.
+        page = np.cumsum(np.append(0, np.diff(gfn) != 0))[: len(gfn)].astype(float)
+        beyond = float(stops.max(initial=0)) + 1
+        latest = np.maximum.accumulate(page * beyond + stops) - page * beyond
+        before = np.append(0.0, latest[:-1])
+        before[np.append(True, np.diff(gfn) != 0)[: len(gfn)]] = 0
+        came = np.searchsorted(self.t_ns, np.maximum(starts, before))
+        went = np.searchsorted(self.t_ns, np.maximum(stops, before))
+        size = len(self.t_ns) + 1
+        steps = np.bincount(came, minlength=size) - np.bincount(went, minlength=size)
+        return np.cumsum(steps)[:-1].astype(float)
+
+    def footprint(self, channel: str, window_ns: int) -> Floats:
+        """Return the sum, over the uses in the last T, of the time since the use before, over T.
+
+        A time longer than T counts as T. The mean over t is that of V(t, T): Denning's identity.
+        """
+        refs, at = self.refs(channel), self._axis.at
+        times = at[refs.round]
+        since = np.append(0, times[:-1])[: len(times)]
+        since[refs.starts[:-1]] = 0
+        share = np.minimum(times - since, window_ns) / window_ns
+        windows = Windows.on(at, window_ns, self.t_ns)
+        size = len(self.t_ns) + 1
+        came, went = (
+            np.bincount(side[refs.round], share, size) for side in (windows.enter, windows.leave)
+        )
+        return np.cumsum(came - went)[:-1]
+
     def mean(self, channel: str, window_ns: float) -> float:
         """Return the mean number of distinct pages in a time span, over all its possible starts.
 

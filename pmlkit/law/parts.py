@@ -1,18 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """Properties of techniques for the law: what they see, when they look, what a look costs.
 
-A technique is described by its fields and by the channels that it needs. `OUTSIDE` lists the
-exceptions: techniques that change the guest's memory, that rest, or whose answer is no count of
-pages in a window.
+A technique that reports the pages of a window T is described by its fields and by the channels that
+it needs (`STATED`). `RULED` has those whose answer a rule makes of the curves. `OUTSIDE` lists the
+exceptions: what they report is decided by a guest whose memory they change, or by its swapping.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from pmlkit.errors import NeedsError, UnknownName
+from pmlkit.law.looks import Parts
+from pmlkit.law.regions import Regions
+from pmlkit.law.rules import (
+    Ages,
+    Plateau,
+    Queues,
+    Resting,
+    Scanner,
+    Threshold,
+    full_buffers,
+    log_events,
+)
 from pmlkit.techniques import TECHNIQUES
 from pmlkit.techniques.channels import AREA_BITS, BUFFER, REGION_BITS, TABLE_FRAMES
 from pmlkit.techniques.dirty_rate import DirtyRing
@@ -24,55 +36,14 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pmlkit.law.curves import Curves
+    from pmlkit.law.looks import Looks, Rule
     from pmlkit.techniques.protocol import Technique
 
     Events = dict[str, float]
 
-__all__ = ["OUTSIDE", "STATED", "Parts", "events_of", "first_events_of", "parts_of"]
+__all__ = ["OUTSIDE", "RULED", "STATED", "Parts", "events_of", "first_events_of", "parts_of"]
 
 RING = DirtyRing.entries
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The properties that determine a technique's error.
-
-    Attributes
-    ----------
-    sees : str
-        One of `pmlkit.law.curves.CHANNELS`.
-    looks : int
-        Number of looks per window T.
-    watched : int, optional
-        Number of frames that are drawn at random; None: all frames are watched.
-    again : bool
-        Whether a frame can be drawn twice.
-    redrawn : bool
-        Whether each window has a new draw: errors of draws then average out over time.
-    known : str, optional
-        A channel whose pages are counted; only other pages are estimated from the draw.
-    averages : tuple of float
-        Weights of the newest window, if the report is the largest of moving averages over windows.
-    one_in : float, optional
-        One use of a page in this number is seen; for `samples`, this number of uses in T.
-    unseen : bool
-        Whether the number of pages that no such use hits is estimated: Chao's lower bound.
-    adds : bool
-        Whether the counts of the looks are added, so that a page counts once for each look that
-        sees it.
-    """
-
-    sees: str
-    looks: int
-    watched: int | None = None
-    again: bool = False
-    redrawn: bool = False
-    known: str | None = None
-    averages: tuple[float, ...] = ()
-    one_in: float | None = None
-    samples: int | None = None
-    unseen: bool = False
-    adds: bool = False
 
 
 class Stated(NamedTuple):
@@ -91,24 +62,26 @@ def parts_of(technique: Technique, memory_pages: int | None) -> Parts:
     UnknownName
         If the law does not cover it: `OUTSIDE` gives the reason.
     """
-    return _stated(technique).parts(technique, memory_pages)
-
-
-def events_of(technique: Technique, parts: Parts, curves: Curves, period_ns: float) -> Events:
-    """Return the events of one look, as expected by the recording's curves."""
-    return _stated(technique).events(parts, curves, period_ns)
-
-
-def first_events_of(technique: Technique, parts: Parts, curves: Curves, period_ns: float) -> Events:
-    """Return the events before the first look: flags are as old as the VM, and are cleared once."""
-    first = _stated(technique).first
-    return first(parts, curves, period_ns) if first else {}
-
-
-def _stated(technique: Technique) -> Stated:
+    if technique.name in RULED:
+        return RULED[technique.name](technique, memory_pages)
     if technique.name not in STATED:
-        raise UnknownName("technique of the law", technique.name, STATED)
-    return STATED[technique.name]
+        raise UnknownName("technique of the law", technique.name, [*STATED, *RULED])
+    return STATED[technique.name].parts(technique, memory_pages)
+
+
+def events_of(technique: Technique, looks: Looks) -> Events:
+    """Return the events of one look, as expected by the recording's curves."""
+    if looks.parts.rule is not None:
+        return looks.parts.rule.events(looks)
+    return STATED[technique.name].events(looks.parts, looks.curves, looks.period_ns)
+
+
+def first_events_of(technique: Technique, looks: Looks) -> Events:
+    """Return the events before the first look: flags are as old as the VM, and are cleared once."""
+    if looks.parts.rule is not None:
+        return looks.parts.rule.first_events(looks)
+    first = STATED[technique.name].first
+    return first(looks.parts, looks.curves, looks.period_ns) if first else {}
 
 
 # ------------------------------------------------------------------------------
@@ -116,18 +89,12 @@ def _stated(technique: Technique) -> Stated:
 
 
 def _log(parts: Parts, curves: Curves, period_ns: float) -> Events:
-    entries = curves.mean(parts.sees, period_ns)
-    return {"rounds": 1, "log_entries": entries, "pml_exits": _full(entries, BUFFER)}
+    return log_events(curves, parts.sees, period_ns)
 
 
 def _ring(parts: Parts, curves: Curves, period_ns: float) -> Events:
     entries = curves.mean(parts.sees, period_ns)
-    return {"rounds": 1, "log_entries": entries, "pml_exits": _full(entries, RING)}
-
-
-def _full(entries: float, buffer: int) -> float:
-    """Return how often a buffer fills: half a buffer is left over at a look, on average."""
-    return max(entries / buffer - 0.5, 0.0)
+    return {"rounds": 1, "log_entries": entries, "pml_exits": full_buffers(entries, RING)}
 
 
 def _tables(channel: str, curves: Curves, period_ns: float) -> Events:
@@ -135,7 +102,7 @@ def _tables(channel: str, curves: Curves, period_ns: float) -> Events:
     entries = curves.mean("log", period_ns) + tables
     marked = {
         "marked_entries": entries,
-        "pml_exits": _full(entries, BUFFER),
+        "pml_exits": full_buffers(entries, BUFFER),
         "tables_found": tables,
     }
     return {"rounds": 1, **marked}
@@ -192,9 +159,7 @@ def _soft_dirty(parts: Parts, curves: Curves, period_ns: float) -> Events:
 
 
 def _flags_and_log(parts: Parts, curves: Curves, period_ns: float) -> Events:
-    logged = curves.mean("log", period_ns)
-    log = {"rounds": 1, "log_entries": logged, "pml_exits": _full(logged, BUFFER)}
-    return log | _flags(parts, curves, period_ns)
+    return log_events(curves, "log", period_ns) | _flags(parts, curves, period_ns)
 
 
 def _traps(parts: Parts, curves: Curves, period_ns: float) -> Events:
@@ -208,7 +173,12 @@ def _traps(parts: Parts, curves: Curves, period_ns: float) -> Events:
     again = 1 + math.expm1(-drawn) / drawn
     until = min(period_ns * memory / watched, curves.recorded.duration_ns)
     now, later = (curves.mean(parts.sees, time) for time in (period_ns, until))
-    return {"faults": watched / memory * (now + again * (later - now))}
+    faults = watched / memory * (now + again * (later - now))
+    return _draw(parts, curves, period_ns) | {"faults": faults}
+
+
+def _draw(parts: Parts, curves: Curves, period_ns: float) -> Events:
+    return {"pages_unmapped": _watched(parts), "transition": 1}
 
 
 def _samples(parts: Parts, curves: Curves, period_ns: float) -> Events:
@@ -289,6 +259,35 @@ def _known(technique: Any, memory: int | None) -> int:
     return memory
 
 
+def _ruled(channel: str, rule: type[Rule]) -> Callable[[Any, int | None], Parts]:
+    """Return the parts of a technique that watches all of a channel and reports by a rule."""
+    return lambda technique, memory: Parts(channel, _looks(technique), rule=rule(technique))
+
+
+def _looks(technique: Any) -> int:
+    return getattr(technique, "looks", None) or 1
+
+
+def _intermittent(technique: Any, memory: int | None) -> Parts:
+    pages = _known(technique, memory)
+    share = max(technique.rate, min(technique.least / pages, 1))
+    if technique.watched is not None:
+        share = min(technique.watched / pages, 1)
+    watched = max(round(share * pages), 1)
+    return Parts("accesses", technique.looks, watched, rule=Resting(technique))
+
+
+def _hint_faults(technique: Any, memory: int | None) -> Parts:
+    watched = min(technique.watched, _known(technique, memory))
+    return Parts("accesses", technique.looks, watched, rule=Scanner(technique))
+
+
+def _regions(technique: Any, memory: int | None) -> Parts:
+    watched = min(technique.watched, _known(technique, memory))
+    rule = Regions(technique)
+    return Parts("accesses", _looks(technique), watched, redrawn=True, rule=rule)
+
+
 STATED: dict[str, Stated] = {
     "pml": Stated(_sees("log"), _log),
     "pml-page-tables": Stated(_sees("accesses"), _page_tables, _clearing),
@@ -300,7 +299,7 @@ STATED: dict[str, Stated] = {
     "mglru": Stated(_mglru("accesses"), _aging, _aging),
     "mglru-blind": Stated(_mglru("firsts"), _blind_aging, _blind_aging),
     "flag-sample-pml": Stated(_flag_sample_pml, _flags_and_log, _flags),
-    "vmware": Stated(_vmware, _traps),
+    "vmware": Stated(_vmware, _traps, _draw),
     "access-sampler": Stated(_sampler, _samples),
     "access-sampler-unseen": Stated(_sampler, _samples),
     "soft-dirty": Stated(_sees("writes"), _soft_dirty),
@@ -310,25 +309,29 @@ STATED: dict[str, Stated] = {
     "qemu-ring": Stated(_sees("log", adds=True), _ring),
 }
 
-_LOOP = "it moves the guest's memory, and reports where that led"
-_REGIONS = "its regions adapt to what was seen before"
+# Techniques whose report is made by a rule of `pmlkit.law.rules` or `pmlkit.law.regions`.
+RULED: dict[str, Callable[[Any, int | None], Parts]] = {
+    "pml-threshold": _ruled("log", Threshold),
+    "pml-plateau": _ruled("log", Plateau),
+    "prl-plateau": _ruled("accesses", Plateau),
+    "vtmm": _ruled("accesses", Queues),
+    "far-memory": _ruled("accesses", Ages),
+    "intermittent": _intermittent,
+    "hint-faults": _hint_faults,
+    "damon": _regions,
+    "telescope": _regions,
+}
+
+_LOOP = "it changes the guest's memory, and reports the size at which the guest's swapping settles"
 _SWAP = "it sees what is swapped, not what is used"
 OUTSIDE: dict[str, str] = {
-    "pml-threshold": "it counts the pages of m looks, which is not W",
-    "pml-plateau": "it never forgets: no window",
-    "prl-plateau": "it never forgets: no window",
-    "vtmm": "pages move up and down in queues, each examined at its own pace",
-    "damon": _REGIONS,
-    "telescope": _REGIONS,
-    "hint-faults": "each part of memory has a look of its own, of another age",
-    "far-memory": "it is not W, but what a rule leaves in near memory",
-    "intermittent": "it rests while its signal does not change",
-    "self-ballooning": _LOOP,
+    "self-ballooning": "it reports what the guest's kernel has promised, not what is used",
     "zballoond": _LOOP,
     "senpai": _LOOP,
-    "mpa": _LOOP,
+    "mpa": "it reports what the guest's kernel has allocated, not what is used",
     "exclusive-cache": _LOOP,
     "geiger": _SWAP,
     "badis": _SWAP,
 }
-assert not set(STATED) & set(OUTSIDE) and set(STATED) <= set(TECHNIQUES)
+assert {*STATED, *RULED, *OUTSIDE} == set(TECHNIQUES)
+assert len(STATED) + len(RULED) + len(OUTSIDE) == len(TECHNIQUES)

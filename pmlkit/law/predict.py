@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -12,10 +13,12 @@ from scipy.special import ndtri
 from pmlkit.costs import Cost, work
 from pmlkit.errors import ResolutionError, argument
 from pmlkit.law.curves import Blindness
+from pmlkit.law.looks import Looks
 from pmlkit.law.noise import NORMAL, combined, mean_abs, sample_error, sample_quantiles
-from pmlkit.law.parts import Parts, events_of, first_events_of, parts_of
+from pmlkit.law.parts import events_of, first_events_of, parts_of
 from pmlkit.law.seen import Seen, averaged
 from pmlkit.techniques.registry import make
+from pmlkit.techniques.runs import time_scale
 from pmlkit.techniques.view import look
 from pmlkit.units import format_ns, parse_duration_ns
 
@@ -23,12 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pmlkit.law.curves import Curves
+    from pmlkit.law.looks import Parts
     from pmlkit.techniques.protocol import Technique
     from pmlkit.types import Bools, Floats, Ints
 
 __all__ = ["Prediction", "predict"]
 
-PHASES = 16  # of the looks, at most, that the law averages over
 DRAWS = 20  # quantiles of the sample's error, for the interval
 LEVEL = 0.95  # of the interval, and of the time that `Prediction.cover` covers
 MOST_TIMES = 20_000  # at which errors are taken, at most
@@ -129,11 +132,13 @@ def predict(
     window_ns = parse_duration_ns(window) if isinstance(window, str) else window
     recorded = curves.recorded
     parts = parts_of(technique, recorded.memory_pages)
-    period_ns, looks = look(recorded, frozenset(), window_ns).parts(parts.looks)
-    asked = _Asked(curves, parts, window_ns, period_ns, looks)
+    view = look(recorded, frozenset(), window_ns, time_scale("auto", window_ns))
+    period_ns, looks = parts.rule.pace(view) if parts.rule else view.parts(parts.looks)
+    of = Looks(curves, parts, window_ns, period_ns, looks)
+    asked = _Asked(of)
     low, high, cover = asked.interval() if interval else (float("nan"),) * 3
     errors = asked.errors()
-    events = events_of(technique, parts, curves, period_ns)
+    events = events_of(technique, of)
     return Prediction(
         technique=technique,
         parts=parts,
@@ -142,36 +147,33 @@ def predict(
         staleness=asked.staleness(),
         sampling=asked.sampling(),
         blindness=asked.blindness(),
-        error=float(np.mean(errors)),
-        from_start=errors[0],
+        error=float(np.mean(errors)) if errors else float("nan"),
+        from_start=errors[0] if errors else float("nan"),
         low=low,
         high=high,
         cover=cover,
         events=events,
-        overhead=_overhead(technique, parts, curves, period_ns, events),
+        overhead=_overhead(technique, of, events),
     )
 
 
-def _overhead(
-    technique: Technique, parts: Parts, curves: Curves, period_ns: int, events: dict[str, float]
-) -> float:
-    time, lasts = curves.recorded.time, curves.recorded.duration_ns
+def _overhead(technique: Technique, of: Looks, events: dict[str, float]) -> float:
+    time, lasts = of.curves.recorded.time, of.curves.recorded.duration_ns
     if not time.ns_per_insn:
         return float("nan")
-    first = work(first_events_of(technique, parts, curves, period_ns))
-    each, looks = work(events), lasts // period_ns
+    first = work(first_events_of(technique, of))
+    each, looks = work(events), lasts // of.period_ns
     return time.share(Cost(first.amount + each.amount * looks), lasts)
 
 
 class _Asked:
     """The sums of the law, for one technique: see `pmlkit.law`."""
 
-    def __init__(
-        self, curves: Curves, parts: Parts, window_ns: int, period_ns: int, looks: int
-    ) -> None:
-        self.curves, self.parts, self.window_ns = curves, parts, window_ns
-        self.period_ns, self.span_ns = period_ns, period_ns * looks
-        self.scored = _some(curves.scored(max(self.span_ns, window_ns)))
+    def __init__(self, of: Looks) -> None:
+        self.of, self.curves, self.parts, window_ns = of, of.curves, of.parts, of.window_ns
+        curves, self.rule = of.curves, of.parts.rule
+        from_ns = window_ns if self.rule else max(of.span_ns, window_ns)
+        self.scored = _some(curves.scored(from_ns))
         if not self.scored.any():
             lasts, window = format_ns(curves.recorded.duration_ns), format_ns(window_ns)
             what = f"{curves.recorded.name} lasts {lasts}, which is too short for T of {window}"
@@ -179,56 +181,68 @@ class _Asked:
         self.weights = curves.weights[self.scored]
         self.true = curves.pages("accesses", window_ns)
         self.mean = float(np.average(self.true[self.scored], weights=self.weights))
-        self.seen, self.noise = Seen(curves, parts, period_ns, looks).parts()
+        self.seen, self.noise = self._seen()
+
+    def _seen(self) -> tuple[Floats, Floats]:
+        if self.rule is not None:
+            return self.of.seen
+        return Seen(self.curves, self.parts, self.of.period_ns, self.of.looks).parts()
+
+    def _reports(self, ends: Ints, case: int) -> tuple[Ints, Floats, Floats]:
+        """Return the instants of the looks that give a report, the reports, and their scatter."""
+        if self.rule is None:
+            ends = self.of.full(ends)
+            return ends, *averaged(self.seen[ends], self.noise[ends], self.parts.averages)
+        reported, sd = self.rule.reports(self.of, ends, case)
+        known = ~np.isnan(reported)
+        return ends[known], reported[known], sd[known]
 
     def _mean(self, pages: Floats) -> float:
         """Return the mean over the times that are scored, as a share of mean W."""
         return float(np.average(pages[self.scored], weights=self.weights) / self.mean)
 
-    @property
-    def _phases(self) -> Ints:
-        unit = self.curves.recorded.resolution_ns
-        units = max(self.period_ns // unit, 1)
-        return np.arange(min(PHASES, units)) * units // min(PHASES, units) * unit
+    @cached_property
+    def cases(self) -> list[_Case]:
+        """What is reported at the times that are scored, for looks at each phase."""
+        return list(self._cases())
 
     def _cases(self) -> Iterator[_Case]:
-        """Yield what is reported at the times that are scored, for looks at each phase.
-
-        A look that is due within a round is made when the round ends.
-        """
         t_ns = self.curves.t_ns
-        for phase in self._phases:
-            due = np.arange(int(phase) or self.period_ns, t_ns[-1] + 1, self.period_ns)
-            looks = np.searchsorted(t_ns, due)
-            looks = looks[t_ns[looks] >= self.span_ns]
+        phases = self.of.phases(self.rule.phases) if self.rule else self.of.phases()
+        for number, phase in enumerate(phases.tolist()):
+            looks, reported, sd = self._reports(self.of.ends(phase), number)
             latest = np.searchsorted(looks, np.arange(len(t_ns)), "right") - 1
             some = np.flatnonzero(self.scored & (latest >= 0))
             if len(some):
-                reported, sd = averaged(self.seen[looks], self.noise[looks], self.parts.averages)
                 at_some = latest[some]
                 weights = self.curves.weights[some]
                 yield _Case(
                     self.true[some], self.seen[some], reported[at_some], sd[at_some], weights
                 )
 
+    def _share(self, case: _Case, pages: Floats) -> float:
+        """Return the mean over a case's times, as a share of mean W there if reports are rare."""
+        mean = np.average(case.true, weights=case.weights) if self.rule else self.mean
+        return float(np.average(pages, weights=case.weights) / mean)
+
     def errors(self) -> list[float]:
         """Return the expected error for looks at each phase, the recording's start first."""
-        return [
-            float(np.average(mean_abs(case.off, case.sd), weights=case.weights) / self.mean)
-            for case in self._cases()
-        ]
+        return [self._share(case, mean_abs(case.off, case.sd)) for case in self.cases]
 
     def interval(self) -> tuple[float, float, float]:
-        """Return the interval of the error, and the factor for the estimate."""
-        errors, ratios, times = [], [], []
+        """Return the interval of the error, and the factor for the estimate; NaN: no report."""
+        errors: list[float] = []
+        ratios, times = [], []
         draws = self._quantiles()
-        for case in self._cases():
+        for case in self.cases:
             errors += self._draws(case, draws)
             for z in draws:
                 ratios.append(case.true / np.maximum(case.reported + z * case.sd, 1e-9))
                 times.append(case.weights)
+        if not errors:
+            return (float("nan"),) * 3
         share = (1 - LEVEL) / 2
-        low, high = np.quantile(errors, [share, 1 - share]) / self.mean
+        low, high = np.quantile(errors, [share, 1 - share])
         cover = np.quantile(
             np.concatenate(ratios), LEVEL, weights=np.concatenate(times), method="inverted_cdf"
         )
@@ -238,11 +252,12 @@ class _Asked:
         """Return the errors of draws that are equally likely."""
         off, sd, weights = case.off, case.sd, case.weights
         if not self.parts.redrawn:
-            return [float(np.average(np.abs(off + z * sd), weights=weights)) for z in draws]
+            return [self._share(case, np.abs(off + z * sd)) for z in draws]
         mean = np.average(mean_abs(off, sd), weights=weights)
         variance = max(np.average(off**2 + sd**2, weights=weights) - mean**2, 0)
-        count = max(float(weights.sum()) / self.span_ns, 1)
-        return list(np.maximum(mean + draws * np.sqrt(variance / count), 0))
+        count = max(float(weights.sum()) / self.of.span_ns, 1)
+        scale = self._share(case, np.ones(len(off)))
+        return list(np.maximum(mean + draws * np.sqrt(variance / count), 0) * scale)
 
     def _quantiles(self) -> Floats:
         """Return errors that draws are equally likely to have, in standard deviations."""
@@ -258,11 +273,8 @@ class _Asked:
         return errors / sd if sd else np.zeros(1)
 
     def staleness(self) -> float:
-        total = [
-            np.average(np.abs(case.reported - case.seen), weights=case.weights)
-            for case in self._cases()
-        ]
-        return float(np.mean(total) / self.mean)
+        total = [self._share(case, np.abs(case.reported - case.seen)) for case in self.cases]
+        return float(np.mean(total)) if total else float("nan")
 
     def sampling(self) -> float:
         return self._mean(self.noise) * NORMAL
@@ -270,11 +282,11 @@ class _Asked:
     def blindness(self) -> Blindness:
         """Return the missing and the excess share; from the sizes if there are no sets."""
         parts = self.parts
-        sets = self.curves.blindness(parts.sees, self.window_ns)
-        if not (parts.adds or parts.one_in or parts.samples):
+        sets = self.curves.blindness(parts.sees, self.of.window_ns)
+        if not (parts.adds or parts.one_in or parts.samples or parts.rule):
             return sets
         bias = self._mean(self.seen - self.true)
-        missed = sets.missed if parts.adds else max(-bias, 0.0)
+        missed = sets.missed if parts.adds else max(0.0, -bias)
         return Blindness(missed, bias + missed)
 
 

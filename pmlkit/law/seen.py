@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pmlkit.law.curves import Curves
-    from pmlkit.law.parts import Parts
+    from pmlkit.law.looks import Parts
     from pmlkit.types import Array, Floats, Ints
 
 __all__ = ["Seen", "averaged"]

@@ -69,7 +69,7 @@ class AccessedChannel(NamedTuple):
 
 
 class TrapsChannel(NamedTuple):
-    """Hashes of the contents of frames."""
+    """Faults on frames that were made inaccessible."""
 
     protect: Callable[[Ints], None]
     caught: Callable[[Ints], Bools]
@@ -340,9 +340,13 @@ def _traps(setting: Setting) -> TrapsChannel:
     protected = np.full(len(places), np.iinfo(np.int32).max, np.int32)  # since which round
 
     def protect(frames: Ints) -> None:
-        """Make frames inaccessible, each until its first access, which faults."""
+        """Make frames inaccessible, each until its first access, which faults.
+
+        The mappings are changed one by one, and the processor invalidates translations once.
+        """
         caught(frames)  # charges the faults up to now
         at = places(frames)
+        charge(pages_unmapped=len(frames), transition=1 if len(frames) else 0)
         protected[at] = clock.rounds()
         counted[at] = False
 

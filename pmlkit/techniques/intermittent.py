@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.missratio.sampled import sampled
 from pmlkit.techniques.protocol import Technique
 from pmlkit.techniques.recorded import Need
 
@@ -22,16 +21,18 @@ if TYPE_CHECKING:
 class Intermittent(Technique):
     """Trap a hashed share of the frames, record their re-use times, and rest while nothing changes.
 
-    SHARDS (`missratio.sampled`): a frame is tracked if its hash is below a threshold, always or
-    never. AET (`missratio.eviction`): the memory that a time T fills is the integral of P(t) up to
-    T. P(t) is the share of references whose re-use takes longer than t. With time counted in
-    rounds, this is Denning's identity: the sum over k < T of the misses per round at k.
-    `missratio.eviction` itself does not apply. It takes a whole log, in which a page's first use is
-    a miss. Here only the uses of the last T may count. The mean of W over the last two T was tried:
-    it reacted later, and its error was twice as large. Zhao and Wang stop tracking when the
-    estimate has been the same (within `same`) for `settled` windows. A cheap signal restarts it.
-    Their signal is the processor's miss counters, which are not recorded. Ours is the number of
-    tracked frames whose accessed flag is set, once per window.
+    SHARDS: a frame is tracked if its hash is below a threshold, always or never. The hash is a
+    random number for each frame. (That of `missratio.sampled` spreads neighbouring frames more
+    evenly than chance does, so its sample would err less than a published one.) AET
+    (`missratio.eviction`): the memory that a time T fills is the integral of P(t) up to T. P(t) is
+    the share of references whose re-use takes longer than t. With time counted in rounds, this is
+    Denning's identity: the sum over k < T of the misses per round at k. `missratio.eviction` itself
+    does not apply. It takes a whole log, in which a page's first use is a miss. Here only the uses
+    of the last T may count. The mean of W over the last two T was tried: it reacted later, and its
+    error was twice as large. Zhao and Wang stop tracking when the estimate has been the same
+    (within `same`) for `settled` windows. A cheap signal restarts it. Their signal is the
+    processor's miss counters, which are not recorded. Ours is the number of tracked frames whose
+    accessed flag is set, once per window.
 
     Attributes
     ----------
@@ -68,8 +69,7 @@ class Intermittent(Technique):
         if self.watched is not None:
             share = min(self.watched / view.memory_pages, 1)
         frames = np.arange(view.notable(view.memory_pages))
-        seed = int(view.random.integers(1 << 30))
-        followed = frames[sampled(frames.astype(np.uint64), share, seed)]
+        followed = frames[view.random.random(len(frames)) < share]
         weight = view.memory_pages / max(len(followed), 1)
         period, rounds = view.parts(self.looks)
         misses = _Misses(followed, rounds)

@@ -37,6 +37,20 @@ def test_predicted_against_measured(columns):
 
 
 @pytest.mark.parametrize("columns", [1, 2])
+def test_rules_and_what_is_not_covered_are_told_apart(columns):
+    table = points()
+    table.loc[12:13, "technique"] = "damon"
+    table.loc[14:16, ["technique", "predicted"]] = ["senpai", np.nan]
+    figure = figures.predicted_against_measured(table, columns=columns)
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels[-2:] == ["reports by a rule (2)", "not covered: measured only (3)"]
+    assert len(figure.data["not covered"]) == 3
+    assert len(figure.data["points"]) == 26
+    assert "1 technique that the law does not cover" in figure.caption
+    assert not styled(faults)(figure)
+
+
+@pytest.mark.parametrize("columns", [1, 2])
 def test_the_drift_is_that_of_the_working_sets(columns):
     trace = pmlkit.open("hotcold")
     figure = figures.draw(trace, "drift", window="1s", columns=columns)

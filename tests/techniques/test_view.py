@@ -234,10 +234,18 @@ def test_costs_are_counted_where_they_arise(recorded):
         view.traps.caught(frames)
         view.report(turn)
     table, events, _ = view.result()
-    # Every page of the working set faults once; asking again costs nothing.
-    assert events == {"flags_read": 120, "flag_looks": 12, "faults": 10}
+    # Every page of the working set is unmapped and faults once; asking again costs nothing.
+    unmapped = {"pages_unmapped": 10, "transition": 1}
+    assert events == {"flags_read": 120, "flag_looks": 12, "faults": 10} | unmapped
     assert list(table["faults"]) == [10] + [0] * 11
     assert list(table["pages"]) == list(range(12))
+
+
+def test_unmapping_has_one_price_for_a_sample_and_for_a_stretch(recorded):
+    views = [look(recorded, {Need.TRAPS}, WINDOW) for _ in range(2)]
+    views[0].traps.protect(vm.block(10))
+    views[1].traps.unmap(vm.FIRST, vm.FIRST + 10)
+    assert [view.result()[1] for view in views] == [{"pages_unmapped": 10, "transition": 1}] * 2
 
 
 def test_an_unknown_event_and_an_empty_period_are_refused(recorded):
