@@ -45,9 +45,14 @@ def test_all_of_it_is_dirty_for_the_device_model_meanwhile(steps):
 
 
 def test_what_was_written_just_before_the_log_was_switched_off_is_tracked(steps):
-    ((first, frames),) = dict(map(tuple, steps[:-1]))["written before the end"]["tracked"]
+    ((first, frames),) = dict(map(tuple, steps))["written before the end"]["tracked"]
     assert (first, frames) == (4096, VIDEO)  # all of it is dirty once more
 
 
 def test_the_tracking_is_exact_again_when_the_log_is_off(steps):
-    assert steps[-1] == ["tracked after", {"tracked": [[4096, 300]]}]
+    assert ["tracked after", {"tracked": [[4096, 300]]}] in steps
+
+
+def test_frames_whose_tracking_ended_after_a_log_are_tracked_no_more(steps):
+    # They would fill the processor's buffer of 512 entries three times.
+    assert steps[-1] == ["tracked elsewhere", {"tracked": [[4096, 300]], "exits": 0}]
