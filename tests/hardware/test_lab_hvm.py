@@ -56,7 +56,8 @@ for shot in /tmp/*.ppm; do gzip -c $shot >/out/${{shot#/tmp/}}.gz; rm $shot; don
 @pytest.fixture(scope="module")
 def drawn(lab):
     guest = str(PATCHES / "tests" / "vga.c")
-    return lab.run(guest, hvm=True, qemu=True, rounds=DRAWN_ROUNDS, script=DRAWN)
+    # A debug build fills memory with a pattern: whatever is in the picture was drawn in a round.
+    return lab.run(guest, hvm=True, qemu=True, xen_debug=True, rounds=DRAWN_ROUNDS, script=DRAWN)
 
 
 def test_the_log_is_exact_while_qemu_tracks_the_video_memory(drawn):

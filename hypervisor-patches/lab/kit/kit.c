@@ -256,6 +256,13 @@ static void interrupts(void)
         __asm__ volatile("sti");
 }
 
+/* Memory may begin as anything: a debug build of Xen fills it with a pattern, which is no command. */
+static void clear_mailbox(void)
+{
+    for (u32 i = 0; i < sizeof(*box) / sizeof(u32); i++)
+        ((volatile u32 *)box)[i] = 0;
+}
+
 void kit_second(void)
 {
     interrupts();
@@ -268,6 +275,7 @@ void kit_main(const struct start_info *info)
 {
     cmdline = (const char *)(u32)info->cmdline;
     vmm = kit_option("vmm", 0);
+    clear_mailbox();
     interrupts();
     touch_all(vmm);
     box->vcpus = 1;
