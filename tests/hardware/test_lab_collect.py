@@ -2,6 +2,7 @@
 """The collector in a real dom0, told a domain by its name: what `pmlkit collect` runs there."""
 
 import json
+import os
 import re
 
 import pytest
@@ -171,6 +172,8 @@ def test_what_calibrating_on_that_host_finds(patched, monkeypatch, tmp_path, cap
     assert cli.main(call) == 0, patched.said("calibration")
     told = json.loads(capsys.readouterr().out)
     assert {told[name]["kind"] for name in ("exit", "entry", "round", "rearm", "poll")} == {"host"}
+    if os.environ.get("PMLKIT_XEN_DEBUG") == "1":
+        pytest.skip("a debug build costs more than the prices say")
     # An instruction of this processor's takes 10 ns.
     insn = {name: one["amount"] / 10 for name, one in told.items()}
     lab = {"exit": 802, "rearm": prices()["marked_entries"].price}
