@@ -165,8 +165,8 @@ def to_html(trace: Any) -> str:
     rows = [
         (
             phase.name,
-            f"{phase.start_ns / 1e9:.3f} s",
-            format_ns(phase.length_ns),
+            f"{phase.start_ns / 1e9:.3f}",
+            f"{phase.length_ns / 1e9:.3f}",
             f"{phase.rounds:,}",
         )
         for phase in phases(trace)
@@ -179,7 +179,7 @@ def to_html(trace: Any) -> str:
     ]
     tables = _table((), [*facts(trace), *more])
     if rows:
-        tables += _table(("phase", "start", "length", "rounds"), rows)
+        tables += _table(_PHASES, rows)
     return tables
 
 
@@ -193,6 +193,7 @@ def _row(tag: str, cells: Iterable[str]) -> str:
     return f"<tr>{''.join(f'<{tag}{_LEFT}>{_escaped(cell)}</{tag}>' for cell in cells)}</tr>"
 
 
+_PHASES = ("phase", "start (s)", "length (s)", "rounds")
 _LEFT = ' style="text-align:left"'  # notebooks set tables flush right
 
 
