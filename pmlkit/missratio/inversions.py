@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from pmlkit.types import Gfns, Ints
+    from pmlkit.types import Array, Gfns, Ints
 
 __all__ = ["distances", "earlier_greater"]
 
 BLOCK, ROW = 10, 5  # places of a block and of a row, as powers of two: a block has 32 rows
-_CHUNK = 2048  # rows compared at once: their comparisons stay in the cache
-_BEFORE = np.array([(1 << place) - 1 for place in range(1 << ROW)], np.uint32)  # bits of a row
+_CHUNK = 4096  # rows compared at once: their comparisons stay in the cache
 
 
 def distances(last: Ints) -> Ints:
@@ -68,19 +67,25 @@ def earlier_greater(ranks: Ints) -> Ints:
 
 def _in_blocks(values: Ints) -> Ints:
     """Count as `earlier_greater` within each block, which is a permutation of its places."""
-    places = np.arange(len(values))
-    block, row, of_value = places >> BLOCK, places >> ROW, values >> ROW
-    found = _crossed((row << ROW) | of_value, len(values) >> BLOCK, 1 << ROW)
+    size, low = 1 << BLOCK, (1 << ROW) - 1
+    blocks = values.astype(np.uint32).reshape(-1, size)
+    places = np.arange(size, dtype=np.uint32)
+    of_value = blocks >> ROW
+    first = np.arange(len(blocks))[:, None] << BLOCK
+    found = _crossed(
+        (first + ((places >> ROW << ROW) | of_value)).reshape(-1), len(blocks), 1 << ROW
+    )
     found += _in_rows(of_value)
-    packed = _sorted((block << ROW) | of_value, places & ((1 << BLOCK) - 1), BLOCK, values, ROW)
-    where = _low(packed >> np.uint64(ROW), BLOCK) | (block << BLOCK)
-    found[where] += _in_rows(_low(packed, ROW))
+    packed = (of_value << (BLOCK + ROW)) | (places << ROW) | (blocks & low)
+    packed.sort(axis=1)
+    where = first + ((packed >> ROW) & (size - 1))
+    found[where.reshape(-1)] += _in_rows(packed & low)
     return found
 
 
-def _sorted(group: Ints, order: Ints, bits: int, values: Ints, low: int = BLOCK) -> Gfns:
-    """Sort triples packed into a number: group, `bits` of order, the `low` last bits of values."""
-    triples = (group << (bits + low)) | (order << low) | (values & ((1 << low) - 1))
+def _sorted(group: Ints, order: Ints, bits: int, values: Ints) -> Gfns:
+    """Sort triples packed into a number: group, `bits` of order, the place in a block of values."""
+    triples = (group << (bits + BLOCK)) | (order << BLOCK) | (values & ((1 << BLOCK) - 1))
     packed: Gfns = triples.astype(np.uint64)
     packed.sort()
     return packed
@@ -102,13 +107,19 @@ def _crossed(cells: Ints, tables: int, size: int) -> Ints:
     return earlier.reshape(-1)[cells].astype(np.int64)
 
 
-def _in_rows(values: Ints) -> Ints:
-    """Count the greater values before each one in its row of 32: a bit for each comparison."""
+def _in_rows(values: Array) -> Array:
+    """Count the greater values before each one in its row of 32.
+
+    The rows are turned, so that each comparison is one of long arrays of bytes: of all places
+    before one with this place.
+    """
     rows = values.astype(np.uint8).reshape(-1, 1 << ROW)
-    found = np.empty(rows.shape, np.int64)
+    found = np.empty(rows.shape, np.uint8)
     for first in range(0, len(rows), _CHUNK):
-        some = rows[first : first + _CHUNK]
-        greater = np.packbits(some[:, None, :] > some[:, :, None], axis=2, bitorder="little")
-        bits = greater.view("<u4")[:, :, 0] & _BEFORE
-        found[first : first + _CHUNK] = np.bitwise_count(bits)
+        some = np.ascontiguousarray(rows[first : first + _CHUNK].T)
+        counts = np.zeros_like(some)
+        for place in range(1, 1 << ROW):
+            greater = some[:place] > some[place]
+            np.add.reduce(greater.view(np.uint8), axis=0, out=counts[place])
+        found[first : first + _CHUNK] = counts.T
     return found.reshape(-1)
