@@ -8,6 +8,7 @@ import pytest
 from factories import make_trace as write_trace
 from fake_xen_fixtures import here, xen, xen_libraries  # noqa: F401 (fixtures)
 from hypothesis import HealthCheck, settings
+from needs import REQUIRED
 
 from pmlkit.lazy import without
 from pmlkit.trace.reader import Trace
@@ -15,10 +16,12 @@ from pmlkit.trace.reader import Trace
 with without("rfc3987_syntax"):  # nbformat's checks do not need its grammar of addresses: a second
     import jsonschema  # noqa: F401 (imported before any test file imports nbformat)
 
-# The machines that run this are slow and busy: what takes long here is no defect.
+# The machines that run this are slow and busy: what takes long here is no defect. In CI each run
+# has the same examples: a change fails for what it changes.
 settings.register_profile(
     "pmlkit",
     deadline=None,
+    derandomize=REQUIRED,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("pmlkit")
