@@ -291,7 +291,7 @@ class Bpf:
                                                self._entries), place)
                 for kind, place in enumerate(places, 1)
             ]  # fmt: skip
-            for program, place in zip(programs, places, strict=True):
+            for program, place in zip(programs, places):  # noqa: B905 (Python 3.9)
                 self._kernel.attach(program, place)
         except PmlkitError as error:
             self._rings.pop(MARKS, None)

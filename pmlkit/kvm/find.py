@@ -174,6 +174,8 @@ def _those(host: Host) -> str:
         missing = host.missing_capabilities()
         if "CAP_SYS_PTRACE" in missing:
             return "none are visible without CAP_SYS_PTRACE; run it as root"
+        if not (host.root / "dev/kvm").exists():
+            return "this machine has no /dev/kvm; name the VM's host: --host root@kvmhost"
         return "none is running here (no process has a VM of /dev/kvm)"
     some = ", ".join(f"{vm.name} ({vm.pid})" for vm in vms[:_FEW])
     return f"the running ones are {some}" + (", ..." if len(vms) > _FEW else "")

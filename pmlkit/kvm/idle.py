@@ -77,8 +77,11 @@ class IdlePages:
     def __init__(self, host: Host, pid: int, one_in: int, draw: str) -> None:
         self._bitmap = host.root / "sys/kernel/mm/page_idle/bitmap"
         if not self._bitmap.exists():
-            raise PmlkitError("this kernel has no idle page tracking (CONFIG_IDLE_PAGE_TRACKING)",
-                              "boot a kernel with it, or leave --harvest out")  # fmt: skip
+            what = "this kernel has no idle page tracking (CONFIG_IDLE_PAGE_TRACKING)"
+            if (host.root / "sys/kernel/mm/damon").exists():
+                # It looks at one page of each region, and moves the regions' limits as it likes.
+                what += ", and its DAMON samples regions, not frames"
+            raise PmlkitError(what, "boot a kernel with it, or leave --harvest out")
         self._pagemap = host.proc / str(pid) / "pagemap"
         self._flags = host.proc / "kpageflags"
         self.pid, self._one_in, self._anew = pid, one_in, draw == "round"

@@ -12,6 +12,7 @@ Both use rounds by the clock.
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import re
@@ -164,6 +165,7 @@ class LruGen:
             what = f"the aging of Linux {host.release} does not see the guest's accesses"
             raise PmlkitError(what, f"this works from {release} on; use --mode log")
         self._file = host.debug / "lru_gen"
+        self._switch = host.root / "sys/kernel/mm/lru_gen/enabled"
         self._group = _group(host, vm.pid)
         self._members = _members(host, self._group)
         self._table()
@@ -177,10 +179,12 @@ class LruGen:
         try:
             text = self._file.read_text()
         except OSError as error:
-            if error.errno == 2:
+            if error.errno == errno.ENOENT and not self._switch.exists():
+                what = "this kernel has no MGLRU (CONFIG_LRU_GEN)"
+                raise PmlkitError(what, "use --mode log, or another kernel") from error
+            if error.errno == errno.ENOENT:
                 hint = "mount -t debugfs nodev /sys/kernel/debug"
-                what = "this kernel has no lru_gen in debugfs (CONFIG_LRU_GEN)"
-                raise PmlkitError(what, hint) from error
+                raise PmlkitError("debugfs is not mounted, or has no lru_gen", hint) from error
             raise find.NoRight(f"to read {self._file}", "CAP_DAC_READ_SEARCH") from error
         number, mine, node = -1, False, -1
         nodes: dict[int, dict[int, int]] = {}

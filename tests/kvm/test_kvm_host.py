@@ -58,6 +58,8 @@ def test_a_vm_that_is_not_there_is_an_error_that_names_those_that_are(kvm):
     assert message(kvm, "99").startswith("there is no VM 99: the running ones are web1 (4711)")
     assert "no program listens at this socket" in message(kvm, "/run/none.qmp")
     kvm.end()
+    assert "this machine has no /dev/kvm; name the VM's host: --host" in message(kvm, "web1")
+    kvm._write("dev/kvm", "")
     assert "none is running here" in message(kvm, "web1")
 
 

@@ -139,6 +139,9 @@ def test_a_kernel_without_it_is_refused_in_one_line(kvm, tmp_path, capsys):
 
         agent.collect(run.job, host=kvm.host)
     assert kvm.instances() == {}
+    (kvm.root / "sys/kernel/mm/damon").mkdir(parents=True)
+    with pytest.raises(PmlkitError, match="DAMON samples regions, not frames: boot a kernel with"):
+        IdlePages(kvm.host, kvm.pid, 16, "round")
 
 
 def test_places_that_are_hidden_need_a_right(kvm):

@@ -140,7 +140,10 @@ def test_a_kernel_whose_aging_sees_no_guest_is_refused(tmp_path):
 
 def test_what_aging_needs_is_named(kvm):
     job = Job(vm="web1", mode="lru-gen")
-    with pytest.raises(PmlkitError, match="no lru_gen in debugfs"):
+    with pytest.raises(PmlkitError, match="this kernel has no MGLRU.*: use --mode log"):
+        agent.collect(job, host=kvm.host)
+    kvm._write("sys/kernel/mm/lru_gen/enabled", "0x0007")
+    with pytest.raises(PmlkitError, match="debugfs is not mounted, or has no lru_gen: mount -t"):
         agent.collect(job, host=kvm.host)
     path = kvm.root / "sys/kernel/debug/lru_gen"
     path.parent.mkdir(parents=True, exist_ok=True)

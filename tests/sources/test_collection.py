@@ -148,6 +148,9 @@ def test_what_stock_has_not_is_refused(here, tmp_path):
 def test_a_collection_that_cannot_start_leaves_nothing(here, tmp_path):
     with pytest.raises(CollectError, match="there is no domain nobody"):
         Collection("nobody", tmp_path / "x.trace", options(here)).run()
+    with pytest.raises(CollectError, match="there is no domain nobody"):
+        Collection("nobody", tmp_path / "new" / "folders" / "x.trace", options(here)).run()
+    assert not (tmp_path / "new").exists()
     (tmp_path / "y.trace").mkdir()
     with pytest.raises(OutputExists):
         Collection("guest", tmp_path / "y.trace", options(here)).run()
@@ -315,14 +318,14 @@ def fails(xen, tmp_path, monkeypatch, capfd):
 def test_a_host_without_python(fails, tmp_path):
     # The folder is empty: a shell's own files could put Python's back on the path.
     message = fails(HOME=str(tmp_path), PATH=str(tmp_path))
-    assert "python3: not found): try `ssh dom0 python3 -V`" in message
+    assert "python3: not found: try `ssh dom0 python3 -V`" in message
 
 
 def test_a_host_without_cffi(fails, tmp_path):
     for name in ("cffi", "_cffi_backend"):
         (tmp_path / f"{name}.py").write_text("raise ImportError('no cffi')\n")
     message = fails(PYTHONPATH=str(tmp_path))
-    assert "(cffi is not installed: apt-get install python3-cffi)" in message
+    assert ": cffi is not installed: apt-get install python3-cffi" in message
 
 
 def test_a_host_with_another_key_than_before(fails):
@@ -331,7 +334,7 @@ def test_a_host_with_another_key_than_before(fails):
         other = (folder / "user_key.pub").read_text()
         (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {other}")
 
-    assert "(no connection to dom0: Host key verification failed.): try `ssh" in fails(spoil)
+    assert ": no connection to dom0: Host key verification failed.: try `ssh" in fails(spoil)
 
 
 def test_a_host_that_lets_us_in_by_password_only(fails):

@@ -103,7 +103,7 @@ def test_a_header_that_is_not_understood_is_said_in_words(dom0, tmp_path, header
 
 def test_without_a_frame_nothing_stays(dom0, tmp_path):
     for data in (b"", b"PMLSPOOL", sealed(SPOOL_HEADER, [])):
-        with pytest.raises(CollectError, match="ended early"):
+        with pytest.raises(CollectError, match="nothing was collected of "):
             dom0(data, status=1).run()
         assert not spool_of(tmp_path).parent.exists()
 
@@ -125,7 +125,7 @@ def test_what_the_agent_says_does_not_run_the_terminal(dom0, tmp_path, capfd):
     err = capfd.readouterr().err
     assert is_shown(err)
     assert err.splitlines()[0].startswith(r"\x1b]0;owned\x07\x1b[31mred")
-    assert err.splitlines()[1].endswith(r"(\x1b[1mbad\x07): nothing came")
+    assert err.splitlines()[1].endswith(r"nothing was collected of web: \x1b[1mbad\x07")
 
 
 def test_a_table_and_a_bar_show_foreign_text_as_it_is(capsys, monkeypatch):

@@ -16,6 +16,7 @@ import signal
 import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pmlkit.errors import NotATrace, PmlkitError, SpoolDamaged, TraceVersionError
@@ -28,7 +29,6 @@ from pmlkit.xen.job import Job, LogOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
     from types import TracebackType
     from typing import Any, Self
 
@@ -90,8 +90,11 @@ class CollectError(PmlkitError):
 
     def __init__(self, domain: str, why: str, trace: str | None = None, hint: str = "") -> None:
         self.domain, self.why, self.trace = domain, why, trace
-        kept = f"the received part is in {trace}" if trace else "nothing came"
-        super().__init__(f"collecting {domain} ended early ({why})", hint or kept)
+        if trace:
+            problem = f"collecting {domain} ended early ({why})"
+            super().__init__(problem, hint or f"the received part is in {trace}")
+        else:
+            super().__init__(f"nothing was collected of {domain}: {why}", hint)
 
 
 class Collection:
@@ -142,6 +145,7 @@ class Collection:
         self.seen: list[Seen] = []
         self.trace = None
         self._started = self._finished = self._stopped = self._warned = False
+        self._new: list[Path] = []  # folders that the output takes, from the innermost on
 
     def __enter__(self) -> Self:
         self.start()
@@ -159,6 +163,7 @@ class Collection:
     def start(self) -> None:
         """Start the agent."""
         job = self.options.job(self.domain)
+        self._new = [each for each in Path(self.out).parents if not each.exists()]
         self.out, self.folder = self._claimed()
         file = self.folder / FRAMES_FILE
         job["header"] = {
@@ -171,7 +176,7 @@ class Collection:
         try:
             self._agent = Agent(job, file, self.host, self.heard, self.options.source)
         except BaseException:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._discard()
             raise
         self._follower = Follower(file, self.options.watcher)
         self._started = True
@@ -181,6 +186,13 @@ class Collection:
     def _claimed(self) -> tuple[Path, Path]:
         """Return the output, and the folder that was made for the spool."""
         return claim(self.out, self.overwrite)
+
+    def _discard(self) -> None:
+        """Remove the spool, and the folders that were made for it, unless they have more."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for each in self._new:
+                each.rmdir()
 
     def stop(self) -> None:
         """Ask the agent to end; continue to iterate for the last rounds."""
@@ -250,7 +262,7 @@ class Collection:
                 hint = f"the part before it is in {self.out}; {kept_hint(self.folder, self.out)}"
                 raise CollectError(self.domain, self._sent(left[0]), str(self.out), hint)
         elif not self.keep:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._discard()
         if why and not quietly:
             raise CollectError(self.domain, why, str(self.out))
 
@@ -265,7 +277,7 @@ class Collection:
             raise error
         kept = holds_frames(self.folder / FRAMES_FILE)
         if not kept:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._discard()
         if quietly:
             return
         fault = self._follower.fault

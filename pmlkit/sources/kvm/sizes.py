@@ -6,7 +6,6 @@ A trace consists of frames and cannot store sizes alone, so they have a separate
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -62,7 +61,7 @@ class Sizes(Collection):
             self.table = pd.DataFrame(rows)
             with whole(self.out, self.overwrite) as partial, open(partial, "wb") as file:
                 self.table.to_csv(file, index=False)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._discard()
         if quietly:
             return
         if why or not self.seen:
