@@ -151,6 +151,7 @@ def _notebook_page(ipynb: Path, title: str, back: str) -> None:
         ipynb=ipynb.name,
         body=body,
         highlight=HtmlFormatter(style="default").get_style_defs(".highlight"),
+        highlight_dark=HtmlFormatter(style="native").get_style_defs(".highlight"),
     )
     write_files(ipynb.parent, {f"{ipynb.stem}.html": page})
 
