@@ -21,6 +21,7 @@ def _needs(*tools):
 needs_gcc = _needs("gcc")
 needs_browser = _needs("chromium")
 needs_apt = _needs("apt-get", "dpkg-deb")
+needs_ssh = _needs("ssh", "ssh-keygen")
 needs_snakemake = _needs("snakemake")
 needs_valgrind = _needs("valgrind")
 needs_qemu = _needs("qemu-system-x86_64", "gcc", "apt-get", "dpkg-deb")
