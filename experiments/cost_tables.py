@@ -88,7 +88,8 @@ _CAPTURES = {
     "ftrace": "a kprobe and ftrace",
     "kprobe": "a kprobe and BPF",
     "fentry": "the function's entry and BPF",
-    "ringbuf": "the same, with the kernel's ring buffer of BPF",
+    "fentry-unmarked": "the same, with --no-marks",
+    "ringbuf": "the same, with --no-marks, into the kernel's ring buffer of BPF",
 }
 
 

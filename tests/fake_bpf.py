@@ -4,7 +4,7 @@
 import mmap
 
 from pmlkit.kvm import bpf
-from pmlkit.kvm.rings import DATA_AT, ENTRY_BYTES, HEAD_AT, LOST_AT, TAIL_AT, ring_bytes
+from pmlkit.kvm.rings import DATA_AT, ENTRY_BYTES, HEAD_AT, LIMIT_AT, LOST_AT, ring_bytes
 
 
 class Writer:
@@ -18,7 +18,7 @@ class Writer:
         """Write an entry; returns whether there was room."""
         at = cpu * self.step
         head = self.words[at + HEAD_AT // 8]
-        if head - self.words[at + TAIL_AT // 8] >= self.entries:
+        if head >= self.words[at + LIMIT_AT // 8]:
             self.words[at + LOST_AT // 8] += 1
             return False
         place = at + DATA_AT // 8 + head % self.entries * ENTRY_BYTES // 8
@@ -29,8 +29,8 @@ class Writer:
     def burst(self, cpu, time_ns, gfns, thread):
         """Write entries before anybody reads; returns how many there was no room for."""
         at = cpu * self.step
-        head, tail = self.words[at + HEAD_AT // 8], self.words[at + TAIL_AT // 8]
-        room = min(self.entries - (head - tail), len(gfns))
+        head, limit = self.words[at + HEAD_AT // 8], self.words[at + LIMIT_AT // 8]
+        room = min(limit - head, len(gfns))
         for n, gfn in enumerate(gfns[:room]):
             place = at + DATA_AT // 8 + (head + n) % self.entries * ENTRY_BYTES // 8
             self.words[place], self.words[place + 1] = time_ns + n, gfn << 22 | thread
@@ -61,6 +61,8 @@ class FakeKernel:
         if value_bytes > self.most_bytes:
             raise bpf.BpfRefused("too big", 7)
         memory = mmap.mmap(-1, value_bytes * count)
+        if name == "floor":
+            return 5, memory
         self.writers[name] = Writer(memory, (value_bytes - DATA_AT) // ENTRY_BYTES)
         return 3, memory
 
@@ -99,10 +101,11 @@ def install(patch, kvm, marks=False, **attributes):
     patch(bpf, "Kernel", kind)
     patch(bpf, "entry_places", lambda host: iter(places))
     patch(bpf, "mark_places", lambda host: _mark_places(marks))
+    patch(bpf, "entry_of", lambda host, function: bpf.Place("fentry", function, 0))
     return kind
 
 
 def _mark_places(there):
     if not there:
-        raise bpf.BpfRefused("no tracepoints")
-    return [bpf.Place("tracepoint", name, 40) for name in bpf.MARKS]
+        raise bpf.BpfRefused("no events")
+    return [bpf.Place("event", name, 8) for name in bpf.MARKS]

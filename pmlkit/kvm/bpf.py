@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import PmlkitError
+from pmlkit.ftrace import format_of
 from pmlkit.kvm.btf import BtfUnknown, Types
 from pmlkit.kvm.find import NoRight
 from pmlkit.kvm.host import Host
@@ -28,18 +29,21 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-__all__ = ["CAPABILITIES", "BpfRefused", "Kernel", "Place", "entry_places", "mark_places",
-           "probe", "why_not"]  # fmt: skip
+__all__ = ["CAPABILITIES", "BpfRefused", "Kernel", "Place", "entry_of", "entry_places",
+           "mark_places", "probe", "why_not"]  # fmt: skip
 
 CAPABILITIES = "CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN)"
 FUNCTION, MODULE = "mark_page_dirty_in_slot", "kvm"
 MARKS = ("kvm_entry", "kvm_page_fault")
+# A vCPU's thread leaves its CPU, or returns to the VMM; the VMM calls KVM for its VM.
+LEAVE, CALL = "kvm_arch_vcpu_put", "kvm_vm_ioctl"
 _BPF, _PERF_EVENT_OPEN = 321, 298  # of x86_64
 _MAP_CREATE, _PROG_LOAD, _INFO, _RAW_TRACEPOINT_OPEN = 0, 5, 15, 17
 _BTF_FD_BY_ID, _BTF_NEXT_ID = 19, 23
 _ARRAY, _MMAPABLE = 2, 1 << 10
-_KPROBE, _TRACING = 2, 26
-_TRACED = {"fentry": 24, "tracepoint": 23}
+_KPROBE, _TRACEPOINT, _TRACING = 2, 5, 26  # types of programs
+_FENTRY = 24
+_PERF_TRACEPOINT = 2  # a type of events
 _LOAD = struct.Struct("<IIQQIIQII16sIIIIQIIQIII4x")
 _PERF_EVENT = struct.Struct("<IIQQQQQIIQQ")
 _SET_BPF = 0x40042408
@@ -91,23 +95,21 @@ def _at(data: ctypes.Array[ctypes.c_char] | None) -> int:
 
 
 class Place:
-    """The attachment point of a program: the entry of a function.
+    """The attachment point of a program: the entry of a function, or an event.
 
     Parameters
     ----------
-    how : {"fentry", "tracepoint", "kprobe", "uprobe"}
-        By the kernel's trampoline, with arguments; at a tracepoint, with its arguments; by a probe,
-        with registers.
+    how : {"fentry", "event", "kprobe", "uprobe"}
+        By the kernel's trampoline, with arguments; at an event of a tracepoint, with its fields; by
+        a probe, with registers.
     where : str
-        The function, or tracepoint; for a uprobe, the file.
+        The function, or event; for a uprobe, the file.
     frame_at : int
-        Offset of the frame in the program's context, bytes. At a tracepoint: offset of the vCPU's
-        number in the structure of its first argument.
+        Offset of the frame, or of an event's vCPU, in the program's context, bytes.
     btf : int
         A descriptor of the module's BTF, which is closed with the program; 0 for the kernel.
     number : int
-        Id of the function in BTF, or of the tracepoint's type; for a uprobe, the offset in the
-        file, bytes.
+        Id of the function in BTF, or of the event; for a uprobe, the offset in the file, bytes.
     probes : Path, optional
         The kernel's description of its probes.
     """
@@ -178,14 +180,15 @@ class Kernel:
         text = ctypes.create_string_buffer(code, len(code))
         rights = ctypes.create_string_buffer(b"Apache-2.0")
         log = ctypes.create_string_buffer(_LOG_BYTES)
-        traced = place.how in _TRACED
+        traced = place.how == "fentry"
+        kind = _TRACING if traced else _TRACEPOINT if place.how == "event" else _KPROBE
         if place.btf:
             self._own(place.btf)
         for level in (0, 1):  # the verifier's words at a second attempt: they cost time
             attributes = _LOAD.pack(
-                _TRACING if traced else _KPROBE, len(code) // 8, _at(text), _at(rights), level,
+                kind, len(code) // 8, _at(text), _at(rights), level,
                 _LOG_BYTES * level, _at(log) if level else 0, 0, 0, _name(name), 0,
-                _TRACED.get(place.how, 0), 0, 0, 0, 0, 0, 0, 0,
+                _FENTRY if traced else 0, 0, 0, 0, 0, 0, 0, 0,
                 place.number if traced else 0, place.btf if traced else 0,
             )  # fmt: skip
             try:
@@ -198,7 +201,7 @@ class Kernel:
 
     def attach(self, program: int, place: Place) -> None:
         """Attach a loaded program to its place."""
-        if place.how in _TRACED:
+        if place.how == "fentry":
             what = f"BPF at {place.where}"
             self._attach(_bpf(_RAW_TRACEPOINT_OPEN, what, struct.pack("<QII", 0, program, 0)))
             return
@@ -207,21 +210,21 @@ class Kernel:
             raise _refused(f"BPF at a {place.how} of {place.where}", ctypes.get_errno())
 
     def _probe(self, place: Place) -> int:
-        assert place.probes is not None
-        kind = int(place.probes.read_text())
         name = ctypes.create_string_buffer(place.where.encode())
-        attributes = ctypes.create_string_buffer(
-            _PERF_EVENT.pack(kind, _PERF_EVENT.size, 0, 0, 0, 0, 0, 0, 0, _at(name), place.number),
-            _PERF_EVENT.size,
-        )
+        if place.probes is None:
+            what = (_PERF_TRACEPOINT, _PERF_EVENT.size, place.number, *[0] * 8)
+        else:
+            kind = int(place.probes.read_text())
+            what = (kind, _PERF_EVENT.size, *[0] * 7, _at(name), place.number)
+        attributes = ctypes.create_string_buffer(_PERF_EVENT.pack(*what), _PERF_EVENT.size)
         anyone, any_cpu, no_group, close_on_exec = map(ctypes.c_long, (-1, 0, -1, 8))
-        what = f"a {place.how} at {place.where}"
+        said = f"a {place.how} at {place.where}"
         try:
-            return _call(_PERF_EVENT_OPEN, what, attributes, anyone, any_cpu, no_group,
+            return _call(_PERF_EVENT_OPEN, said, attributes, anyone, any_cpu, no_group,
                          close_on_exec)  # fmt: skip
         except BpfRefused as error:
             if error.errno == errno.EACCES:  # not so for a program: there it is the verifier's
-                raise NoRight(what, CAPABILITIES) from error
+                raise NoRight(said, CAPABILITIES) from error
             raise
 
     def missed(self, program: int) -> int:
@@ -338,23 +341,44 @@ def _by_trampoline(host: Host) -> Place | None:
 
 
 def mark_places(host: Host) -> list[Place]:
-    """Return the tracepoints of VM entries and of page faults.
+    """Return the events of VM entries and of page faults.
+
+    They have fields. From Linux 6.2 on, the structures that a tracepoint has as arguments are for
+    programs of another licence than ours.
+
+    Raises
+    ------
+    BpfRefused
+        If the kernel does not have them.
+    """
+    return [_event(host, name) for name in MARKS]
+
+
+def _event(host: Host, name: str) -> Place:
+    try:
+        form = format_of((host.tracing / "events/kvm" / name / "format").read_text())
+    except OSError as error:
+        raise BpfRefused(f"BPF finds no event {name} here ({error.strerror})") from error
+    at, size = form.fields.get("vcpu_id", (0, 4)) if form else (0, 0)
+    if form is None or size not in (4, 8):
+        raise BpfRefused(f"the kernel describes its event {name} in an unknown form")
+    return Place("event", name, at, number=form.number)
+
+
+def entry_of(host: Host, function: str) -> Place:
+    """Return the entry of a function of KVM, for a program that needs none of its arguments.
 
     Raises
     ------
     BpfRefused, NoRight
-        If the kernel's types do not contain them.
+        If the kernel's types do not contain it.
     """
     try:
         types, is_module = _types(host)
-        vcpu_at = types.member("kvm_vcpu", "vcpu_id")
-        numbers = [(name, types.typedef(f"btf_trace_{name}")) for name in MARKS]
+        number = types.entry(function)
     except (BtfUnknown, OSError) as error:
-        raise BpfRefused(f"BPF finds none of KVM's tracepoints here ({error})") from error
-    return [
-        Place("tracepoint", name, vcpu_at, _btf_of_kvm(is_module), number)
-        for name, number in numbers
-    ]
+        raise BpfRefused(f"BPF finds no {function} here ({error})") from error
+    return Place("fentry", function, 0, _btf_of_kvm(is_module), number)
 
 
 def _btf_of_kvm(is_module: bool) -> int:

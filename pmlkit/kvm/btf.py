@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BTF, the kernel's own description of its types: positions of arguments and members.
+"""BTF, the kernel's own description of its types: functions, and the positions of their arguments.
 
 A module's types are numbered after those of the kernel, so the kernel's must be counted. The format
 is the kernel's (``Documentation/bpf/btf.rst``).
@@ -20,8 +20,7 @@ _HEADER = struct.Struct("<HBBIIIII")
 _TYPE = struct.Struct("<III")
 _PARAMETER = struct.Struct("<II")
 _MAGIC = 0xEB9F
-_STRUCT, _TYPEDEF, _FUNC, _FUNC_PROTO = 4, 8, 12, 13
-_KINDS = {_STRUCT: "structure", _TYPEDEF: "type", _FUNC: "function"}
+_FUNC, _FUNC_PROTO = 12, 13
 # The bytes after a type's head, by its kind: so many, and so many for each of its members.
 _FIXED = (0, 4, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 4, 0, 0)
 _EACH = (0, 0, 0, 0, 12, 12, 8, 0, 0, 0, 0, 0, 0, 8, 0, 12, 0, 0, 0, 12)
@@ -92,14 +91,6 @@ class _Btf:
         rows = (_PARAMETER.unpack_from(self.types, at + 12 + 8 * n) for n in range(count))
         return [self.name(name) for name, _ in rows]
 
-    def member(self, structure: str, at: int, name: str) -> int:
-        """Return the offset of a member in a structure whose type is at `at`, bytes."""
-        for n in range(_TYPE.unpack_from(self.types, at)[1] & 0xFFFF):
-            called, _, bits = _TYPE.unpack_from(self.types, at + 12 + 12 * n)
-            if self.name(called) == name:
-                return int(bits & 0xFFFFFF) // 8  # above: the width of a bit field
-        raise BtfUnknown(f"{structure} has no {name}")
-
 
 class Types:
     """The types of the kernel, and of one of its modules.
@@ -109,7 +100,7 @@ class Types:
     kernel : bytes
         The kernel's BTF.
     module : bytes, optional
-        The module's. Functions and types are looked up in the module, not in the kernel's BTF.
+        The module's. Functions are looked up in the module, not in the kernel's BTF.
 
     Raises
     ------
@@ -121,33 +112,22 @@ class Types:
         self._base = _Btf(kernel)
         self._btf = _Btf(module, self._base) if module is not None else self._base
 
-    def _find(self, kind: int, name: str) -> tuple[int, int, int]:
-        """Return a type's number, what it refers to, and where it is."""
-        for own, (called, of, refers, at) in enumerate(self._btf.walk(), self._btf.first):
-            if of == kind and self._btf.name(called) == name:
-                return own, refers, at
-        raise BtfUnknown(f"it has no {_KINDS[kind]} {name}")
+    def _find(self, name: str) -> tuple[int, int]:
+        """Return a function's number, and the number of its type."""
+        for own, (called, of, refers, _) in enumerate(self._btf.walk(), self._btf.first):
+            if of == _FUNC and self._btf.name(called) == name:
+                return own, refers
+        raise BtfUnknown(f"it has no function {name}")
 
     def function(self, name: str) -> Function:
         """Find a function."""
-        number, refers, _ = self._find(_FUNC, name)
+        number, refers = self._find(name)
         for btf in (self._btf, self._base):  # it may be of a type that the kernel has, too
             for own, (_, kind, _, at) in enumerate(btf.walk(), btf.first):
                 if own == refers and kind == _FUNC_PROTO:
                     return Function(number, btf.parameters(at))
         raise BtfUnknown(f"the function {name} has no type")
 
-    def typedef(self, name: str) -> int:
-        """Return the number of a named type."""
-        return self._find(_TYPEDEF, name)[0]
-
-    def member(self, structure: str, name: str) -> int:
-        """Return the offset of a member in a structure, bytes.
-
-        Structures that the kernel itself also has are not in the module's types.
-        """
-        for btf in (self._btf, self._base):
-            for called, kind, _, at in btf.walk():
-                if kind == _STRUCT and btf.name(called) == structure:
-                    return btf.member(structure, at, name)
-        raise BtfUnknown(f"it has no {_KINDS[_STRUCT]} {structure}")
+    def entry(self, name: str) -> int:
+        """Return the number of a function, without its parameters: they take long to find."""
+        return self._find(name)[0]

@@ -21,8 +21,8 @@ from pmlkit.errors import PmlkitError
 from pmlkit.ftrace import Layout, PageDamaged, format_of, layout_of, numbers
 from pmlkit.kvm import bpf, rounds
 from pmlkit.kvm.frames import CALLS, LOG, MARKS, STREAMS, Frame
-from pmlkit.kvm.program import entry_program, mark_program
-from pmlkit.kvm.rings import ENTRY_BYTES, Rings, entries_of, ring_bytes
+from pmlkit.kvm.program import call_program, entry_program, leave_program, mark_program
+from pmlkit.kvm.rings import ARMED, ENTRY_BYTES, Rings, entries_of, ring_bytes
 from pmlkit.kvm.tracefs import (
     Guardian,
     Instance,
@@ -252,7 +252,7 @@ class Bpf:
         self._cpus, self._pid = cpu_count(host), vm.pid
         self._rings: dict[int, Rings] = {}
         self._programs: dict[int, list[int]] = {LOG: [], MARKS: []}
-        self._stopped = False
+        self._stopped = self._shared = False
         self._exits = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
             self._kernel = stack.enter_context(bpf.Kernel())
@@ -267,10 +267,13 @@ class Bpf:
             self.messages.append(f"VM entries and page faults by ftrace: {why_not}")
 
     def _take_log(self, stack: contextlib.ExitStack, host: Host) -> Place:
-        rings = self._make(stack, LOG)
+        self._log = rings = self._make(stack, LOG)
+        self._floor, floor = self._kernel.array("floor", 8, 1)
+        with floor:
+            floor[:8] = ARMED.to_bytes(8, "little")  # no time yet
         why: PmlkitError | None = None
         for place in bpf.entry_places(host):
-            code = entry_program(place.frame_at, self._pid, rings, self._entries)
+            code = entry_program(place.frame_at, self._pid, rings, self._entries, self._floor)
             try:
                 self._kernel.attach(self._load(LOG, code, place), place)
             except PmlkitError as error:
@@ -285,18 +288,36 @@ class Bpf:
         try:
             places = bpf.mark_places(host)
             rings = self._make(stack, MARKS)
+            self._shared = self._share_times(host)
+            log = self._log if self._shared else None
             # All are loaded before the first one runs: what is refused must cost nothing.
             programs = [
                 self._load(MARKS, mark_program(kind, place.frame_at, self._pid, rings,
-                                               self._entries), place)
+                                               self._entries, log), place)
                 for kind, place in enumerate(places, 1)
             ]  # fmt: skip
             for program, place in zip(programs, places):  # noqa: B905 (Python 3.9)
                 self._kernel.attach(program, place)
         except PmlkitError as error:
             self._rings.pop(MARKS, None)
+            self._shared = False
             return str(error)
         return ""
+
+    def _share_times(self, host: Host) -> bool:
+        """Attach what ends the validity of an entry's time; whether entries may share one."""
+        needed = {bpf.LEAVE: leave_program(self._log), bpf.CALL: call_program(self._floor)}
+        try:
+            places = [bpf.entry_of(host, function) for function in needed]
+            programs = [
+                self._kernel.load("pmlkit_times", code, place)
+                for code, place in zip(needed.values(), places)  # noqa: B905 (Python 3.9)
+            ]
+            for program, place in zip(programs, places):  # noqa: B905 (Python 3.9)
+                self._kernel.attach(program, place)
+        except PmlkitError:
+            return False
+        return True
 
     def _make(self, stack: contextlib.ExitStack, stream: int) -> int:
         """Make rings for a stream; return their descriptor."""
@@ -366,6 +387,7 @@ class Bpf:
     def facts(self) -> Json:
         """Return the facts needed to read the pages."""
         facts = {**self._rest.facts(), "kind": "bpf", "place": self.place.how}
+        facts["times"] = "exit" if self._shared else "entry"
         if MARKS in self._rings:
             facts["marks"] = "bpf"
         return {**facts, "buffer_kib": ring_bytes(self._entries) >> 10}

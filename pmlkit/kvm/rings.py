@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rings of entries in memory: the kernel's BPF program writes them and the collector reads them.
 
-Each CPU has one ring. It contains the number of entries ever written (head), lost since the ring
-was full, and read (tail), followed by the entries. An entry has 16 bytes: the time, ns, and the
-frame above the thread. Only the program writes head and lost; only the reader writes the tail.
-There is therefore no lock, and the reader copies whole pieces. Each side must see the other's
-writes in order, which x86 guarantees without barriers. Capture by BPF is only offered on x86.
+Each CPU has one ring. It contains the number of entries ever written (head), the number lost
+because the ring was full, and the limit that the head must not pass, followed by the entries. An
+entry has 16 bytes: the time, ns, and the frame above the thread. The programs alone read and write
+a ring's time: that of the last entry, for the next one (`pmlkit.kvm.program`), or `ARMED` or
+`DISARMED`, which are before all times. Only the program writes head and lost; only the reader,
+which knows how many entries it has read (tail), writes the limit. There is therefore no lock, and
+the reader copies whole pieces. Each side must see the other's writes in order, which x86 guarantees
+without barriers. Capture by BPF is only offered on x86.
 """
 
 from __future__ import annotations
@@ -18,14 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-__all__ = ["BLOCK_HEAD", "ENTRY_BYTES", "THREAD_BITS", "VCPU_BITS", "Rings", "entries_of",
-           "ring_bytes"]  # fmt: skip
+__all__ = ["ARMED", "BLOCK_HEAD", "DISARMED", "ENTRY_BYTES", "THREAD_BITS", "VCPU_BITS", "Rings",
+           "entries_of", "ring_bytes"]  # fmt: skip
 
 ENTRY_BYTES = 16
 THREAD_BITS = 22  # the kernel's ids of threads are below 2**22; the frame is above them
 VCPU_BITS = 20  # a mark has its kind above the vCPU in the place of a frame
 # The reader's and the writer's numbers are in cache lines of their own.
-HEAD_AT, LOST_AT, TAIL_AT, DATA_AT = 0, 8, 64, 128
+HEAD_AT, LOST_AT, TIME_AT, LIMIT_AT, DATA_AT = 0, 8, 16, 64, 128
+DISARMED, ARMED = 0, 1
 # Before the entries in a spool: how many were lost before them; how many there are.
 BLOCK_HEAD = struct.Struct("<QQ")
 _PIECE = 1 << 16  # entries that are copied at once
@@ -63,6 +67,8 @@ class Rings:
         self._lost = [0] * count
         self._owed = [0] * count  # lost after the last entry that was read
         self._skipped = 0, 0  # entries; losses
+        for cpu in range(count):
+            self._words[(cpu * ring_bytes(entries) + LIMIT_AT) // 8] = entries
 
     def skip(self) -> None:
         """Skip all entries that were written or lost before now."""
@@ -82,7 +88,7 @@ class Rings:
         head = self._words[at + HEAD_AT // 8]
         before, new = self._owed[cpu], lost - self._lost[cpu]
         self._lost[cpu] = lost
-        # The program loses entries while the ring is full, which it stays until we move the tail:
+        # The program loses entries while the ring is full, which it stays until we move the limit:
         # they come after all that is in it. If it is not full, that was before our last pass ended.
         if head - tail == self.entries:
             self._owed[cpu] = new
@@ -95,7 +101,8 @@ class Rings:
             end = begin + count * ENTRY_BYTES
             block = b"".join((BLOCK_HEAD.pack(before, count), self._bytes[begin:end]))
             tail, before = tail + count, 0
-            self._words[at + TAIL_AT // 8] = self._tails[cpu] = tail
+            self._tails[cpu] = tail
+            self._words[at + LIMIT_AT // 8] = tail + self.entries
             yield cpu, block
         if before:  # lost, and nothing has come since
             self._owed[cpu] += before

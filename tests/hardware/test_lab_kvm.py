@@ -10,7 +10,11 @@ from lab_case import DIRECTORIES, LEAVES, data, frames, needs_lab, own, rounds
 
 from experiments import kvm_costs
 from pmlkit import pagetables, reads
+from pmlkit.kvm.frames import LOG
+from pmlkit.sources.kvm.stream import KvmStream, Pages
 from pmlkit.sources.lab import selftest
+from pmlkit.spool import FRAMES_FILE
+from pmlkit.spool_reader import read_spool
 from pmlkit.trace.known import measure
 from pmlkit.trace.schema import UNSEEN
 
@@ -57,6 +61,14 @@ def test_buffers_of_512_are_told_apart(kvm):
     assert full.isin([2, 3]).all() and full.median() == 3
 
 
+def logged_times(trace):
+    """Return the times of the log's entries, as the collector received them."""
+    with read_spool(trace.path.with_name(trace.path.name + ".spool") / FRAMES_FILE) as spool:
+        stream = KvmStream(spool.header)
+        parts = [stream.take(kind, payload) for kind, payload in spool]
+    return np.concatenate([p.time for p in parts if isinstance(p, Pages) and p.stream == LOG])
+
+
 def test_bpf_captures_what_ftrace_does(kvm):
     by_ftrace = kvm("known", rounds=4)
     by_bpf = kvm("known", rounds=4, capture="auto")
@@ -66,6 +78,10 @@ def test_bpf_captures_what_ftrace_does(kvm):
     assert by_bpf.to_pandas()[columns].equals(by_ftrace.to_pandas()[columns])
     assert full_buffers(by_bpf).median() == 3
     assert by_bpf.meta.options["capture"]["marks"] == "bpf"
+    # Entries of an exit share a time, unless the vCPU's thread left the CPU before the drain.
+    for trace, most in ((by_bpf, 0.5), (by_ftrace, 1.0)):
+        times = logged_times(trace)
+        assert most - 0.5 < len(np.unique(times)) / len(times) <= most
 
 
 def test_what_small_buffers_lose_is_what_is_reported():
@@ -80,6 +96,8 @@ def test_what_small_buffers_lose_is_what_is_reported():
 
 def test_bpf_keeps_the_guests_order(kvm):
     trace = kvm("ordered", rounds=3, log="bitmap", kernel="6.12", capture="bpf")
+    assert trace.meta.options["capture"]["marks"] == "bpf"
+    assert trace.meta.options["capture"]["times"] == "exit"
     for number, entries in rounds(trace):
         expected = 4096 + (np.arange(2003) * 769 + number + 1) % 2003
         assert data(entries).gfn.tolist() == expected.tolist()

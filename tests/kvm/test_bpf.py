@@ -5,17 +5,28 @@ import ctypes
 import os
 import signal
 import struct
+import subprocess
+import time
 from pathlib import Path
 
+import fake_kvm
 import pytest
 from waiting import until
 
+from pmlkit.ftrace import format_of
 from pmlkit.kvm import bpf, program
 from pmlkit.kvm.btf import BtfUnknown, Types
 from pmlkit.kvm.find import NoRight
 from pmlkit.kvm.host import Host
-from pmlkit.kvm.program import Assembler, entry_program, nothing
-from pmlkit.kvm.rings import BLOCK_HEAD, Rings, ring_bytes
+from pmlkit.kvm.program import (
+    Assembler,
+    call_program,
+    entry_program,
+    leave_program,
+    mark_program,
+    nothing,
+)
+from pmlkit.kvm.rings import ARMED, BLOCK_HEAD, DISARMED, TIME_AT, Rings, ring_bytes
 
 UPROBES = Path("/sys/bus/event_source/devices/uprobe/type")
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
@@ -49,29 +60,35 @@ def test_instructions_have_the_bytes_that_the_kernel_documents():
         a.take_map(1, 5)  # r1 = map 5
         a.call(14)  # call 14
         a.leave()  # exit
+        a.lower(0, 0)  # w0 = w0
+        a.take_value(1, 7)  # r1 = the value of map 7
 
     assert hex_of(fill).split() == [
         "b700000000000000", "07020000fcffffff", "bf07000000000000", "1f23000000000000",
         "6706000016000000", "7700000020000000", "57070000ffff3f00", "4f76000000000000",
         "7916600000000000", "630afcff00000000", "7b98000000000000",
         "1811000005000000", "0000000000000000", "850000000e000000", "9500000000000000",
+        "bc00000000000000", "1821000007000000", "0000000000000000",
     ]  # fmt: skip
 
 
 def test_jumps_count_from_the_next_instruction():
     def fill(a):
-        a.jump("!=", 0, 4711, "out")  # if r0 != 4711 goto +3
-        a.jump(">=", 3, 16, "out")  # if r3 >= 16 goto +2
-        a.jump("always", 0, 0, "out")  # goto +1
+        a.jump("!=", 0, 4711, "out")  # if r0 != 4711 goto +4
+        a.jump(">=", 3, 16, "out")  # if r3 >= 16 goto +3
+        a.jump("always", 0, 0, "out")  # goto +2
+        a.jump_by(">", 0, 1, "out")  # if r0 > r1 goto +1
         a.leave()
         a.label("out")
         a.leave()
 
-    assert hex_of(fill).split()[:3] == ["5500030067120000", "3503020010000000", "0500010000000000"]
+    assert hex_of(fill).split()[:4] == [
+        "5500040067120000", "3503030010000000", "0500020000000000", "2d10010000000000"
+    ]  # fmt: skip
 
 
 def test_the_program_is_below_fifty_instructions():
-    code = entry_program(16, 4711, 3, 1 << 18)
+    code = entry_program(16, 4711, 3, 1 << 18, 5)
     assert len(code) % 8 == 0 and len(code) // 8 < 50
 
 
@@ -121,29 +138,13 @@ def test_other_btf_is_refused(data, why):
         Types(data).function("f")
 
 
-def test_a_structure_is_of_the_module_or_of_the_kernel():
-    def structure(name, member, place):
-        return struct.pack("<III", name, 4 << 24 | 1, 64) + struct.pack(
-            "<III", member, 0, 8 * place
-        )
-
-    kernel = btf_of(structure(1, 10, 24) + structure(18, 10, 40), ["kvm_vcpu", "vcpu_id", "own"])
-    module = btf_of(structure(18, 10, 48), [])  # its names begin with the kernel's
-    types = Types(kernel, module)
-    assert types.member("kvm_vcpu", "vcpu_id") == 24  # Linux 6.1 has it in the kernel alone
-    assert types.member("own", "vcpu_id") == 48  # the module's before the kernel's
-    with pytest.raises(BtfUnknown, match="no structure kvm_run"):
-        types.member("kvm_run", "vcpu_id")
-
-
 @pytest.mark.skipif(not VMLINUX.exists(), reason="this kernel has no BTF")
 def test_this_kernels_functions_have_their_parameters():
     types = Types(VMLINUX.read_bytes())
     found = types.function("do_sys_openat2")
-    assert types.member("pt_regs", "dx") == 96  # as `bpf` has it
-    assert types.typedef("u64")
-    with pytest.raises(BtfUnknown, match="pt_regs has no such"):
-        types.member("pt_regs", "such")
+    with pytest.raises(BtfUnknown, match="no function such"):
+        types.entry("such")
+    assert types.entry("do_sys_openat2") == found.number
     assert found.parameters == ["dfd", "filename", "how"]
 
 
@@ -222,6 +223,21 @@ def test_a_kprobe_is_left_where_a_modules_types_take_more_rights(folder, monkeyp
     assert hows(host) == [("kprobe", 96)]
 
 
+def test_marks_are_events_whose_vcpu_is_where_their_format_says(folder):
+    host, put = folder
+    with pytest.raises(bpf.BpfRefused, match="no event kvm_entry here"):
+        bpf.mark_places(host)
+    for name, text in (("kvm_entry", fake_kvm.KVM_ENTRY), ("kvm_page_fault", fake_kvm.KVM_FAULT)):
+        put(f"sys/kernel/tracing/events/kvm/{name}/format", text.encode())
+    found = [(p.how, p.where, p.frame_at, p.number) for p in bpf.mark_places(host)]
+    assert found == [
+        ("event", "kvm_entry", 8, fake_kvm.ENTRY), ("event", "kvm_page_fault", 8, fake_kvm.FAULT)
+    ]  # fmt: skip
+    put("sys/kernel/tracing/events/kvm/kvm_entry/format", b"nonsense")
+    with pytest.raises(bpf.BpfRefused, match="kvm_entry in an unknown form"):
+        bpf.mark_places(host)
+
+
 def test_a_kernel_without_kvm_has_no_place(folder):
     host, put = folder
     put("sys/kernel/btf/vmlinux", KERNEL_BTF)
@@ -260,13 +276,16 @@ def loaded():
     with bpf.Kernel() as kernel:
         try:
             array, memory = kernel.array("rings", ring_bytes(entries), cpus)
-            code = entry_program(place.frame_at, os.getpid(), array, entries)
+            floor, kernel.floor = kernel.array("floor", 8, 1)
+            kernel.words = memoryview(memory).cast("Q")
+            code = entry_program(place.frame_at, os.getpid(), array, entries, floor)
             kernel.program = kernel.load("entry", code, place)
             kernel.attach(kernel.program, place)
         except (bpf.BpfRefused, NoRight) as error:
             pytest.skip(f"this kernel does not take it: {error}")
         reader = Rings(memory, cpus, entries)
         yield kernel, reader, function
+        kernel.words.release()
         reader.close()
 
 
@@ -309,6 +328,97 @@ def test_what_a_full_ring_loses_is_what_is_reported(loaded):
     assert [word >> 22 for _, word in rows] == list(range(64))
     assert [word >> 22 for _, word in more] == list(range(200, 230))
     assert (lost, later, reader.lost()) == (0, 136, 136)
+
+
+@pytest.fixture
+def times(loaded):
+    """Log a page on one CPU, whose ring's time is set before; returns the entry's time."""
+    kernel, reader, function = loaded
+    (cpu, *_), all_cpus = os.sched_getaffinity(0), os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    place = (cpu * ring_bytes(reader.entries) + TIME_AT) // 8
+
+    def log(before=None, floor=None):
+        if before is not None:
+            kernel.words[place] = before
+        if floor is not None:
+            kernel.floor[:8] = floor.to_bytes(8, "little")
+        function(0, 0, 1)
+        ((time_ns, _),) = read(reader.drain())[1]
+        return time_ns, kernel.words[place]
+
+    yield log
+    os.sched_setaffinity(0, all_cpus)
+
+
+def test_entries_of_an_exit_share_their_first_ones_time(times):
+    first, kept = times(ARMED, floor=ARMED)
+    assert 0 < time.monotonic_ns() - first < 60e9 and kept == first
+    assert times() == (first, first)
+    assert times() == (first, first)
+
+
+def test_a_page_fault_and_the_next_entry_end_it(times):
+    first, _ = times(ARMED, floor=ARMED)
+    second, kept = times(ARMED)
+    assert second > first and kept == second
+
+
+def test_while_a_cpu_is_disarmed_each_entry_has_its_own_time(times):
+    assert times(DISARMED, floor=ARMED)[1] == DISARMED
+    (first, _), (second, kept) = times(), times()
+    assert first < second and kept == DISARMED
+
+
+def test_a_time_before_the_vmms_last_call_is_not_used_again(times):
+    first, _ = times(ARMED, floor=ARMED)
+    second, kept = times(floor=first)  # at the same time: it may have been before
+    assert second > first and kept == second
+    assert times() == (second, second)
+
+
+def test_programs_that_end_a_times_validity_are_accepted(loaded):
+    """At the same function: they take nothing from it."""
+    kernel, reader, function = loaded
+    path, offset, _ = probed()
+    place = bpf.Place.register("uprobe", path, 2, offset, UPROBES)
+    array, memory = kernel.array("log", ring_bytes(64), os.sysconf("SC_NPROCESSORS_CONF"))
+    floor, value = kernel.array("floor", 8, 1)
+    for code in (leave_program(array), call_program(floor)):
+        kernel.attach(kernel.load("more", code, place), place)
+    memory[:] = b"\xff" * len(memory)
+    function(0, 0, 1)
+    words = memoryview(memory).cast("Q")
+    step = ring_bytes(64) // 8
+    ended = [words[n * step + TIME_AT // 8] for n in range(len(words) // step)]
+    assert ended.count(DISARMED) == 1
+    assert 0 < time.monotonic_ns() - int.from_bytes(value[:8], "little") < 60e9
+    words.release()
+
+
+FORK = Path("/sys/kernel/tracing/events/sched/sched_process_fork/format")
+
+
+@pytest.mark.skipif(not os.access(FORK, os.R_OK), reason="tracefs is not mounted, or not for us")
+def test_a_mark_is_written_and_arms_the_cpu(loaded):
+    """At an event of this process: each fork is one."""
+    kernel, _, _ = loaded
+    form, cpus = format_of(FORK.read_text()), os.sysconf("SC_NPROCESSORS_CONF")
+    place = bpf.Place("event", "sched_process_fork", 8, number=form.number)
+    marks, memory = kernel.array("marks", ring_bytes(64), cpus)
+    log, of_log = kernel.array("log", ring_bytes(64), cpus)
+    code = mark_program(2, 0, os.getpid(), marks, 64, log)
+    kernel.attach(kernel.load("mark", code, place), place)
+    reader = Rings(memory, cpus, 64)
+    for _ in range(3):
+        subprocess.run(["true"], check=True)
+    rows = read(reader.drain())[1]
+    assert [word for _, word in rows] == [2 << 42 | os.getpid()] * 3
+    step, words = ring_bytes(64) // 8, memoryview(of_log).cast("Q")
+    times = [words[cpu * step + TIME_AT // 8] for cpu in range(cpus)]
+    assert ARMED in times and set(times) <= {ARMED, DISARMED}
+    words.release()
+    reader.close()
 
 
 def test_other_processes_are_left_alone(loaded):

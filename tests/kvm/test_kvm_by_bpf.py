@@ -13,7 +13,7 @@ from pmlkit.errors import PmlkitError
 from pmlkit.kvm import agent, bpf
 from pmlkit.kvm.find import NoRight
 from pmlkit.kvm.job import Job
-from pmlkit.kvm.rings import ring_bytes
+from pmlkit.kvm.rings import LIMIT_AT, ring_bytes
 
 PAGES = [list(range(100, 400)), [7, 3, 9], [], [2**40]]
 
@@ -84,6 +84,22 @@ def test_the_trace_is_the_same_as_by_ftrace(kvm, tmp_path, monkeypatch, marks):
     how = [trace.meta.options["capture"] for trace in traces]
     assert [each["kind"] for each in how] == ["ftrace", "bpf"]
     assert [each["marks"] for each in how] == ["ftrace", "bpf" if marks else "ftrace"]
+    assert how[1]["times"] == ("exit" if marks else "entry")
+
+
+def test_without_what_ends_a_times_validity_each_entry_has_its_own(kvm, tmp_path, monkeypatch):
+    kernel = fake_bpf.install(monkeypatch.setattr, kvm, marks=True)
+
+    def refuse(host, function):
+        raise bpf.BpfRefused(f"BPF finds no {function} here")
+
+    monkeypatch.setattr(bpf, "entry_of", refuse)
+    run = Run(kvm, tmp_path, by_bpf(kvm, kernel, marks=True), rounds=len(PAGES), capture="bpf")
+    run()
+    trace = run.trace()
+    how = trace.meta.options["capture"]
+    assert (how["times"], how["marks"]) == ("entry", "bpf")
+    assert [sorted(frames) for frames in by_round(trace)] == [sorted(p) for p in PAGES]
 
 
 def test_auto_takes_bpf_and_says_so(kvm, tmp_path, monkeypatch):
@@ -91,7 +107,8 @@ def test_auto_takes_bpf_and_says_so(kvm, tmp_path, monkeypatch):
     run = Run(kvm, tmp_path, by_bpf(kvm, kernel), rounds=len(PAGES))
     run()
     trace = run.trace()
-    how = {"kind": "bpf", "place": "fentry", "marks": "ftrace", "buffer_kib": 4096}
+    how = {"kind": "bpf", "place": "fentry", "marks": "ftrace", "times": "entry",
+           "buffer_kib": 4096}  # fmt: skip
     assert trace.meta.options["capture"] == how
     assert "the log is captured by BPF (fentry)" in trace.meta.notes
     assert [name.rpartition("/")[2] for name in kvm.probes()] == []
@@ -106,7 +123,7 @@ def test_what_a_full_ring_loses_is_in_the_round_that_lost_it(kvm, tmp_path, monk
         rearm(kvm, RESET, now)
         assert kernel.made.writer.burst(0, now + 2000, range(10_000), 4712) == 5904
         rearm(kvm, RESET, now + 20_000)
-        until(lambda: kernel.made.writer.words[8] >= 4096)
+        until(lambda: kernel.made.writer.words[LIMIT_AT // 8] >= 2 * 4096)
         for n in range(5):
             kernel.made.writer.write(0, now + 30_000 + n, n, 4712)
         rearm(kvm, RESET, now + 40_000)

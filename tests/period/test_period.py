@@ -54,11 +54,15 @@ def test_a_ring_takes_twice_what_is_logged_in_a_stall(rate, slots):
     assert period.ring_slots(rate) == slots
 
 
+BPF = {"kind": "bpf", "place": "fentry"}
+
+
 @pytest.mark.parametrize(
     ("release", "capture", "case"),
     [
         ("6.1.0-18-amd64", {"kind": "ftrace"}, ("6.1", "ftrace")),
-        ("6.1.0-18-amd64", {"kind": "bpf", "place": "fentry"}, ("6.1", "fentry")),
+        ("6.1.0-18-amd64", {**BPF, "times": "exit"}, ("6.1", "fentry")),
+        ("6.1.0-18-amd64", {**BPF, "times": "entry"}, ("6.1", "fentry-unmarked")),
         ("6.12.9", {"kind": "bpf", "place": "kprobe"}, ("6.12", "kprobe")),
         ("", {}, ("6.1", "ftrace")),
     ],

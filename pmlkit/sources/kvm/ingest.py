@@ -222,7 +222,7 @@ class KvmTrace:
         options[HOST_CLOCK] = starts[new].tolist()
         capture = h.get("capture", {})
         options["capture"] = {
-            n: capture[n] for n in ("kind", "place", "marks", "buffer_kib") if n in capture
+            n: capture[n] for n in ("kind", "place", "marks", "times", "buffer_kib") if n in capture
         }
         if guessed:
             options[MEMORY_GUESSED] = True
