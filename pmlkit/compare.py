@@ -24,7 +24,7 @@ from pmlkit.techniques.runs import time_scale, within
 from pmlkit.timeline import timeline
 from pmlkit.trace.annotation import is_named
 from pmlkit.trace.schema import PAGE_SIZE
-from pmlkit.units import format_bytes, format_ns, parse_duration_ns
+from pmlkit.units import exact_ns, format_bytes, format_ns, parse_duration_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -97,7 +97,7 @@ class Comparison:
         scale = time_scale(self.plan.scale, window_ns)
         clock = "as published" if scale == 1 else f"multiplied by {scale:.3g}"
         return (
-            f"Techniques as published against W(t, T), T = {format_ns(window_ns)} of "
+            f"Techniques as published against W(t, T), T = {exact_ns(window_ns)} of "
             f"{self.machines}; the intervals of their sources {clock}{self.plan.part_caption}. "
             "They look unequally often and at unequal cost: `pmlkit frontier` compares them at "
             "equal cost"
@@ -225,7 +225,7 @@ def _best(comparison: Comparison) -> Best | None:
         high=high,
         recordings=wide.shape[1],
         true_bytes=float(comparison.truth.groupby("trace")["pages"].mean().mean() * PAGE_SIZE),
-        window=format_ns(parse_duration_ns(comparison.plan.window)),
+        window=exact_ns(parse_duration_ns(comparison.plan.window)),
     )
 
 
@@ -384,7 +384,7 @@ def _part_of(truth: Truth, recorded: Recorded, first: int, stop: int) -> Truth:
     truth = scores.within(truth, start, end)
     if not truth.scored.any():
         lasts = f"{recorded.name} lasts {format_ns(recorded.duration_ns)}"
-        window = format_ns(truth.window_ns)
+        window = exact_ns(truth.window_ns)
         raise UsageError(
             f"{lasts}: give a {argument('start')} and {argument('end')} with a window T of "
             f"{window} in it"
@@ -546,7 +546,7 @@ def _words(time: str | int) -> str:
     if isinstance(time, str) and is_named(time):
         which, _, name = time.partition(":")
         return f"the {'start' if which == 'mark' else 'end'} of phase {name}"
-    return format_ns(parse_duration_ns(time) if isinstance(time, str) else time)
+    return exact_ns(parse_duration_ns(time))
 
 
 def plan(

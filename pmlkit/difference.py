@@ -118,7 +118,7 @@ class Difference:
     def _reach(self) -> Iterator[str]:
         lengths = {name: _length_ns(windows) for name, windows in self.windows.items()}
         if max(lengths.values()) > LENGTHS_ALIKE * min(lengths.values()):
-            each = ", ".join(f"{name}: {format_ns(ns, 3)}" for name, ns in lengths.items())
+            each = ", ".join(f"{name}: {format_ns(ns)}" for name, ns in lengths.items())
             yield f"The recordings differ in length ({each}): each mean is over its own recording."
         row = self.table.iloc[0]
         if np.isfinite(row["low"]):

@@ -358,14 +358,26 @@ class UsageError(PmlkitError):
 
 
 class UnknownName(UsageError):
-    """Nothing of this kind has this name. Attributes: `name`, `known` (all names)."""
+    """Nothing of this kind has this name. Attributes: `name`, `known` (all names).
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    Parameters
+    ----------
+    kind : str
+        "figure", "phase".
+    name : str
+    known : iterable of str
+    whose : str
+        What has the known names, if that is not pmlkit: a trace.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], whose: str = "") -> None:
         self.name, self.known = name, tuple(known)
-        near = closest(name, self.known)
+        near = closest(str(name), self.known)
         meant = f"do you mean {near!r}? If not, " if near else ""
         hint = f"{meant}choose from {', '.join(self.known)}"
-        super().__init__(f"there is no {kind} {name!r}", hint)
+        super().__init__(
+            f"{whose} has no {kind} {name!r}" if whose else f"there is no {kind} {name!r}", hint
+        )
 
 
 class NeedsError(PmlkitError):

@@ -25,7 +25,7 @@ from pmlkit.timeline import SECOND, default_window, timeline
 from pmlkit.trace.kinds import Kind, parse_kinds
 from pmlkit.trace.reader import Trace
 from pmlkit.trace.schema import ADDRESSES
-from pmlkit.units import Window, format_bytes, format_ns, parse_window
+from pmlkit.units import Window, exact_ns, format_bytes, parse_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -198,7 +198,7 @@ def _clock(trace: Trace) -> str:
 
 def _rounds(trace: Trace) -> str:
     resolution_ns = timeline(trace).resolution_ns
-    return "of no stated time" if resolution_ns is None else format_ns(resolution_ns)
+    return "of no stated time" if resolution_ns is None else exact_ns(resolution_ns)
 
 
 # ------------------------------------------------------------------------------

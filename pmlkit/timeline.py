@@ -24,7 +24,7 @@ import numpy as np
 
 from pmlkit.errors import PmlkitError, ResolutionError, UsageError, argument
 from pmlkit.trace import arrow
-from pmlkit.units import Window, format_ns, parse_window
+from pmlkit.units import Window, exact_ns, format_ns, is_bare, parse_window
 
 if TYPE_CHECKING:
     from pmlkit.trace.reader import Trace
@@ -223,16 +223,16 @@ class Timeline:
         ResolutionError
             If the trace cannot resolve it, or (with `longest`) it is longer than the part.
         """
-        is_bare = isinstance(window, int)
+        bare = is_bare(window)
         window = parse_window(window)
-        if is_bare and window.length < (self.resolution_ns or 0):
-            number, shortest = window.length, format_ns(self.resolution_ns or 0, 15)
+        if bare and window.length < (self.resolution_ns or 0):
+            number, shortest = window.length, exact_ns(self.resolution_ns or 0)
             what = f"a window of {number} is {number} ns, and a round of {self.name} is {shortest}"
             hint = f"write it with its unit, such as '{number}ms', or '{number}r' for rounds"
             raise ResolutionError.of(number, shortest, what, hint)
         size = self._rounds(window) if window.ns is None else self._ns(window)
         if longest and self.n_rounds and size > self.axis_of(window).length:
-            lasts = format_ns(self.length_ns, 15) if window.ns else f"{self.n_rounds} rounds"
+            lasts = exact_ns(self.length_ns) if window.ns else f"{self.n_rounds} rounds"
             what = f"a window of {window} is longer than the part of {self.name}: {lasts}"
             raise ResolutionError.of(
                 str(window), lasts, what, f"give a shorter {argument('window')}"
@@ -249,7 +249,7 @@ class Timeline:
         if resolution is None:
             raise self._without_times(window)
         if ns < resolution or (self.regular and ns % resolution):
-            asked, shortest = format_ns(ns, 15), format_ns(resolution, 15)
+            asked, shortest = exact_ns(ns), exact_ns(resolution)
             if self.regular:
                 raise ResolutionError(asked, shortest)
             what = f"a window of {asked} is not possible: the rounds of {self.name} last {shortest}"
@@ -438,7 +438,7 @@ def period_text(trace: Trace) -> str:
     if part.resolution_ns is None:
         return asked or "rounds without times"
     if part.regular:
-        return asked or format_ns(part.resolution_ns)
+        return asked or exact_ns(part.resolution_ns)
     lengths = np.diff(part.t_ns)
     low, high = format_ns(int(lengths.min())), format_ns(int(lengths.max()))
     usual = f"rounds of {format_ns(part.resolution_ns)} (median), {low} to {high}"

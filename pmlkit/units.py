@@ -1,11 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parse and format durations, windows, sizes and counts; attach units to tables."""
+"""Parse and format durations, windows, sizes, shares and counts; attach units to tables.
+
+One rule holds for times. A text has its unit: ``"250ms"``. Only ``"0"`` needs none. An integer, of
+Python or numpy, is nanoseconds, as in all columns whose names end in ``_ns``. Where a trace is
+read, an integer that is shorter than a round is refused, as its unit was forgotten. A float is
+refused. A text of the command line is never an integer, so there every time has its unit.
+
+What is measured is written with three digits; what was asked for (a T) is written exactly.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import UsageError
@@ -20,12 +29,18 @@ if TYPE_CHECKING:
 __all__ = [
     "Window",
     "check_count",
+    "check_memory_mib",
     "described",
+    "exact_bytes",
+    "exact_ns",
     "format_bytes",
     "format_ns",
+    "is_bare",
     "missing_texts",
     "parse_duration_ns",
     "parse_inches",
+    "parse_ratio",
+    "parse_share",
     "parse_size_bytes",
     "parse_window",
     "units_of",
@@ -40,6 +55,7 @@ _NS = {
     "min": 60_000_000_000,
     "h": 3_600_000_000_000,
 }
+_BARE = {"": 1}
 _SIZES = "BKMGTP"
 _NUMBER = re.compile(r"([0-9]+)(?:\.([0-9]+))?\s*([a-zµ]*)")
 
@@ -71,16 +87,17 @@ class Window:
         return (self.rounds or 0) if self.ns is None else self.ns
 
     def __str__(self) -> str:
-        return f"{self.rounds}r" if self.ns is None else format_ns(self.ns)
+        return f"{self.rounds}r" if self.ns is None else exact_ns(self.ns)
 
 
-def parse_duration_ns(text: str) -> int:
+def parse_duration_ns(time: str | int) -> int:
     """Read a duration, in nanoseconds.
 
     Parameters
     ----------
-    text : str
-        A number and a unit (ns, us, ms, s, min, h): ``"250ms"``, ``"1.5 s"``.
+    time : str or int
+        A number and a unit (ns, us, ms, s, min, h): ``"250ms"``, ``"1.5 s"``; ``"0"`` needs no
+        unit. An integer is nanoseconds.
 
     Raises
     ------
@@ -90,13 +107,14 @@ def parse_duration_ns(text: str) -> int:
     Examples
     --------
     >>> from pmlkit.units import parse_duration_ns
-    >>> parse_duration_ns("1.5ms")
-    1500000
+    >>> parse_duration_ns("1.5ms"), parse_duration_ns("0"), parse_duration_ns(1_500_000)
+    (1500000, 0, 1500000)
     """
-    value = _scaled(text, _NS)
-    if value is None:
-        raise UsageError(f"{str(text)!r} is not a duration: write one as 250ms, 1.5s or 10us")
-    return value
+    ns = _whole_ns(time)
+    if ns is None:
+        why = "is not a duration: write one as 250ms, 1.5s or 10us"
+        raise UsageError(f"{_given(time)} {_without_unit(time, 'ms', 's') or why}")
+    return ns
 
 
 def parse_window(text: object) -> Window:
@@ -105,7 +123,7 @@ def parse_window(text: object) -> Window:
     Parameters
     ----------
     text : str, int or Window
-        ``"1s"``, ``"10ms"``; ``"5r"`` is five rounds; an int is nanoseconds; a `Window` is
+        ``"1s"``, ``"10ms"``; ``"5r"`` is five rounds; an integer is nanoseconds; a `Window` is
         returned as it is.
 
     Raises
@@ -115,15 +133,19 @@ def parse_window(text: object) -> Window:
     """
     if isinstance(text, Window):
         return text
-    if isinstance(text, int) and not isinstance(text, bool):
-        return Window(ns=text)
     rounds = _scaled(text, {"r": 1})
     if rounds is not None:
         return Window(rounds=rounds)
-    ns = _scaled(text, _NS)
+    ns = _whole_ns(text)
     if ns is None:
-        raise UsageError(f"{str(text)!r} is not a window: write a time as 1s or 10ms, rounds as 5r")
+        why = "is not a window: write a time as 1s or 10ms, rounds as 5r"
+        raise UsageError(f"{_given(text)} {_without_unit(text, 'ms', 's', 'r (rounds)') or why}")
     return Window(ns=ns)
+
+
+def is_bare(time: object) -> bool:
+    """Return whether a time is an integer, so nanoseconds: perhaps its unit was forgotten."""
+    return isinstance(time, Integral) and not isinstance(time, bool)
 
 
 def parse_size_bytes(text: str, bare: str = "B") -> int:
@@ -177,8 +199,13 @@ _LENGTH = re.compile(r"([0-9]+(?:\.[0-9]*)?)\s*(in|mm|cm|pt)?")
 _PER_INCH = {"in": 1, "mm": 25.4, "cm": 2.54, "pt": 72.27}  # TeX's points
 
 
-def parse_share(text: str | float) -> float:
-    """Parse a share: ``"0.5%"``, or a number. As text, a bare number is a percentage, too.
+def parse_share(share: str | float) -> float:
+    """Read a share of a whole: ``"0.5%"``, or a number. As text, a bare number is a percentage.
+
+    Raises
+    ------
+    UsageError
+        If it is not a share, not more than 0, or more than the whole.
 
     Examples
     --------
@@ -186,35 +213,105 @@ def parse_share(text: str | float) -> float:
     >>> parse_share("0.5%"), parse_share("0.5"), parse_share(0.005)
     (0.005, 0.005, 0.005)
     """
-    try:
-        value = float(text.strip().removesuffix("%")) / 100 if isinstance(text, str) else text
-    except ValueError:
-        raise UsageError(f"{text!r} is not a share: write one as 0.5%") from None
-    if not 0 < value < float("inf"):
-        raise UsageError(f"a share of {text} is not possible: give more than 0%")
+    is_text = isinstance(share, str)
+    value = _number(share, percent=is_text)
+    if value is None:
+        raise UsageError(f"{_given(share)} is not a share: write one as 0.5%")
+    if not 0 < value <= 1:
+        shown = f"{100 * value:g}%"
+        raise UsageError(f"a share of {shown} is not possible: give more than 0%, and at most 100%")
     return value
+
+
+def parse_ratio(ratio: str | float) -> float:
+    """Read a ratio from 0 to 1: a number, or a percentage with its sign.
+
+    Raises
+    ------
+    UsageError
+        If it is not a ratio.
+
+    Examples
+    --------
+    >>> from pmlkit.units import parse_ratio
+    >>> parse_ratio("0.1"), parse_ratio("10%"), parse_ratio(1)
+    (0.1, 0.1, 1.0)
+    """
+    value = _number(ratio, percent=False)
+    if value is None or not 0 <= value <= 1:
+        raise UsageError(f"{_given(ratio)} is not a ratio: write one from 0 to 1, or as 10%")
+    return value
+
+
+def _number(text: object, percent: bool) -> float | None:
+    """Return a finite number, or None; with a percent sign, or `percent`, a hundredth of it."""
+    if isinstance(text, str):
+        match = _REAL.fullmatch(text.strip().lower())
+        value = float(match[1]) if match else math.nan
+        value = value / 100 if match and (match[2] or percent) else value
+    else:
+        value = float(text) if isinstance(text, Real) and not isinstance(text, bool) else math.nan
+    return value if math.isfinite(value) else None
+
+
+_REAL = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]{1,3})?)\s*(%?)")
 
 
 def check_count(name: str, value: object, of_what: str) -> None:
     """Raise a `UsageError` unless `value`, a number of `of_what`, is an integer >= 1."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+    if not is_bare(value) or value < 1:  # type: ignore[operator]
         raise UsageError(f"{name} is {value!r}: give a whole number of {of_what}, 1 or more")
 
 
-def format_ns(ns: float, digits: int = 6) -> str:
-    """Format a duration in its largest fitting unit: ``250 ms``. With 15 digits it is exact."""
+def check_memory_mib(memory_mib: int, limits: tuple[int, int], where: str) -> None:
+    """Raise a `UsageError` unless a guest's memory, MiB, is within the limits of what runs it."""
+    low, high = limits
+    if not low <= memory_mib <= high:
+        size, least, most = (exact_bytes(mib << 20) for mib in (memory_mib, low, high))
+        what = f"{where} cannot run a guest with {size} of memory"
+        raise UsageError(what, f"give it {least} to {most}")
+
+
+def format_ns(ns: float) -> str:
+    """Format a duration in its largest fitting unit, with three digits: ``12.3 ms``."""
     for unit in ("h", "min", "s", "ms", "us"):
         if abs(ns) >= _NS[unit]:
-            return f"{ns / _NS[unit]:.{digits}g} {unit}"
+            return f"{_three_digits(ns / _NS[unit])} {unit}"
+    return f"{_three_digits(ns)} ns"
+
+
+def exact_ns(ns: int) -> str:
+    """Format a duration so that it reads back as the same: ``1.25 s``, ``90 s``, ``2 min``.
+
+    Days and more may lose their nanoseconds: there are 15 digits.
+    """
+    for unit in ("h", "min"):
+        if ns and ns % _NS[unit] == 0:
+            return f"{ns // _NS[unit]} {unit}"
+    for unit in ("s", "ms", "us"):
+        if abs(ns) >= _NS[unit]:
+            return f"{ns / _NS[unit]:.15g} {unit}"
     return f"{ns:g} ns"
 
 
 def format_bytes(size: float) -> str:
-    """Format a size in its largest fitting unit with up to four digits: ``1.5 GiB``."""
+    """Format a size in its largest fitting unit, with three digits: ``1.5 GiB``."""
     for power in range(len(_SIZES) - 1, 0, -1):
         if abs(size) >= 1024**power:
-            return f"{size / 1024**power:.4g} {_SIZES[power]}iB"
-    return f"{size:g} B"
+            return f"{_three_digits(size / 1024**power)} {_SIZES[power]}iB"
+    return f"{_three_digits(size)} B"
+
+
+def exact_bytes(size: int) -> str:
+    """Format a size in the largest unit of which it is a multiple: ``1536 MiB``."""
+    powers = [power for power in range(1, len(_SIZES)) if size and size % 1024**power == 0]
+    power = max(powers, default=0)
+    return f"{size // 1024**power} {_SIZES[power]}{'iB' if power else ''}"
+
+
+def _three_digits(value: float) -> str:
+    """Format a number with three digits, or all those before the point."""
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
 
 
 def described(
@@ -254,6 +351,27 @@ def units_of(table: pd.DataFrame) -> dict[str, str]:
 def missing_texts(table: pd.DataFrame) -> dict[str, str]:
     """Return why values of a table's columns are missing, as `described` attached it."""
     return dict(table.attrs.get(_MISSING, {}))
+
+
+def _given(value: object) -> str:
+    """Return a value as it was given: texts in quotes."""
+    return repr(value if isinstance(value, str | int | float) else str(value))
+
+
+def _without_unit(text: object, *units: str) -> str:
+    """Return what is wrong with a text that is a number alone; nothing for others."""
+    match = _NUMBER.fullmatch(text.strip()) if isinstance(text, str) else None
+    if not match or match[3]:
+        return ""
+    examples = [f"{text.strip()}{unit}" for unit in units]
+    return f"has no unit: write it as {', '.join(examples[:-1])} or {examples[-1]}"
+
+
+def _whole_ns(time: object) -> int | None:
+    """Return a duration in nanoseconds; None if it is none."""
+    if is_bare(time):
+        return int(time) if 0 <= time < 1 << 63 else None  # type: ignore[call-overload,operator]
+    return 0 if _scaled(time, _BARE) == 0 else _scaled(time, _NS)
 
 
 def _scaled(text: object, units: Mapping[str, int]) -> int | None:

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +24,10 @@ from pmlkit.units import Window
         ("1h", 3600 * 10**9),
         (" 3 MS ", 3_000_000),
         ("0s", 0),
+        ("0", 0),  # the only one whose unit does not matter
+        (" 0.0 ", 0),
+        (7, 7),
+        (np.int64(7), 7),  # of a table's column
     ],
 )
 def test_durations(text, ns):
@@ -30,17 +35,25 @@ def test_durations(text, ns):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "s", "10", "-1s", "1 fortnight", "1e3s", "0.5ns", "1.s", "5r", "nan s", "1s 2ms"]
+    "text",
+    ["", "s", "-1s", "1 fortnight", "1e3s", "0.5ns", "1.s", "5r", "nan s", "1s 2ms", -1, 1.5, True],
 )
 def test_what_is_no_duration_is_refused_with_an_example(text):
     with pytest.raises(UsageError, match="250ms"):
         units.parse_duration_ns(text)
 
 
+@pytest.mark.parametrize("text", ["10", "1.5", " 3 "])
+def test_a_number_without_its_unit_is_told_so(text):
+    for read in (units.parse_duration_ns, units.parse_window):
+        with pytest.raises(UsageError, match=f"has no unit: write it as {text.strip()}ms"):
+            read(text)
+
+
 def test_windows():
     assert units.parse_window("10ms") == Window(ns=10_000_000)
     assert units.parse_window("5r") == Window(rounds=5)
-    assert units.parse_window(10**9) == Window(ns=10**9)
+    assert units.parse_window(10**9) == units.parse_window(np.int64(10**9)) == Window(ns=10**9)
     assert units.parse_window(Window(rounds=2)) == Window(rounds=2)
     assert [str(units.parse_window(t)) for t in ("1000ms", "5r")] == ["1 s", "5r"]
 
@@ -100,6 +113,33 @@ def test_what_is_no_count_is_refused(wrong):
         units.check_count("m", wrong, "uses")
 
 
+@pytest.mark.parametrize("text", ["0", "-1%", "200%", "nan", "inf", "1e400", "", "%", 2, 0, True])
+def test_what_is_no_share_is_refused(text):
+    with pytest.raises(UsageError, match="share"):
+        units.parse_share(text)
+
+
+@given(st.floats(1e-6, 1))
+def test_a_share_is_a_number_or_a_percentage(share):
+    assert units.parse_share(share) == share
+    for text in (f"{100 * share!r}%", f"{100 * share!r}"):
+        assert units.parse_share(text) == pytest.approx(share)
+    assert units.parse_ratio(repr(share)) == share
+    assert units.parse_ratio(f"{100 * share!r}%") == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["1.01", "101%", "-0.1", "nan", "inf", "", "x", 2, True])
+def test_what_is_no_ratio_is_refused(text):
+    with pytest.raises(UsageError, match="ratio"):
+        units.parse_ratio(text)
+
+
+def test_a_guests_memory_is_within_its_limits():
+    units.check_memory_mib(64, (64, 3072), "the recorder")
+    with pytest.raises(UsageError, match="1 TiB of memory: give it 64 MiB to 3 GiB"):
+        units.check_memory_mib(1 << 20, (64, 3072), "the recorder")
+
+
 def test_formats():
     assert units.format_bytes(0) == "0 B"
     assert units.format_bytes(1023) == "1023 B"
@@ -108,17 +148,25 @@ def test_formats():
     assert units.format_ns(0) == "0 ns"
     assert units.format_ns(250_000_000) == "250 ms"
     assert units.format_ns(1_500_000_000) == "1.5 s"
-    assert units.format_ns(90 * 10**9) == "1.5 min"
+    assert units.format_ns(60_406_200_000) == "1.01 min"
+    assert units.exact_ns(90 * 10**9) == "90 s"
+    assert units.exact_bytes(3073 << 20) == "3073 MiB"
 
 
 @given(st.integers(0, 10**15))
-def test_a_formatted_value_reads_back_within_its_digits(value):
-    try:
-        ns = units.parse_duration_ns(units.format_ns(value))
-    except UsageError:  # rounding may leave a fraction of a nanosecond, below 1 us never
-        assert value >= 1000
-    else:
-        assert abs(ns - value) <= 1e-5 * value
+def test_what_was_asked_for_is_written_exactly(value):
+    assert units.parse_duration_ns(units.exact_ns(value)) == value
+    assert units.parse_size_bytes(units.exact_bytes(value)) == value
+
+
+@given(st.integers(0, 1 << 60))
+def test_what_was_measured_has_three_digits_without_an_exponent(value):
+    for text in (units.format_ns(value), units.format_bytes(value)):
+        number = text.split()[0]
+        assert "e" not in number
+        assert len(number.replace(".", "").lstrip("0")) <= (3 if "." in number else 20)
+    number, unit = units.format_bytes(value).split()
+    assert float(number) * units.parse_size_bytes(f"1{unit}") == pytest.approx(value, rel=0.005)
 
 
 @given(st.integers(0, 10**6), st.sampled_from(["ns", "us", "ms", "s", "min", "h"]))

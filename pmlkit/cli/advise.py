@@ -6,9 +6,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
-from click import FloatRange, IntRange
+from click import IntRange
 
-from pmlkit.cli.options import DURATION, as_json, example, only_answer, option, trace_argument
+from pmlkit.cli.options import as_json, example, only_answer, option, trace_argument
+from pmlkit.cli.parameters import ABOVE_0, DURATION, SHARE
 from pmlkit.cli.show import show
 
 if TYPE_CHECKING:
@@ -26,12 +27,12 @@ _EXAMPLES = example(
 
 @click.command(epilog=_EXAMPLES)
 @trace_argument
-@option("--budget", default="0.5%", metavar="SHARE",
+@option("--budget", default="0.5%", type=SHARE, metavar="SHARE",
         help="Limit for the cost of looking, in percent of the VM's time.")  # fmt: skip
 @option("--window", type=DURATION,
         help="T. [default: the shortest T for which doubling it adds at most a tenth to the "
              "working set]")  # fmt: skip
-@option("--cover", default="99%", metavar="SHARE", help="Share of the time for which W "
+@option("--cover", default="99%", type=SHARE, metavar="SHARE", help="Share of the time for which W "
         "must fit.")  # fmt: skip
 @option("--check/--no-check", default=True,
         help="Run the technique on TRACE, and compare its error with the prediction.")  # fmt: skip
@@ -41,11 +42,11 @@ _EXAMPLES = example(
     type=IntRange(1),
     help="Number of random draws for this run, if the technique draws pages.",
 )
-@option("--ns-per-insn", default=None, type=FloatRange(0, min_open=True),
+@option("--ns-per-insn", default=None, type=ABOVE_0,
         help="Length of an instruction, if the clock of TRACE does not contain it.")  # fmt: skip
 @only_answer
 @as_json
-def advise(trace: str, budget: str, only_answer: bool, as_json: bool, **how: Any) -> None:
+def advise(trace: str, only_answer: bool, as_json: bool, **how: Any) -> None:
     """Answer how big TRACE's VM must be, and how to measure it.
 
     W, the working set in T, fits in this size for a share of the time. The answer states how
@@ -55,11 +56,9 @@ def advise(trace: str, budget: str, only_answer: bool, as_json: bool, **how: Any
     """
     from pmlkit.cli import console
     from pmlkit.law import advise as law_advise
-    from pmlkit.units import parse_share
 
-    share = parse_share(budget)  # before the trace is read
     with console.busy("predicting", quiet=as_json):
-        advice = law_advise.advise(trace, share, **how)
+        advice = law_advise.advise(trace, **how)
     lines = [advice.answer, *advice.about_size]
     if only_answer:
         return show(as_json, {"summary": advice.summary}, console.answer, lines)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pmlkit.cli.options import PATH, as_json, echo, example, option, overwrite, trace_argument
+from pmlkit.cli.options import as_json, echo, example, option, overwrite, trace_argument
+from pmlkit.cli.parameters import PATH
 from pmlkit.cli.show import show
 from pmlkit.errors import UsageError
 
@@ -60,7 +61,7 @@ def annotate(
         path = annotation.annotate(opened, given, overwrite)
         opened = Trace.open(trace)
         rows = _rows(opened)
-        line = f"{path}: {len(rows)} phases of {trace}"
+        line = f"{path}: {len(rows)} phase{'s' * (len(rows) != 1)} of {trace}"
         return show(as_json, {"path": str(path), "phases": rows}, echo, line)
     rows = _rows(opened)
     cells = ((_cell(r["name"]), _seconds(r["start_ns"]), _seconds(r["end_ns"])) for r in rows)

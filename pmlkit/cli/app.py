@@ -22,10 +22,7 @@ from click import Choice, IntRange
 
 from pmlkit import signals
 from pmlkit.cli.options import (
-    LENGTH,
     RECORDING,
-    TRACE,
-    WINDOW,
     as_json,
     drawing,
     example,
@@ -41,6 +38,7 @@ from pmlkit.cli.options import (
     span,
     traces_argument,
 )
+from pmlkit.cli.parameters import LENGTH, TRACE, WINDOW
 from pmlkit.cli.show import show, show_trace
 from pmlkit.errors import PmlkitError, UsageError, is_out_of_memory, one_line
 

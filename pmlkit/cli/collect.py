@@ -10,7 +10,8 @@ from click import Choice, IntRange
 from click.core import ParameterSource
 
 from pmlkit.cli.log_options import log_fields, log_options
-from pmlkit.cli.options import DURATION, as_json, example, option, output, overwrite, say
+from pmlkit.cli.options import as_json, example, option, output, overwrite, say
+from pmlkit.cli.parameters import DURATION
 from pmlkit.cli.show import show
 from pmlkit.errors import UsageError
 from pmlkit.kvm import job as kvm

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click import FloatRange, IntRange
+from click import IntRange
 
 from pmlkit.cli.options import (
-    TracePath,
     as_json,
     echo,
     example,
@@ -23,6 +22,7 @@ from pmlkit.cli.options import (
     output,
     span_of_paths,
 )
+from pmlkit.cli.parameters import ABOVE_0, DURATION_TEXT, TracePath
 from pmlkit.cli.show import show
 from pmlkit.errors import TraceNotFound, UsageError
 
@@ -50,14 +50,14 @@ _EXPERIMENTS = (".yaml", ".yml")
 @option("--list", "list_them", is_flag=True, help="List the techniques and their sources.")
 @option("--techniques", shell_complete=names("pmlkit.techniques:TECHNIQUES"),
         help="Names from --list, separated by commas. [default: all]")  # fmt: skip
-@option("--window", default=None, help="T of the true working set W(t, T). [default: 1s]")
+@option("--window", type=DURATION_TEXT, help="T of the true working set W(t, T). [default: 1s]")
 @option("--time-scale", "scale", default=None,
         help="Scale factor for the published intervals. auto: 30 s (VMware) becomes T. 1: use "
              "them unchanged. [default: auto]")  # fmt: skip
 @option("--seeds", type=IntRange(1), default=None,
         help="Number of runs of techniques that draw random numbers. [default: 5]")  # fmt: skip
 @span_of_paths
-@option("--ns-per-insn", default=None, type=FloatRange(0, min_open=True),
+@option("--ns-per-insn", default=None, type=ABOVE_0,
         help="Length of an instruction, if the clock of a TRACE does not contain it. Overheads "
              "need it.")  # fmt: skip
 @option("--jobs", default=1, type=IntRange(1), help="Number of traces to process in parallel.")

@@ -23,7 +23,7 @@ from pmlkit.cli.sheets import make_table, put
 from pmlkit.errors import visible
 from pmlkit.timeline import period_text
 from pmlkit.trace import summary
-from pmlkit.units import format_bytes, format_ns
+from pmlkit.units import exact_ns, format_bytes, format_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -265,7 +265,7 @@ def window_notes(table: pd.DataFrame) -> Iterator[str]:
     windows = windows[windows["full"]]
     if asked < 0:
         return
-    yield f"T = {format_ns(asked)}"
+    yield f"T = {exact_ns(asked)}"
     far = (windows["effective_ns"] - asked).abs() > EFFECTIVE_FAR * asked
     if far.any():
         median = format_ns(windows["effective_ns"].median())
@@ -432,7 +432,7 @@ def over_time(table: pd.DataFrame, page_size: int) -> None:
     places = np.unique(np.linspace(0, max(len(sizes) - 1, 0), COLUMNS).astype(int))
     chosen = sizes[places[: len(sizes)]]
     headers = [format_bytes(int(n) * page_size) for n in chosen]
-    page = Table("end", *headers, "", box=None, pad_edge=False)
+    page = make_table("end", *headers, "", right=range(1 + len(headers)))
     full = dict(table.groupby("t_ns")["full"].all())
     for t_ns, row in grid[chosen].iterrows():
         ratios = ("" if np.isnan(r) else f"{r:.4f}" for r in row)

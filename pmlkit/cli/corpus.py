@@ -10,7 +10,8 @@ import click
 from click import Choice, IntRange
 
 from pmlkit import progress
-from pmlkit.cli.options import PATH, as_json, echo, example, names, option, output, say
+from pmlkit.cli.options import as_json, echo, example, names, option, output, say
+from pmlkit.cli.parameters import PATH
 from pmlkit.cli.show import show
 from pmlkit.errors import UsageError
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from pmlkit.cli.options import (
-    WINDOW,
     as_json,
     example,
     kinds,
@@ -22,6 +21,7 @@ from pmlkit.cli.options import (
     span,
     traces_argument,
 )
+from pmlkit.cli.parameters import WINDOW
 from pmlkit.cli.show import show
 
 if TYPE_CHECKING:

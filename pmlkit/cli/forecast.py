@@ -8,13 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click import Choice, FloatRange, IntRange
+from click import Choice, IntRange
 
 from pmlkit.cli.options import (
-    MEMORY,
-    PATH,
-    TRACE,
-    WINDOW,
     as_json,
     echo,
     example,
@@ -24,6 +20,7 @@ from pmlkit.cli.options import (
     overwrite,
     span_of_paths,
 )
+from pmlkit.cli.parameters import MEMORY, PATH, TRACE, WINDOW, Ratio
 from pmlkit.cli.show import show
 from pmlkit.errors import UsageError
 
@@ -71,7 +68,7 @@ EXAMPLES = example(
     is_flag=True,
     help="Leave out one program at a time; without TRACE, use the bundled recordings.",
 )
-@option("--rate", default=0.05, type=FloatRange(0.001, 0.5),
+@option("--rate", default=0.05, type=Ratio(0.001, 0.5),
         help="Allowed share of windows with too little memory.")  # fmt: skip
 @option("--compose", "pattern", type=Choice(["daily", "bursty", "walk"]),
         help="Write a log that is composed of TRACE's phases.")  # fmt: skip

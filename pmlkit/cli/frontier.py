@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 from click import IntRange
 
-from pmlkit.cli.options import TRACE, as_json, echo, example, names, option, output
+from pmlkit.cli.options import as_json, echo, example, names, option, output
+from pmlkit.cli.parameters import DURATION_TEXTS, TRACE
 from pmlkit.cli.show import show
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _EXAMPLES = example(
 @click.argument("traces", nargs=-1, required=True, type=TRACE, metavar="TRACE...")
 @option("--techniques", default="all", shell_complete=names("pmlkit.techniques:TECHNIQUES"),
         help="Names from `pmlkit compare --list`, separated by commas. [default: all]")  # fmt: skip
-@option("--window", default=None, help="T, one or several. [default: 100ms,1s,5s]")
+@option("--window", type=DURATION_TEXTS, help="T, one or several. [default: 100ms,1s,5s]")
 @option("--looks", default=None, help="Numbers of looks per T. [default: 1,2,4,10]")
 @option("--watched", default=None,
         help="Numbers of watched frames or regions. All of the memory is always added. [default: "

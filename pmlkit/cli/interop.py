@@ -8,22 +8,8 @@ from typing import TYPE_CHECKING
 import click
 from click import Choice, IntRange
 
-from pmlkit.cli.options import (
-    DURATION,
-    MEMORY,
-    PAGES,
-    PATH,
-    SIZE,
-    TRACE,
-    as_json,
-    example,
-    kinds,
-    names,
-    option,
-    output,
-    overwrite,
-    span,
-)
+from pmlkit.cli.options import as_json, example, kinds, names, option, output, overwrite, span
+from pmlkit.cli.parameters import DURATION, MEMORY, PAGES, PATH, SIZE, TRACE
 from pmlkit.cli.show import show, show_trace
 from pmlkit.errors import UsageError
 

@@ -9,19 +9,8 @@ import click
 from click import IntRange
 
 from pmlkit.cli.log_options import log_fields, log_options
-from pmlkit.cli.options import (
-    DURATION,
-    MEMORY,
-    SETTING,
-    TRACE,
-    as_json,
-    example,
-    names,
-    option,
-    output,
-    overwrite,
-    say,
-)
+from pmlkit.cli.options import as_json, example, names, option, output, overwrite, say
+from pmlkit.cli.parameters import DURATION, MEMORY, SETTING, TRACE
 from pmlkit.cli.show import show, show_trace
 from pmlkit.errors import UsageError
 from pmlkit.xen.job import BEST_HARVEST, PAGE_TABLES

@@ -75,7 +75,7 @@ def line(seen: Seen) -> str:
     cpu = seen.agent_cpu_ns / 1e7 / seen.seconds
     return (
         f"round {seen.round}: {seen.t_ns / 1e9:.3f} s, working set {seen.pages:,} pages "
-        f"({format_bytes(seen.bytes)}) in {format_ns(seen.length_ns, 3)}, "
+        f"({format_bytes(seen.bytes)}) in {format_ns(seen.length_ns)}, "
         f"{seen.entries / seen.seconds:,.0f} entries/s, {seen.exits / seen.seconds:,.0f} exits/s, "
         f"{seen.lost:,} lost, ring {seen.fill:.0%}, "
         f"paused {format_ns(seen.pause_ns)}, {cpu:.1f} % of a CPU"
@@ -119,7 +119,7 @@ def _view(name: str, rows: Sequence[Seen]) -> Table:
         table.add_row(
             str(seen.round),
             f"{seen.t_ns / 1e9:.1f} s",
-            format_ns(seen.length_ns, 3),
+            format_ns(seen.length_ns),
             format_bytes(seen.bytes),
             format_bytes(seen.distinct * 4096),
             f"{seen.entries / seen.seconds:,.0f}",

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 from click import Choice, IntRange
 
-from pmlkit.cli.options import SIZE, option
+from pmlkit.cli.options import option
+from pmlkit.cli.parameters import SIZE_OR_0
 from pmlkit.xen.job import BEST_HARVEST, DRAWS, HARVESTS, PAGE_TABLES, REARM
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class _Harvest(Choice):  # type: ignore[type-arg]
 
 
 _OPTIONS = (
-    option("--most", "most_bytes", default="0", type=SIZE,
+    option("--most", "most_bytes", default="0", type=SIZE_OR_0,
            help="End after the round in which the spool exceeds this size, such as 2G; 0 means no "
                 "limit."),
     option("--rearm", default="round", type=Choice(REARM), help="When a logged page is re-armed."),

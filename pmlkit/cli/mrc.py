@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import click
-from click import Choice, FloatRange, IntRange
+from click import Choice, IntRange
 
 from pmlkit.cli.options import (
-    WINDOW,
     as_json,
     drawing,
     example,
@@ -23,16 +23,16 @@ from pmlkit.cli.options import (
     span,
     traces_argument,
 )
+from pmlkit.cli.parameters import RATIO, WINDOW, Ratio
 from pmlkit.cli.show import show
 from pmlkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     import pandas as pd
 
-    from pmlkit.answers import MissRatio
     from pmlkit.missratio.curve import MissRatioCurve
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Json
@@ -54,13 +54,13 @@ _POINTS = 256
 @labels
 @option("--method", "methods", type=Choice(_METHODS), multiple=True,
         help="Method; can be repeated. [default: exact]")  # fmt: skip
-@option("--rate", default=0.01, type=FloatRange(0, 1, min_open=True),
+@option("--rate", default=0.01, type=Ratio(low=1e-9),
         help="Share of the pages that SHARDS samples.")  # fmt: skip
 @option("--min-pages", default=8192, type=IntRange(0),
         help="Sample at least this many pages; if fewer exist, use all of them.")  # fmt: skip
 @option("--max-pages", type=IntRange(1), help="Largest number of pages that SHARDS samples.")
-@option("--target", "targets", default=(0.1, 0.01), type=FloatRange(0, 1), multiple=True,
-        help="Print the memory for this miss ratio; can be repeated.")  # fmt: skip
+@option("--target", "targets", default=(0.1, 0.01), type=RATIO, multiple=True,
+        help="Print the memory for this miss ratio, as 0.1 or 10%; can be repeated.")  # fmt: skip
 @option("--window", type=WINDOW, help="Print the ratios of each window of this length instead.")
 @kinds()
 @page_tables
@@ -88,62 +88,79 @@ def mrc(
     First uses are counted as misses. The table also lists the size at the curve's knee. Several
     traces are printed side by side, by one method.
     """
-    from pmlkit import answers
+    from pmlkit import missratio
     from pmlkit.cli import console, several
 
-    if only_answer and window is not None:
-        raise UsageError(
-            "--summary covers the whole part: leave out --window, or use --start, --end"
-        )
     by_label, methods = several.labelled(traces, labels), methods or ("exact",)
     if len(by_label) > 1 and (window is not None or len(methods) > 1):
         raise UsageError("several traces take one --method and no --window: give one TRACE")
-    opened = next(iter(by_label.values()))
+    if window is not None:
+        trace = next(iter(by_label.values()))
+        return _over_time(trace, window, targets, output, only_answer, as_json, chosen)
+    of_shards = {"rate": rate, "min_pages": min_pages, "max_pages": max_pages}
+    columns = _columns(by_label, methods)
     with console.busy("computing the LRU stack", quiet=as_json):
-        if window is not None:
-            return _over_time(opened, window, output, as_json, chosen)
-        sample = {"rate": rate, "min_pages": min_pages, "max_pages": max_pages}
-        if len(by_label) > 1:
-            curves = {
-                label: curve
-                for label, trace in by_label.items()
-                for curve in _curves(trace, methods, sample, chosen).values()
-            }
-        else:
-            curves = _curves(opened, methods, sample, chosen)
+        for column in columns.values():
+            options = of_shards if column.method == "shards" else {}
+            column.curve = missratio.of_trace(column.trace, column.method, **options, **chosen)
         if output:
             from pmlkit import figures
 
-            of = by_label if len(by_label) > 1 else opened
+            of = by_label if len(by_label) > 1 else next(iter(by_label.values()))
+            curves = {name: column.curve for name, column in columns.items()}
             figures.save(figures.compare_curves(curves, of), output)
-    if len(by_label) > 1:
-        return several.mrc(by_label, curves, targets, _facts, only_answer, as_json, chosen)
-    found = [answers.miss_ratio(opened, c, targets, **chosen) for c in curves.values()]
-    if only_answer:
-        rows = {one.curve.method: {"summary": one.as_dict()} for one in found}
-        return show(as_json, rows, console.answer, _lines(found))
-    rows = {
-        one.curve.method: _facts(one.curve, targets) | {"summary": one.as_dict()} for one in found
+    _show(columns, targets, only_answer, as_json, chosen)
+
+
+@dataclass
+class _Column:
+    """A curve of the table: of a trace by a method."""
+
+    label: str
+    trace: Trace
+    method: str
+    curve: MissRatioCurve = field(init=False)
+
+
+def _columns(traces: Mapping[str, Trace], methods: Sequence[str]) -> dict[str, _Column]:
+    """Return the columns by their names: those of the methods, or of several traces."""
+    if len(traces) > 1:
+        return {label: _Column(label, trace, methods[0]) for label, trace in traces.items()}
+    ((label, trace),) = traces.items()
+    return {method: _Column(label, trace, method) for method in methods}
+
+
+def _show(
+    columns: Mapping[str, _Column],
+    targets: Sequence[float],
+    only_answer: bool,
+    as_json: bool,
+    chosen: Json,
+) -> None:
+    """Print the answer of each column, and the table."""
+    from pmlkit import answers, several
+    from pmlkit.cli import console
+
+    traces = {column.label: column.trace for column in columns.values()}
+    found = {
+        name: replace(
+            answers.miss_ratio(column.trace, column.curve, targets, **chosen), name=column.label
+        )
+        for name, column in columns.items()
     }
-    page_size = opened.meta.domain["page_size"]
-    show(as_json, rows, console.answer, _lines(found), lambda: console.curves(rows, page_size))
-
-
-def _lines(found: Sequence[MissRatio]) -> list[str]:
-    """Return the answer of each method, and one line on their scope."""
-    return [*(line for one in found for line in one.lines), found[0].origin]
-
-
-def _curves(
-    trace: Trace, methods: Sequence[str], sample: Json, chosen: Json
-) -> dict[str, MissRatioCurve]:
-    from pmlkit import missratio
-
-    options = {"shards": sample}
-    return {
-        method: missratio.of_trace(trace, method, **options.get(method, {}), **chosen)
-        for method in methods
-    }
+    rows: Json = {name: {"summary": one.as_dict()} for name, one in found.items()}
+    if not only_answer:
+        rows = {n: _facts(column.curve, targets) | rows[n] for n, column in columns.items()}
+    if len(traces) > 1:
+        apart = several.unlike(traces, chosen["kinds"])
+        lines = [*(f"Note: {one}." for one in apart), *(one.answer for one in found.values())]
+        value = {"unlike": {one.what: one.values for one in apart}, "curves": rows}
+    else:
+        each = list(found.values())
+        lines, value = [*(line for one in each for line in one.lines), each[0].origin], rows
+    page_size = next(iter(traces.values())).meta.domain["page_size"]
+    tables = [] if only_answer else [lambda: console.curves(rows, page_size)]
+    show(as_json, value, console.answer, lines, *tables)
 
 
 def _facts(curve: MissRatioCurve, targets: Sequence[float]) -> Json:
@@ -164,19 +181,28 @@ def _facts(curve: MissRatioCurve, targets: Sequence[float]) -> Json:
 
 
 def _over_time(
-    trace: Trace, window: str | int, output: str | None, as_json: bool, chosen: Json
+    trace: Trace,
+    window: str | int,
+    targets: Sequence[float],
+    output: str | None,
+    only_answer: bool,
+    as_json: bool,
+    chosen: Json,
 ) -> None:
-    from pmlkit import missratio
+    from pmlkit import answers, missratio
     from pmlkit.cli import console
 
-    table = missratio.over_time(trace, window, **chosen)
-    if output:
-        from pmlkit import figures
+    with console.busy("computing the LRU stack", quiet=as_json):
+        table = missratio.over_time(trace, window, **chosen)
+        if output:
+            from pmlkit import figures
 
-        how = {name: chosen[name] for name in ("start", "end", "kinds")}
-        figures.save(figures.miss_ratio_over_time(trace, window, **how), output)
-    page_size = trace.meta.domain["page_size"]
-    show(as_json, lambda: _records(table), console.over_time, table, page_size)
+            how = {name: chosen[name] for name in ("start", "end", "kinds")}
+            figures.save(figures.miss_ratio_over_time(trace, window, **how), output)
+    found = answers.miss_ratios(trace, table, targets, window, **chosen)
+    rows = [] if only_answer else [lambda: console.over_time(table, trace.meta.domain["page_size"])]
+    value = {"summary": found.as_dict()} if only_answer else lambda: _records(table)
+    show(as_json, value, console.answer, found.lines, *rows)
 
 
 def _records(table: pd.DataFrame) -> list[Json]:

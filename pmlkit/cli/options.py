@@ -1,19 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options and arguments that commands share, and the types that parse their texts."""
+"""Options and arguments that commands share; their types are in `parameters`."""
 
 from __future__ import annotations
 
 import functools
-import glob
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
 
 from pmlkit import progress
-from pmlkit.errors import PmlkitError, UsageError, closest, visible
+from pmlkit.cli.parameters import KINDS, PATH, TIME, TRACE
+from pmlkit.errors import PmlkitError, UsageError, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -24,152 +22,6 @@ if TYPE_CHECKING:
 
     Command: TypeAlias = Callable[..., object]
     Declaration: TypeAlias = Callable[[Command], Command]
-
-
-class _Parsed(click.ParamType):  # type: ignore[type-arg]
-    """An option whose text is parsed by a function of `pmlkit.units`."""
-
-    def __init__(self, name: str, function: str) -> None:
-        self.name, self.function = name, function
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Any:
-        if not isinstance(value, str):
-            return value
-        from pmlkit import units
-
-        try:
-            return getattr(units, self.function)(value)
-        except UsageError as error:
-            self.fail(str(error), param, ctx)
-
-
-class _Time(click.ParamType):  # type: ignore[type-arg]
-    """A time of a trace: a duration, which becomes ns, or ``mark:PHASE``, which stays a text."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from pmlkit.trace.annotation import is_named
-
-        return value if is_named(value) else DURATION.convert(value, param, ctx)
-
-
-class _Memory(click.ParamType):  # type: ignore[type-arg]
-    """Guest memory as a number of MiB, or a size with its unit; becomes MiB."""
-
-    name = "MiB"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from pmlkit.units import parse_size_bytes
-
-        try:
-            size = parse_size_bytes(value, bare="M")
-        except UsageError as error:
-            self.fail(str(error), param, ctx)
-        if size % (1 << 20):
-            self.fail(f"{value} is not a whole number of MiB", param, ctx)
-        return size >> 20
-
-
-class _Size(click.ParamType):  # type: ignore[type-arg]
-    """A size with its unit; becomes bytes. If `none` is allowed, the word becomes 0."""
-
-    name = "size"
-
-    def __init__(self, none: bool = False) -> None:
-        self._none = none
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from pmlkit.units import parse_size_bytes
-
-        if self._none and value == "none":
-            return 0
-        try:
-            return parse_size_bytes(value)
-        except UsageError as error:
-            self.fail(str(error), param, ctx)
-
-
-class TracePath(click.Path):
-    """A trace: its path or, if nothing is there, the name of a bundled one.
-
-    Every argument that names a trace is of this type. Names with a suffix in `others` are files of
-    another kind, which the command recognises.
-    """
-
-    name = "trace"
-
-    def __init__(self, others: tuple[str, ...] = ()) -> None:
-        # An unreadable path is not wrong usage (exit code 2): opening it raises the error.
-        super().__init__(readable=False)
-        self._others = others
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from pmlkit.errors import TraceNotFound
-        from pmlkit.recordings import bundled, find
-
-        if not isinstance(value, str) or os.path.lexists(value) or value.endswith(self._others):
-            return super().convert(value, param, ctx)
-        known = bundled()
-        if value in known:
-            return str(bundled(value))
-        if near := closest(value, known):
-            raise TraceNotFound(value, f"do you mean the bundled {near!r}?")
-        return super().convert(str(find(value)), param, ctx)
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        from pmlkit.recordings import bundled
-
-        known = [name for name in bundled() if incomplete and name.startswith(incomplete)]
-        own = sorted(glob.glob(f"{glob.escape(incomplete)}*.trace"))
-        items = [CompletionItem(name) for name in [*own, *known]]
-        return items or super().shell_complete(ctx, param, incomplete)
-
-
-class _Kinds(click.ParamType):  # type: ignore[type-arg]
-    """Kinds of use, as words with commas between or as letters; stays a text."""
-
-    name = "kinds"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from pmlkit.trace.kinds import parse_kinds
-
-        try:
-            parse_kinds(value)
-        except UsageError as error:
-            self.fail(str(error), param, ctx)
-        return value
-
-
-class _Setting(click.ParamType):  # type: ignore[type-arg]
-    """``name=value``; becomes the pair."""
-
-    name = "name=value"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str]:
-        name, equals, text = value.partition("=")
-        if not name.strip() or not equals:
-            self.fail(f"{value!r}: write it as name=value", param, ctx)
-        return name.strip(), text
-
-
-# An unreadable path is not wrong usage (exit code 2): opening it raises the error.
-PATH = click.Path(readable=False)
-DURATION = _Parsed("time", "parse_duration_ns")
-TIME = _Time()
-LENGTH = _Parsed("length", "parse_inches")
-WINDOW = _Parsed("window", "parse_window")
-MEMORY = _Memory()
-SIZE, PAGES = _Size(), _Size(none=True)
-SETTING = _Setting()
-TRACE = TracePath()
-KINDS = _Kinds()
 
 
 def names(where: str) -> Callable[..., list[str]]:

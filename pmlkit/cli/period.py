@@ -6,11 +6,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
-from click import FloatRange
 
 from pmlkit.cli.options import (
-    DURATION,
-    PATH,
     as_json,
     drawing,
     echo,
@@ -21,6 +18,7 @@ from pmlkit.cli.options import (
     span,
     trace_argument,
 )
+from pmlkit.cli.parameters import ABOVE_0, DURATION, NUMBER, PATH, SHARE
 from pmlkit.cli.show import show
 
 if TYPE_CHECKING:
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
 _PERIOD = example(
     "pmlkit period redis",
     "pmlkit period redis --summary",
-    "pmlkit period x.trace --overhead 0.5 -o f/period --json",
+    "pmlkit period x.trace --overhead 0.5% -o f/period --json",
 )
 _CALIBRATE = example(
     "pmlkit calibrate -o here.json",
@@ -42,14 +40,14 @@ _CALIBRATE = example(
 
 @click.command(epilog=_PERIOD)
 @trace_argument
-@option("--overhead", default=1.0, type=FloatRange(0, min_open=True),
-        help="Percentage of its time that the guest may lose.")  # fmt: skip
-@option("--accuracy", default=5.0, type=FloatRange(0, min_open=True),
-        help="Percentage by which the working set may grow if T doubles.")  # fmt: skip
-@option("--ns-per-insn", default=None, type=FloatRange(0, min_open=True),
+@option("--overhead", default="1%", type=SHARE, metavar="SHARE",
+        help="Share of its time that the guest may lose, in percent.")  # fmt: skip
+@option("--accuracy", default="5%", type=SHARE, metavar="SHARE",
+        help="Share by which the working set may grow if T doubles, in percent.")  # fmt: skip
+@option("--ns-per-insn", default=None, type=ABOVE_0,
         help="Length of an instruction on the host of TRACE, or of --calibration. It converts "
              "between times and instructions.")  # fmt: skip
-@option("--transition", default=3000, type=FloatRange(0),
+@option("--transition", default=3000, type=NUMBER,
         help="Assumed number of instructions that a processor could execute while it leaves and "
              "re-enters a guest.")  # fmt: skip
 @option("--stall", default="100ms", type=DURATION,
@@ -89,8 +87,8 @@ def period(
     with console.busy("measuring W(T)", quiet=as_json):
         advice = periods.advise(
             opened,
-            overhead / 100,
-            accuracy / 100,
+            overhead,
+            accuracy,
             constants,
             stall,
             **span,
@@ -114,7 +112,7 @@ def _print(advice: Advice) -> None:
 
     rows = advice.table
     table = {
-        "T": [format_ns(int(ns), 3) for ns in rows["period_ns"]],
+        "T": [format_ns(int(ns)) for ns in rows["period_ns"]],
         "W written": [format_bytes(int(size)) for size in rows["bytes"]],
         "exits/s": rows["exits_per_s"].map("{:,.1f}".format),
         "guest loses": rows["guest_overhead"].map("{:.3%}".format),

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 from click import Choice
 
-from pmlkit.cli.options import WINDOW, as_json, example, only_answer, option, span, trace_argument
+from pmlkit.cli.options import as_json, example, only_answer, option, span, trace_argument
+from pmlkit.cli.parameters import WINDOW
 from pmlkit.cli.show import show
 from pmlkit.errors import UsageError
 

@@ -9,11 +9,7 @@ import click
 from click import Choice, IntRange
 
 from pmlkit.cli.options import (
-    DURATION,
-    MEMORY,
-    PATH,
     RECORDING,
-    SETTING,
     as_json,
     example,
     names,
@@ -24,6 +20,7 @@ from pmlkit.cli.options import (
     span,
     trace_argument,
 )
+from pmlkit.cli.parameters import DURATION, MEMORY, MEMORY_OR_0, PATH, SETTING
 from pmlkit.cli.show import show, show_trace
 from pmlkit.errors import UsageError
 
@@ -59,7 +56,11 @@ REARM = Choice(["round", "flush", "never"])
 @option("--rounds", type=IntRange(1, 999), help="Number of rounds of a kit guest. [8]")
 @option("--boot", is_flag=True, help="Also record the guest's boot.")
 @option(
-    "--swap", "swap_mib", type=MEMORY, default=0, help="Add a swap disk, and record its requests."
+    "--swap",
+    "swap_mib",
+    type=MEMORY_OR_0,
+    default=0,
+    help="Add a swap disk, and record its requests.",
 )
 @option(
     "--time-limit",

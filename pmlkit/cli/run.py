@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 from click import IntRange
 
-from pmlkit.cli.options import PATH, TRACE, as_json, example, option, output
+from pmlkit.cli.options import as_json, example, option, output
+from pmlkit.cli.parameters import PATH, TRACE
 from pmlkit.cli.show import show
 from pmlkit.errors import PmlkitError, UsageError
 

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING
 from pmlkit.cli.show import show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from pmlkit.answers import WorkingSet
-    from pmlkit.missratio.curve import MissRatioCurve
     from pmlkit.several import Unlike
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Json
 
-__all__ = ["labelled", "mrc", "wss"]
+__all__ = ["labelled", "wss"]
 
 
 def labelled(paths: Sequence[str], labels: Sequence[str] = ()) -> dict[str, Trace]:
@@ -53,38 +52,6 @@ def wss(
     if not only_answer:
         tables.append(lambda: console.side_by_side({n: f.table for n, f in found.items()}))
     show(as_json, lambda: _json(found, apart, only_answer), console.answer, lines, *tables)
-
-
-def mrc(
-    traces: Mapping[str, Trace],
-    curves: Mapping[str, MissRatioCurve],
-    targets: Sequence[float],
-    facts: Callable[[MissRatioCurve, Sequence[float]], Json],
-    only_answer: bool,
-    as_json: bool,
-    chosen: Json,
-) -> None:
-    """Print the miss-ratio curves of recordings: answers, and ratios side by side.
-
-    `facts` makes the JSON of a curve.
-    """
-    from pmlkit import answers, several
-    from pmlkit.cli import console
-
-    found = {
-        label: replace(answers.miss_ratio(trace, curves[label], targets, **chosen), name=label)
-        for label, trace in traces.items()
-    }
-    apart = several.unlike(traces, chosen["kinds"])
-    summaries = {label: {"summary": one.as_dict()} for label, one in found.items()}
-    rows = {label: facts(curve, targets) | summaries[label] for label, curve in curves.items()}
-    lines = [f"Note: {one}." for one in apart]
-    lines += [one.lines[0] for one in found.values()]
-    page_size = next(iter(traces.values())).meta.domain["page_size"]
-    tables = [] if only_answer else [lambda: console.curves(rows, page_size)]
-    value: Json = {"unlike": {one.what: one.values for one in apart}}
-    value["curves"] = summaries if only_answer else rows
-    show(as_json, value, console.answer, lines, *tables)
 
 
 def _json(

@@ -12,7 +12,7 @@ from pmlkit import frontier
 from pmlkit.figures.axes import plain_log, say_empty
 from pmlkit.figures.style import COLORS, new_figure, paper_figure
 from pmlkit.techniques import TECHNIQUES
-from pmlkit.units import format_ns
+from pmlkit.units import exact_ns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,7 +72,7 @@ def error_against_cost(
     for axes, window in zip(panels, windows, strict=True):
         mine, at = (table[table["window_ns"] == window] for table in (curves, marked))
         _panel(axes, mine, at, styles)
-        axes.set_title(f"T = {format_ns(window)}")
+        axes.set_title(f"T = {exact_ns(window)}")
         axes.set_xlabel("cost (% of instructions)")
     panels[0].set_ylabel("error (% of W)")
     _limits(panels, curves, marked)

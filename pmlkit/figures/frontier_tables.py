@@ -15,7 +15,7 @@ import pandas as pd
 from pmlkit import frontier
 from pmlkit.figures.tables import cell, table
 from pmlkit.techniques import TECHNIQUES
-from pmlkit.units import described, format_ns
+from pmlkit.units import described, exact_ns
 
 if TYPE_CHECKING:
     from pmlkit.types import Json, PathLike
@@ -70,7 +70,7 @@ def published(points: pd.DataFrame) -> pd.DataFrame:
     rows = frontier.published(points)
     sheet = pd.DataFrame(
         {
-            "T": rows["window_ns"].map(format_ns),
+            "T": rows["window_ns"].map(exact_ns),
             "technique": rows["technique"].map(_title),
             "error": [_estimate(*of) for of in rows[["error", "low", "high"]].to_numpy(float)],
             "cost": [_percent(share) for share in rows["cost"]],
@@ -85,7 +85,7 @@ def _by_window(rows: pd.DataFrame, bound: str, value: str, head: str) -> pd.Data
     sheets = []
     for window_ns, part in rows.groupby("window_ns"):
         sheet = _sheet(part.reset_index(drop=True), bound, value, head)
-        sheet.insert(0, "T", format_ns(int(str(window_ns))))
+        sheet.insert(0, "T", exact_ns(int(str(window_ns))))
         sheets.append(sheet)
     return pd.concat(sheets, ignore_index=True)
 
@@ -95,7 +95,7 @@ def left_out(points: pd.DataFrame) -> pd.DataFrame:
     rows = frontier.left_out(points)
     return pd.DataFrame(
         {
-            "T": rows["window_ns"].map(format_ns),
+            "T": rows["window_ns"].map(exact_ns),
             "technique": rows["technique"].map(_title),
             "recordings": [f"{n} of {of}" for n, of in rows[["recordings", "of"]].to_numpy()],
             "why": rows["why"],

@@ -12,7 +12,7 @@ from pmlkit.figures.axes import name_points, plain_log, say_empty, timeline_betw
 from pmlkit.figures.style import COLORS, finish, new_figure, paper_figure
 from pmlkit.law.curves import drifts
 from pmlkit.law.parts import RULED
-from pmlkit.units import format_ns, parse_window
+from pmlkit.units import exact_ns, parse_window
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,7 +138,7 @@ def drift(
     return finish(
         figure,
         trace,
-        f"the mean change of W(t, T), T = {format_ns(window_ns)}, over a time (line), and the mean "
+        f"the mean change of W(t, T), T = {exact_ns(window_ns)}, over a time (line), and the mean "
         "of this change over all shorter times (dashed). The latter is the error of a technique "
         "that counts all uses and looks once in that time. Marks: looks per T.",
     )

@@ -13,7 +13,7 @@ from pmlkit import workingset
 from pmlkit.figures.several import finish_several, name_lines, styles, titles
 from pmlkit.figures.style import finish, new_figure, paper_figure
 from pmlkit.several import common_window, labelled
-from pmlkit.units import format_ns
+from pmlkit.units import exact_ns
 
 if TYPE_CHECKING:
     from pmlkit.figures.style import Figure, Length, Time
@@ -63,7 +63,7 @@ def wss_percentiles(
                   **of_each[label])  # fmt: skip
     for percent in MARKED:
         axes.axhline(percent, color="#6E6E6E", lw=0.4, ls=(0, (2, 2)), zorder=0)
-    name = str(common) if common.ns is None else format_ns(common.ns)
+    name = str(common) if common.ns is None else exact_ns(common.ns)
     axes.set(xlabel=f"W(t, {name}) (MiB)", ylabel="windows (%)", ylim=(0, 101))
     axes.set_xlim(left=0)
     axes.set_yticks([0, 25, 50, 75, 95])

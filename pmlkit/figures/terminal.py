@@ -99,7 +99,7 @@ def wss(
     """Draw the working set over time, of full windows; parameters as in `draw`."""
     from pmlkit import workingset
     from pmlkit.figures.axes import time_limits
-    from pmlkit.units import format_ns
+    from pmlkit.units import exact_ns
 
     table = workingset.estimate(trace, window, "sliding", start=start, end=end)
     table = table[table["full"]]
@@ -108,7 +108,7 @@ def wss(
     if not len(table):
         return "no window is full: take a shorter T"
     asked = int(table["asked_ns"].iloc[0])
-    name = format_ns(asked) if asked >= 0 else str(window)
+    name = exact_ns(asked) if asked >= 0 else str(window)
     peak = int(mib.argmax())
     what = f"W(t, {name}), MiB: the peak is {mib[peak]:.4g} at {t_s[peak]:.4g} s"
     drawn = line(t_s, mib, (low, high), "s", width, height, ascii_only)

@@ -279,7 +279,7 @@ def _name(window: Window, wss: pd.DataFrame) -> str:
     if window.ns is None or not len(effective):
         return name
     far = (effective - window.ns).abs() > FAR * window.ns
-    return f"{name} (median effective {format_ns(effective.median(), 3)})" if far.any() else name
+    return f"{name} (median effective {format_ns(effective.median())})" if far.any() else name
 
 
 def _folded(name: str) -> str:

@@ -25,7 +25,7 @@ from pmlkit.selection import edges, times_ns
 from pmlkit.timeline import Timeline, timeline
 from pmlkit.trace.kinds import is_page_table
 from pmlkit.trace.schema import DRAWN, SAMPLED
-from pmlkit.units import format_ns, parse_window
+from pmlkit.units import exact_ns, format_ns, parse_window
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -269,7 +269,7 @@ def _steps(rounds: pd.DataFrame, round_ns: int) -> tuple[Ints, int]:
     """
     ends = rounds["t_end_ns"].to_numpy(np.int64) - int(rounds["t_start_ns"].iloc[0])
     if ends[-1] // round_ns > MAX_STEPS:
-        length, step = format_ns(int(ends[-1])), format_ns(round_ns)
+        length, step = format_ns(int(ends[-1])), exact_ns(round_ns)
         raise UsageError(
             f"{length} in steps of {step} are too many for a forecast: select a shorter part"
         )

@@ -11,7 +11,7 @@ import pandas as pd
 from pmlkit import techniques
 from pmlkit.frontier import grids
 from pmlkit.frontier.grids import RESAMPLES, SETTING
-from pmlkit.units import format_ns
+from pmlkit.units import exact_ns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -229,7 +229,7 @@ def caption(points: pd.DataFrame) -> str:
     """Return a description of the points behind a table or a figure."""
     names = points["trace"].unique()
     fast = sorted({f"{1e3 / ns:,.4g}" for ns in points["ns_per_insn"].dropna()})
-    windows = ", ".join(format_ns(int(ns)) for ns in points["window_ns"].unique())
+    windows = ", ".join(exact_ns(int(ns)) for ns in points["window_ns"].unique())
     many = f"{len(names)} recording{'s' * (len(names) != 1)}"
     return (
         f"{many}, T = {windows} of machines of {' or '.join(fast)} M instructions a second; no "

@@ -19,7 +19,7 @@ from pmlkit.interop.reading import records
 from pmlkit.interop.requests import ticked
 from pmlkit.kernels.pages import PageIndex
 from pmlkit.selection import stream
-from pmlkit.units import format_ns
+from pmlkit.units import exact_ns, format_ns
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,10 +76,10 @@ def _clock(trace: Trace, tick_ns: int) -> Ints:
         offset, rest = divmod(base, tick_ns)
         return times // tick_ns + (times % tick_ns + rest) // tick_ns + offset
     if last // tick_ns >= TICKS:
-        finest = format_ns(last // TICKS + 1)
+        finest = exact_ns(last // TICKS + 1)
         lasts = format_ns(trace.duration_ns)
         raise UsageError(
-            f"a tick of {format_ns(tick_ns)} is too short for {lasts}: give at least {finest}"
+            f"a tick of {exact_ns(tick_ns)} is too short for {lasts}: give at least {finest}"
         )
     return times // tick_ns
 

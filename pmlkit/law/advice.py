@@ -12,7 +12,7 @@ import pandas as pd
 
 from pmlkit.techniques.recorded import Need
 from pmlkit.trace.schema import PAGE_SIZE
-from pmlkit.units import format_bytes, format_ns
+from pmlkit.units import exact_ns, format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,7 +125,7 @@ class Advice:
         size, does = self.size, "uses" if self.reads else "writes"
         return (
             f"{self.name} needs {_bytes(size.needed)} to hold what it {does} in T = "
-            f"{format_ns(self.window_ns)} for {100 * size.cover:.4g} % of the time (mean "
+            f"{exact_ns(self.window_ns)} for {100 * size.cover:.4g} % of the time (mean "
             f"{_bytes(size.mean)}, peak {_bytes(size.peak)})."
         )
 
@@ -208,13 +208,13 @@ class Advice:
         outside = f" Left out: {'; '.join(self.left_out)}." if self.left_out else ""
         rounds = ""
         if self.window_ns < FEW_ROUNDS * self.round_ns:
-            long = format_ns(self.round_ns)
+            long = exact_ns(self.round_ns)
             rounds = f" The rounds of {long} are long for it: what changes within one is not seen."
         unsteady = ""
         if self.chosen and self.growth > GROWS:
             unsteady = f", more than the {percent(GROWS)} aimed for: state T with the size"
         return (
-            f"T = {format_ns(self.window_ns)}{why}: if it doubles, W grows by "
+            f"T = {exact_ns(self.window_ns)}{why}: if it doubles, W grows by "
             f"{percent(self.growth)}{unsteady}. Times are of {self.machine}.{rounds}{outside}"
         )
 

@@ -91,7 +91,7 @@ def advise(
     recorded = Recorded.of(opened) if reads else Recorded.of_log(opened)
     recorded = replace(recorded, time=recorded.time.given(ns_per_insn))
     curves = Curves(recorded)
-    asked = _windows(curves) if window is None else [_asked_ns(window)]
+    asked = _windows(curves) if window is None else [parse_duration_ns(window)]
     timeline(opened).size(asked[0])  # raises if the trace cannot resolve T
     found = _search(curves, asked, share, reads)
     choice, checked = found.choice, None
@@ -150,10 +150,6 @@ def _windows(curves: Curves) -> list[int]:
 def _growth(curves: Curves, window_ns: int) -> float:
     sizes = [curves.mean("accesses", times * window_ns) for times in (1, 2)]
     return sizes[1] / max(sizes[0], 1e-9) - 1
-
-
-def _asked_ns(window: str | int) -> int:
-    return parse_duration_ns(window) if isinstance(window, str) else window
 
 
 # ------------------------------------------------------------------------------

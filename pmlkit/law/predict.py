@@ -20,7 +20,7 @@ from pmlkit.law.seen import Seen, averaged
 from pmlkit.techniques.registry import make
 from pmlkit.techniques.runs import time_scale
 from pmlkit.techniques.view import look
-from pmlkit.units import format_ns, parse_duration_ns
+from pmlkit.units import exact_ns, format_ns, parse_duration_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,7 +129,7 @@ def predict(
     (1, 2, True)
     """
     technique = make(technique) if isinstance(technique, str) else technique
-    window_ns = parse_duration_ns(window) if isinstance(window, str) else window
+    window_ns = parse_duration_ns(window)
     recorded = curves.recorded
     parts = parts_of(technique, recorded.memory_pages)
     view = look(recorded, frozenset(), window_ns, time_scale("auto", window_ns))
@@ -175,7 +175,7 @@ class _Asked:
         from_ns = window_ns if self.rule else max(of.span_ns, window_ns)
         self.scored = _some(curves.scored(from_ns))
         if not self.scored.any():
-            lasts, window = format_ns(curves.recorded.duration_ns), format_ns(window_ns)
+            lasts, window = format_ns(curves.recorded.duration_ns), exact_ns(window_ns)
             what = f"{curves.recorded.name} lasts {lasts}, which is too short for T of {window}"
             raise ResolutionError.of(window, lasts, what, f"give a shorter {argument('window')}")
         self.weights = curves.weights[self.scored]

@@ -10,7 +10,7 @@ import numpy as np
 
 from pmlkit.law.curves import at
 from pmlkit.resampling import Series
-from pmlkit.units import format_bytes, format_ns
+from pmlkit.units import exact_ns, format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +100,7 @@ class Size:
             f"Another target: {self.bytes_text(self.p95)} for 95 % of the time, "
             f"{self.bytes_text(self.p99)} for 99 %, {self.bytes_text(self.peak)} for all of it."
         )
-        others = [f"{self.bytes_text(n)} with {format_ns(ns)}" for ns, n in self.other_windows]
+        others = [f"{self.bytes_text(n)} with {exact_ns(ns)}" for ns, n in self.other_windows]
         if others:
             yield f"Another T: {', '.join(others)}."
         if self.driver:

@@ -12,13 +12,14 @@ only, because the log contains each written page once per re-arm.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from pmlkit.errors import UsageError, argument
+from pmlkit.errors import UnknownName, UsageError, argument
 from pmlkit.kernels.pages import grown, numbered_pages
 from pmlkit.missratio.curve import MissRatioCurve, mean_absolute_error
 from pmlkit.missratio.distances import LruStack, stack_distances
@@ -26,18 +27,18 @@ from pmlkit.missratio.eviction import aet, aet_of
 from pmlkit.missratio.inversions import distances
 from pmlkit.missratio.sampled import shards
 from pmlkit.recordings import opened
-from pmlkit.selection import stream
+from pmlkit.selection import Selection, stream
 from pmlkit.several import labelled
 from pmlkit.timeline import MOST, default_window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any, Unpack
 
     import pandas as pd
 
     from pmlkit.kernels.pages import Uses
-    from pmlkit.selection import Selection, Stream
+    from pmlkit.selection import Stream
     from pmlkit.timeline import Windows
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Ids, Ints, PathLike
@@ -131,11 +132,6 @@ def of_trace(
 def of_trace(
     trace: Trace | PathLike | Mapping[str, Trace | PathLike],
     method: str = "exact",
-    *,
-    start: str | int | None = None,
-    end: str | int | None = None,
-    phase: str | None = None,
-    between: tuple[str, str] | None = None,
     **options: Any,
 ) -> MissRatioCurve | dict[str, MissRatioCurve]:
     """Return the miss-ratio curve of a trace.
@@ -161,22 +157,27 @@ def of_trace(
     if method not in METHODS:
         raise UsageError(f"there is no method {method!r}: choose from {', '.join(METHODS)}")
     if isinstance(trace, Mapping):
-        span = {"start": start, "end": end, "phase": phase, "between": between}
-        return {
-            label: of_trace(one, method, **span, **options)
-            for label, one in labelled(trace).items()
-        }
-    names = ("kinds", "region", "page_tables")
+        return {label: of_trace(one, method, **options) for label, one in labelled(trace).items()}
+    names = list(Selection.__annotations__)
     chosen = {name: options.pop(name) for name in names if name in options}
-    source = stream(opened(trace), start=start, end=end, phase=phase, between=between, **chosen)
+    _check_options(method, options, names)
+    source = stream(opened(trace), **chosen)
     if method == "shards":
         return shards(source, **options)
-    if options:
-        raise UsageError(f"the method {method} has no {', '.join(options)}")
     if method == "exact" and _is_sooner_at_once(source):
         return _exact_at_once(source)
     uses = ((ids, pages) for _, ids, pages in source.numbered())
     return _exact(uses) if method == "exact" else aet_of(uses)
+
+
+def _check_options(method: str, options: Iterable[str], names: Sequence[str]) -> None:
+    """Refuse options that a method does not have; `names`: those of all methods."""
+    if "window" in options:
+        raise UsageError("a miss-ratio curve has no window: take `pmlkit.missratio.over_time`")
+    own = list(inspect.signature(shards).parameters)[1:] if method == "shards" else []
+    for name in options:
+        if name not in own:
+            raise UnknownName(f"option of the method {method}", name, [*names, *own])
 
 
 def over_time(

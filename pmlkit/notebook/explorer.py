@@ -37,7 +37,7 @@ from pmlkit.notebook.uses import UsesByPage, windows
 from pmlkit.progress import has_user
 from pmlkit.selection import edges, time_ns
 from pmlkit.several import labelled, unlike
-from pmlkit.units import format_ns, parse_duration_ns
+from pmlkit.units import exact_ns, format_ns, parse_duration_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -211,7 +211,7 @@ class Explorer:
         if isinstance(window, str) and window.endswith("r") and window[:-1].isdigit():
             asked = float(window[:-1])
         else:
-            ns = parse_duration_ns(window) if isinstance(window, str) else window
+            ns = parse_duration_ns(window)
             asked = ns / (self._unit_ns or 1)
         return min(self._rounds, key=lambda k: abs(math.log(k / max(asked, 1e-9))))
 
@@ -262,7 +262,7 @@ class Explorer:
         self.copy.on_click(self._copy)
 
     def _name(self, k: int) -> str:
-        return f"{k} rounds" if self._unit_ns is None else format_ns(k * self._unit_ns)
+        return f"{k} rounds" if self._unit_ns is None else exact_ns(k * self._unit_ns)
 
     def _techniques(self) -> list[tuple[str, str]]:
         options = [(NONE, NONE)]
@@ -327,7 +327,7 @@ class Explorer:
         return pd.DataFrame({"rounds": self._rounds, "asked_ns": asked_ns, "pages": part.means})
 
     def _too_long(self, parts: Sequence[Part], k: int) -> str:
-        length = format_ns(max(part.end_ns - part.start_ns for part in parts), 3)
+        length = format_ns(max(part.end_ns - part.start_ns for part in parts))
         return f"T = {self._name(k)} is longer than the selected part, {length}: choose a shorter T"
 
     def _write_note(
@@ -371,7 +371,7 @@ class Explorer:
         text = f"{b} - {a}: mean {second - first:+.4g} MiB{share}"
         times = [part.end_ns - part.full_ns for part in parts]
         if abs(times[1] - times[0]) > 0.01 * max(times):  # each mean is of its recording's own time
-            lengths = " and ".join(format_ns(ns, 3) for ns in reversed(times))
+            lengths = " and ".join(format_ns(ns) for ns in reversed(times))
             text += f"; the means are over {lengths}"
         differ = f"; {'; '.join(self._differ)}: m counts rounds" if self._differ else ""
         return text + differ

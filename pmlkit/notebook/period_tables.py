@@ -33,7 +33,7 @@ def costs(advice: Advice) -> pd.DataFrame:
     rows = table[(table.index % step == 0) | (table.period_ns == advice.period_ns)]
     made = pd.DataFrame(
         {
-            "period": [format_ns(int(period), 3) for period in rows.period_ns],
+            "period": [format_ns(int(period)) for period in rows.period_ns],
             "mean W": (rows.pages * PAGE_SIZE / (1 << 20)).round(2),
             "growth": (rows.sensitivity * 100).round(2),
             "exits": rows.exits_per_s.round(2),

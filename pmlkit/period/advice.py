@@ -138,7 +138,7 @@ class Advice:
     @property
     def answer(self) -> str:
         """The recommendation in a sentence or two."""
-        row, period = self.row, format_ns(self.period_ns, 3)
+        row, period = self.row, format_ns(self.period_ns)
         cost = f"it costs the guest {row.guest_overhead:.3%} of its time (limit {self.target:.3%})"
         grows = f"doubling T makes the written W grow by {row.sensitivity:.1%}"
         grows = f"{grows} (limit {self.accuracy:.1%})"
@@ -358,7 +358,7 @@ def _costs(table: pd.DataFrame, log: Trace, g: _GuestNs, h: _HostNs) -> pd.DataF
 
 
 def _explain(advice: Advice, row: pd.Series[float], trace: Trace, stall_ns: float) -> Iterator[str]:
-    period, of_kvm = format_ns(int(row.period_ns), 3), is_kvms(trace)
+    period, of_kvm = format_ns(int(row.period_ns)), is_kvms(trace)
     take = f"Settings: T = {period}{_of_machine(advice.time, row)}"
     if of_kvm:
         kib = max(advice.slots * _SLOT_KIB, _LEAST_KIB)
@@ -370,7 +370,7 @@ def _explain(advice: Advice, row: pd.Series[float], trace: Trace, stall_ns: floa
     yield _cost_text(advice, row, period, trace.meta.known_memory_pages)
     what, who = ("A buffer", "the collector") if of_kvm else ("The ring", "dom0")
     yield (
-        f"{what} is twice the log of the busiest {format_ns(round(stall_ns), 3)} of the trace's "
+        f"{what} is twice the log of the busiest {format_ns(round(stall_ns))} of the trace's "
         f"time, so {who} may be delayed by that time (assumed; set with --stall)."
     )
     if advice.rearm == "flush":
@@ -391,7 +391,7 @@ def _log_text(row: pd.Series[float], period: str, memory_pages: int | None) -> s
         f"({format_bytes(int(row.bytes))}). The log has {row.pages:,.0f} x 8 bytes = "
         f"{format_bytes(int(row.log_bytes))}, {row.pages / BUFFER_ENTRIES:,.1f} buffers of 512 "
         "entries and the same number of VM exits; a buffer is full after "
-        f"{format_ns(int(row.fill_ns), 3)}.{bitmap}"
+        f"{format_ns(int(row.fill_ns))}.{bitmap}"
     )
 
 

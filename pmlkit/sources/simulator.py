@@ -31,7 +31,7 @@ from pmlkit.selection import times_ns
 from pmlkit.trace.kinds import Kind
 from pmlkit.trace.reader import Trace
 from pmlkit.trace.writer import TraceWriter
-from pmlkit.units import check_count, format_ns
+from pmlkit.units import check_count, exact_ns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -343,6 +343,6 @@ def _of_part(meta: TraceMeta, access: Trace, source: pd.DataFrame, count: int) -
         elif begin < first < end:
             phases.append({**phase, **edge, "round": 0})
     known = [answer for answer in meta.known if answer["phase"] not in cut]
-    start, end = format_ns(edge["t_ns"], 15), format_ns(int(source["t_end_ns"].iloc[-1]), 15)
+    start, end = exact_ns(edge["t_ns"]), exact_ns(int(source["t_end_ns"].iloc[-1]))
     note = f"the part from {start} to {end} of the recording: PML was off before and after"
     return replace(meta, phases=phases, known=known, notes=[*meta.notes, note])

@@ -108,7 +108,7 @@ def run(
     """
     if isinstance(technique, str):
         technique = make(technique)
-    window_ns = parse_duration_ns(window) if isinstance(window, str) else window
+    window_ns = parse_duration_ns(window)
     scale = time_scale(scale, window_ns)
     view = look(recorded, technique.needs, window_ns, scale, seed, memory)
     technique.observe(view)

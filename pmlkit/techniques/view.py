@@ -19,7 +19,7 @@ from pmlkit.errors import NeedsError, UsageError, argument
 from pmlkit.techniques import channels
 from pmlkit.techniques.recorded import known_memory
 from pmlkit.techniques.setting import Clock, Setting, notable
-from pmlkit.units import format_ns, parse_duration_ns
+from pmlkit.units import exact_ns, parse_duration_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,7 +129,7 @@ class View:
         rounds = max(round(wanted / self._resolution_ns), 1)
         duration_ns = rounds * self._resolution_ns
         if duration_ns != published:
-            self._notes[duration] = f"{duration} became {format_ns(duration_ns)}"
+            self._notes[duration] = f"{duration} became {exact_ns(duration_ns)}"
         return duration_ns
 
     def parts(self, count: int) -> tuple[int, int]:
@@ -167,7 +167,7 @@ class View:
         if period_ns <= 0:
             raise UsageError(f"a period of {period_ns} ns is too short: give more than 0")
         if self._idle_ns // period_ns > MOST_LOOKS:
-            what = f"gaps short enough for a look every {format_ns(period_ns)}"
+            what = f"gaps short enough for a look every {exact_ns(period_ns)}"
             raise NeedsError(self._name, what, f"choose a longer {argument('window')}")
         due = self._clock.now() + period_ns
         while (now := self._clock.wait(due)) is not None:

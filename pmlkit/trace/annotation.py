@@ -44,7 +44,7 @@ from pmlkit.files import read_regular, whole
 from pmlkit.trace import arrow, manifest
 from pmlkit.trace.description import Fault, fields, foreign_json, one_of, rows, values_fault
 from pmlkit.trace.description import whole as whole_number
-from pmlkit.units import format_ns, parse_duration_ns
+from pmlkit.units import exact_ns, is_bare, parse_duration_ns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,7 +90,7 @@ class Span(NamedTuple):
 
 
 def parse(text: str) -> Span:
-    """Read ``NAME=START..END``, such as ``load=2s..5s``; a side left out is the trace's.
+    """Read ``NAME=START..END``, such as ``load=0..5s``; a side left out is the trace's.
 
     Raises
     ------
@@ -259,7 +259,8 @@ def checked(trace: Any, phases: Mapping[str, Any] | Iterable[Span]) -> list[Span
     Parameters
     ----------
     phases : dict of str to (start, end), or iterable of Span
-        Times are ``"2s"`` or nanoseconds; an end of None is the next start, or the trace's end.
+        Times are ``"2s"`` or nanoseconds. A start of None is the trace's; an end of None is the
+        next start, or the trace's end.
 
     Returns
     -------
@@ -273,13 +274,13 @@ def checked(trace: Any, phases: Mapping[str, Any] | Iterable[Span]) -> list[Span
     NeedsError
         If the trace has no times.
     """
+    if not trace.duration_ns:
+        raise NeedsError(trace, "times", "phases need a trace whose rounds have times")
     if isinstance(phases, Mapping):
-        phases = [Span(name, *_pair(name, times)) for name, times in phases.items()]
+        phases = [_span_of(trace, name, times) for name, times in phases.items()]
     spans = sorted(phases, key=lambda span: (span.start_ns, span.name))
     if not spans or len(spans) > MOST:
         raise UsageError(f"there are {len(spans):,} phases: give 1 to {MOST:,}")
-    if not trace.duration_ns:
-        raise NeedsError(trace, "times", "phases need a trace whose rounds have times")
     after = [*spans[1:], None]
     closed = [_closed(trace, span, next_one) for span, next_one in zip(spans, after, strict=True)]
     for before, behind in itertools.pairwise(closed):
@@ -294,17 +295,16 @@ def checked(trace: Any, phases: Mapping[str, Any] | Iterable[Span]) -> list[Span
     return closed
 
 
-def _pair(name: str, times: Any) -> tuple[int, int | None]:
+def _span_of(trace: Any, name: str, times: Any) -> Span:
     try:
-        if isinstance(times, str):
-            raise TypeError("a text is no pair")
-        start, end = (parse_duration_ns(t) if isinstance(t, str) else t for t in times)
-    except (TypeError, ValueError):  # no pair
-        start, end = None, None
-    if type(start) is not int or not (end is None or type(end) is int):
+        start, end = None if isinstance(times, str) else times
+        start_ns = 0 if start is None else _unnamed_ns(trace, start)
+        return Span(name, start_ns, None if end is None else _unnamed_ns(trace, end))
+    except (TypeError, ValueError) as error:  # no pair
         why = "give a start and an end, such as ('2s', '5s')"
-        raise UsageError(f"the phase {name!r} is {times!r}: {why}")
-    return start, end
+        raise UsageError(f"the phase {name!r} is {times!r}: {why}") from error
+    except UsageError as error:
+        raise UsageError(f"the phase {name!r} is {times!r}: {error}") from error
 
 
 def _closed(trace: Any, span: Span, after: Span | None) -> Span:
@@ -314,18 +314,18 @@ def _closed(trace: Any, span: Span, after: Span | None) -> Span:
         raise UsageError(f"a phase {fault}")
     if not 0 <= span.start_ns < last:
         raise UsageError(
-            f"the phase {span.name!r} starts at {format_ns(span.start_ns)}, and {trace.path.name} "
-            f"lasts {format_ns(last)}: times are since the recording's start"
+            f"the phase {span.name!r} starts at {exact_ns(span.start_ns)}, and {trace.path.name} "
+            f"lasts {exact_ns(last)}: times are since the recording's start"
         )
     end = (after.start_ns if after else last) if span.end_ns is None else span.end_ns
     if end <= span.start_ns:
-        raise UsageError(f"the phase {span.name!r} ends at {format_ns(end)}, before it has started")
+        raise UsageError(f"the phase {span.name!r} ends at {exact_ns(end)}, before it has started")
     return Span(span.name, span.start_ns, min(end, last))
 
 
 def _words(span: Span) -> str:
-    end = "the end" if span.end_ns is None else format_ns(span.end_ns)
-    return f"{span.name!r} ({format_ns(span.start_ns)} to {end})"
+    end = "the end" if span.end_ns is None else exact_ns(span.end_ns)
+    return f"{span.name!r} ({exact_ns(span.start_ns)} to {end})"
 
 
 def starts(trace: Any, spans: Sequence[Span]) -> list[Json]:
@@ -513,16 +513,22 @@ def time_ns(trace: Any, time: str | int | None) -> int | None:
     UnknownName
         If the trace has no such phase.
     """
-    if not isinstance(time, str):
-        if time is not None and 0 < time < (trace.resolution_ns or 0):
-            what = f"a time of {time} is {time} ns, less than a round of {trace.path.name}"
-            raise UsageError(what, f"write it with its unit, such as '{time}s' or '{time}ms'")
-        return time
-    if not is_named(time):
-        return parse_duration_ns(time)
+    if time is None:
+        return None
+    if not (isinstance(time, str) and is_named(time)):
+        return _unnamed_ns(trace, time)
     which, _, name = time.partition(":")
     first, stop = _rounds_of(trace, name)
     return _start_of(trace, first if which == "mark" else stop)
+
+
+def _unnamed_ns(trace: Any, time: str | int) -> int:
+    """Return a duration in ns; refuse an integer that is shorter than a round."""
+    ns = parse_duration_ns(time)
+    if is_bare(time) and 0 < ns < (trace.resolution_ns or 0):
+        what = f"a time of {time} is {time} ns, less than a round of {trace.path.name}"
+        raise UsageError(what, f"write it with its unit, such as '{time}s' or '{time}ms'")
+    return ns
 
 
 def bounds(trace: Any, name: str) -> tuple[int, int]:
@@ -559,6 +565,8 @@ def check_met(spans: Sequence[Span]) -> None:
 
 def _rounds_of(trace: Any, name: str) -> tuple[int, int]:
     """Return the first round of a phase, and the one after its last."""
+    if not isinstance(name, str):
+        raise UsageError(f"{name!r} is no name of a phase: give a text")
     names = [phase["name"] for phase in trace.phase_starts]
     rounds = [phase["round"] for phase in trace.phase_starts]
     if not names:
@@ -571,7 +579,8 @@ def _rounds_of(trace: Any, name: str) -> tuple[int, int]:
         of_base = [index for index, known in enumerate(names) if known == base]
         places = of_base[int(number) - 1 : int(number)]
     if not places:
-        raise UnknownName("phase", name, [known for known in dict.fromkeys(names) if known])
+        known = [known for known in dict.fromkeys(names) if known]
+        raise UnknownName("phase", name, known, trace.path.name)
     if len(places) > 1:
         last = f"{name}#{len(places)}"
         raise UsageError(

@@ -33,7 +33,7 @@ from pmlkit.trace.parquet import check_size, read_table, verify
 from pmlkit.trace.schema import ENTRIES, HARVESTS, SAMPLED, SNAPSHOTS, TABLES, TraceMeta
 from pmlkit.trace.snapshots import FILE as SNAPSHOTS_FILE
 from pmlkit.trace.writer import TraceWriter
-from pmlkit.units import format_ns
+from pmlkit.units import exact_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -371,7 +371,7 @@ class Trace:
             The first round, and the one after the last.
         """
         if start_ns is not None and end_ns is not None and start_ns > end_ns:
-            times = f"{format_ns(start_ns)} to {format_ns(end_ns)}"
+            times = f"{exact_ns(start_ns)} to {exact_ns(end_ns)}"
             problem = f"the range from {times} ends before it starts"
             raise UsageError(f"{problem}: give a start before its end")
         starts, ends = self._edges
@@ -419,7 +419,7 @@ class Trace:
         if not names:
             raise NeedsError(self.path, "regions", "use a workload that reports its buffers")
         if region not in names:
-            raise UnknownName("region", region, names)
+            raise UnknownName("region", region, names, self.path.name)
         of_rows = self.regions_table["name"].to_pylist()
         rows = np.flatnonzero([name == region for name in of_rows])
         columns = (

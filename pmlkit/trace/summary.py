@@ -14,7 +14,7 @@ import numpy as np
 
 from pmlkit.errors import visible
 from pmlkit.trace.schema import DRAWN, SAMPLED
-from pmlkit.units import format_bytes, format_ns
+from pmlkit.units import exact_ns, format_bytes, format_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -151,7 +151,7 @@ def clock_text(meta: TraceMeta) -> str:
 def _requested_period(meta: TraceMeta) -> str:
     if meta.period["insn"]:
         return f"{meta.period['insn']:,} instructions"
-    return "not stated" if meta.resolution_ns is None else format_ns(meta.resolution_ns)
+    return "not stated" if meta.resolution_ns is None else exact_ns(meta.resolution_ns)
 
 
 def _size_text(trace: Any) -> str:

@@ -254,7 +254,7 @@ def test_a_bundled_trace_goes_by_its_name(run, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", LEAVES)
 def test_each_name_of_a_trace_is_of_one_type(name):
-    from pmlkit.cli.options import TracePath
+    from pmlkit.cli.parameters import TracePath
 
     named = [p for p in leaf(name).params if {p.name, p.metavar} & {"trace", "traces", "TRACE"}]
     assert all(isinstance(param.type, TracePath) for param in named)
@@ -689,7 +689,10 @@ WRONG_USE = [
     ("record hotcold -o new.txt", "NAME.trace"),
     ("record hotcold -o new.trace --memory lots", "'lots' is not a size"),
     ("record hotcold -o new.trace --memory 1", "--memory 1 "),
-    ("record hotcold -o new.trace --memory 64G", "cannot be recorded"),
+    (
+        "record hotcold -o new.trace --memory 64G",
+        "a guest with 64 GiB of memory: give it 64 MiB to 3 GiB",
+    ),
     ("record hotcold -o new.trace --memory 100K", "whole number of MiB"),
     ("record hotcold -o new.trace --window 1ns", "too short"),
     ("record hotcold -o new.trace --window fast", "'fast'"),

@@ -100,7 +100,7 @@ def test_unknown_kernels_and_logs_are_refused(wrong):
 
 def test_a_guest_that_does_not_fit_is_refused(tmp_path):
     guest = LabGuest("g", tmp_path / "g.elf")
-    with pytest.raises(UsageError, match="no room for a guest of 2048 MiB"):
+    with pytest.raises(UsageError, match="a guest with 2 GiB of memory"):
         session._check(guest, 2048, 1)
     with pytest.raises(UsageError, match="cannot have 3 vCPUs: 1 to 2"):
         session._check(guest, 64, 3)

@@ -11,8 +11,8 @@ from pmlkit.sources.lab.session import LabOptions, check
 @pytest.mark.parametrize(
     ("options", "memory_mib", "words"),
     [
-        ({}, 32, "no room for a guest of 32 MiB: 64 to 4096"),
-        ({}, 8192, "no room for a guest of 8192 MiB"),
+        ({}, 32, "a guest with 32 MiB of memory: give it 64 MiB to 4 GiB"),
+        ({}, 8192, "a guest with 8 GiB of memory"),
         ({"slots": 3}, 64, "a ring of 3 records"),
         ({"slots": 1}, 64, "a ring of 1 records"),
         ({"stock": True, "harvest": "guided"}, 64, "a harvest needs the patched"),

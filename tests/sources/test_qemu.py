@@ -8,6 +8,7 @@ import pytest
 from pmlkit.errors import MissingTool, PmlkitError, UsageError
 from pmlkit.sources.recorder import qemu
 from pmlkit.sources.recorder.recording import RecordOptions
+from pmlkit.units import check_memory_mib
 
 
 @pytest.fixture
@@ -43,8 +44,8 @@ def test_other_periods_are_wrong_use(text):
 
 @pytest.mark.parametrize("memory_mib", [0, 63, 3073])
 def test_memory_out_of_reach_is_wrong_use(memory_mib):
-    with pytest.raises(UsageError, match="64 to 3072"):
-        qemu.check_memory(memory_mib)
+    with pytest.raises(UsageError, match="64 MiB to 3 GiB"):
+        check_memory_mib(memory_mib, qemu.MEMORY_MIB, "the recorder")
 
 
 def test_a_missing_qemu_is_named(fake_tools):

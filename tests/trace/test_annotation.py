@@ -161,8 +161,9 @@ def test_recorded_phases_given_again_are_the_same(trace):
         ({"a": ("41ms", "42ms"), "b": ("42ms", "90ms")}, "'a'.* has no round of its own"),
         ({"": ("0s", None)}, "no name"),
         ({"a": "0s"}, "a start and an end"),
-        ({"a": (0.5, None)}, "a start and an end"),
-        ({"a": (None, 5)}, "a start and an end"),
+        ({"a": (0.5, None)}, "'a' .*0.5 is not a duration"),
+        ({"a": (None, 5)}, "'a' .*its unit, such as '5s'"),
+        ({"a": ("1s", "2s", "3s")}, "a start and an end"),
     ],
 )
 def test_phases_that_do_not_fit_are_refused(trace, phases, why):

@@ -31,6 +31,7 @@ from pmlkit.sources.lab.parts import STOCK
 from pmlkit.sources.spooling import command, read_text
 from pmlkit.spool import FRAMES_FILE
 from pmlkit.spool_reader import holds_frames, read_spool
+from pmlkit.units import check_memory_mib
 from pmlkit.xen.frames import Frame
 from pmlkit.xen.job import PAGE_TABLES, LogOptions
 
@@ -158,9 +159,7 @@ def check(options: LabOptions, memory_mib: int) -> None:
         raise UsageError(
             f"--xen {options.xen} is Debian's binary", "add --stock, or name a tree by --xen-source"
         )
-    low, high = MEMORY_LIMITS_MIB
-    if not low <= memory_mib <= high:
-        raise UsageError(f"the lab has no room for a guest of {memory_mib} MiB", f"{low} to {high}")
+    check_memory_mib(memory_mib, MEMORY_LIMITS_MIB, "the lab")
     snapshots = "snapshots" in PAGE_TABLES[options.page_tables]
     if options.interface == "stock" and (options.harvest or snapshots):
         what = "a harvest" if options.harvest else "snapshots of page tables"

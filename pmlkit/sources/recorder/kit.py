@@ -23,6 +23,7 @@ from pmlkit.sources.recorder import qemu
 from pmlkit.sources.recorder.record import describe, unless_ended
 from pmlkit.sources.recorder.recording import Recording, RecordOptions
 from pmlkit.sources.spooling import claim
+from pmlkit.units import check_memory_mib
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -85,7 +86,7 @@ def record_kit(
     guest = lab_guests.load(spec, settings)
     _check(guest, rounds)
     memory_mib = options.memory_mib or guest.memory_mib
-    qemu.check_memory(memory_mib)
+    check_memory_mib(memory_mib, qemu.MEMORY_MIB, "the recorder")
     out, spool = claim(out, options.overwrite)
     try:
         with signals.noted() as stop:

@@ -195,13 +195,6 @@ def disk(path: PathLike, size_mib: int) -> list[str]:
     return ["-drive", drive, "-device", "virtio-blk-pci,drive=disk"]
 
 
-def check_memory(memory_mib: int) -> None:
-    """Refuse guest memory that cannot be recorded."""
-    low, high = MEMORY_MIB
-    if not low <= memory_mib <= high:
-        raise UsageError(f"--memory {memory_mib} cannot be recorded", f"{low} to {high} MiB")
-
-
 def start(
     command: Sequence[str],
     stderr: Path,

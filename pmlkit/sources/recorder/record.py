@@ -29,6 +29,7 @@ from pmlkit.sources.recorder.recording import Recording, RecordOptions
 from pmlkit.sources.spooling import claim, command
 from pmlkit.spool import FRAMES_FILE
 from pmlkit.spool_reader import holds_frames
+from pmlkit.units import check_memory_mib
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +84,7 @@ def record(
     options = options or RecordOptions()
     workload = load(workload) if isinstance(workload, str | os.PathLike) else workload
     memory_mib = options.memory_mib or workload.memory_mib
-    qemu.check_memory(memory_mib)
+    check_memory_mib(memory_mib, qemu.MEMORY_MIB, "the recorder")
     period = qemu.parse_period(options.window)
     out, spool = claim(out, options.overwrite)
     try:

@@ -33,6 +33,7 @@ from pmlkit.sources.lab.parts import userland
 from pmlkit.sources.lab.session import boot, keep_texts, to_trace
 from pmlkit.sources.spooling import command, read_text
 from pmlkit.spool import FRAMES_FILE
+from pmlkit.units import check_memory_mib
 
 if TYPE_CHECKING:
     from pmlkit.sources.lab.guests import LabGuest
@@ -232,10 +233,7 @@ def machine_mib(guest_mib: int) -> int:
 
 
 def _check(guest: LabGuest, memory_mib: int, vcpus: int) -> None:
-    low, high = MEMORY_LIMITS_MIB
-    if not low <= memory_mib <= high:
-        problem = f"the KVM lab has no room for a guest of {memory_mib} MiB"
-        raise UsageError(problem, f"{low} to {high}")
+    check_memory_mib(memory_mib, MEMORY_LIMITS_MIB, "the KVM lab")
     most = VCPUS if guest.linux else 2
     if vcpus > most:
         raise UsageError(f"{guest.name} cannot have {vcpus} vCPUs", f"1 to {most} in the KVM lab")

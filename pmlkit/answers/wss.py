@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The working set at one T in a few numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pmlkit.selection import deed, times_ns
+from pmlkit.trace.summary import source_text
+from pmlkit.units import exact_ns, format_bytes, format_ns, parse_window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Unpack
+
+    import pandas as pd
+
+    from pmlkit.selection import Selection
+    from pmlkit.trace.reader import Trace
+    from pmlkit.types import Json
+    from pmlkit.units import Window
+
+__all__ = ["WorkingSet", "window_text", "working_set"]
+
+
+@dataclass(frozen=True)
+class WorkingSet:
+    """W at one T in a few numbers, over the full windows only.
+
+    Attributes
+    ----------
+    name, source : str
+        The recording's, and what it is (`pmlkit.trace.summary.source_text`).
+    deed : str
+        What the VM does to the pages that count: "uses", "writes".
+    window, part : str
+        T in words; and what part of the pages counts, empty for all.
+    window_ns : int
+        T; -1 if it was given in rounds without a common length.
+    windows, partial : int
+        Full windows, and those that the start or the end cuts short, which are left out.
+    overlapping : bool
+        Whether a window ends with every round; else they follow one another.
+    mean, p50, p95, p99, peak : float
+        Bytes; percentiles as `numpy.percentile`, NaN without a full window.
+    peak_ns : int
+        The end of the first window of that size; -1 without a full window.
+    peak_phase : str
+    allocated_bytes : int or None
+        The most that the guest's kernel counted as allocated in this time; None if not known.
+    memory_bytes : int or None
+        The VM's RAM; None if it is not known.
+    table : DataFrame
+        The windows, as `workingset.estimate` returns them.
+    """
+
+    name: str
+    source: str
+    deed: str
+    window: str
+    part: str
+    window_ns: int
+    windows: int
+    partial: int
+    overlapping: bool
+    mean: float
+    p50: float
+    p95: float
+    p99: float
+    peak: float
+    peak_ns: int
+    peak_phase: str
+    allocated_bytes: int | None
+    memory_bytes: int | None
+    table: pd.DataFrame = field(repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+    @property
+    def answer(self) -> str:
+        """The answer in a sentence."""
+        if not self.windows:
+            return f"{self.name} has no full window of T = {self.window}."
+        where = f" (phase {self.peak_phase})" if self.peak_phase else ""
+        return (
+            f"{self.name} {self.deed} {format_bytes(self.mean)}{self.part} on average in "
+            f"T = {self.window}; the peak is {format_bytes(self.peak)}, in the window ending at "
+            f"{self.peak_ns / 1e9:.3f} s{where}."
+        )
+
+    @property
+    def lines(self) -> list[str]:
+        """The answer, the percentiles, the guest's memory and the source: a line each."""
+        lines = [self.answer, *self._percentiles, *self._memory]
+        return [*lines, f"Source: {self.source}."]
+
+    @property
+    def _percentiles(self) -> Iterator[str]:
+        if self.windows:
+            parts = {"p50": self.p50, "p95": self.p95, "p99": self.p99}
+            sizes = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items())
+            how = "overlapping windows" if self.overlapping else "windows, one after the other"
+            if self.windows == 1:
+                how = "window"
+            short = f"; {self.partial:,} cut short left out" if self.partial else ""
+            yield f"Percentiles: {sizes} ({self.windows:,} {how}{short})."
+            yield from self._larger_cut_short
+            if not self.overlapping:
+                yield "Overlapping windows (--sliding, step='sliding') may have a higher peak."
+
+    @property
+    def _larger_cut_short(self) -> Iterator[str]:
+        """The largest window that is cut short, if the peak is smaller: a full one has no less."""
+        short = self.table[~self.table["full"]]
+        at = int(short["bytes"].to_numpy().argmax()) if len(short) else -1
+        if at >= 0 and (largest := short.iloc[at])["bytes"] > self.peak:
+            yield (
+                f"The real peak is higher: a window cut short at {largest['t_ns'] / 1e9:.3f} s has "
+                f"{format_bytes(largest['bytes'])} in {format_ns(int(largest['effective_ns']))}."
+            )
+
+    @property
+    def _memory(self) -> Iterator[str]:
+        ram = None if self.memory_bytes is None else f"{format_bytes(self.memory_bytes)} of RAM"
+        if self.allocated_bytes is not None:
+            of = f", of {ram}" if ram else ""
+            yield f"The guest had allocated at most {format_bytes(self.allocated_bytes)}{of}."
+        elif ram:
+            yield f"The VM has {ram}; how much the guest had allocated is not known."
+
+    def as_dict(self) -> Json:
+        """Return the summary for JSON: sizes in bytes, None for what is not known."""
+        sizes = {n: getattr(self, n) for n in ("mean", "p50", "p95", "p99", "peak")}
+        return {
+            "answer": self.answer,
+            "trace": self.name,
+            "source": self.source,
+            "window_ns": self.window_ns,
+            "windows": self.windows,
+            "partial_windows": self.partial,
+            "overlapping": self.overlapping,
+            **{f"{n}_bytes": None if np.isnan(size) else size for n, size in sizes.items()},
+            "peak_t_ns": self.peak_ns,
+            "peak_phase": self.peak_phase,
+            "allocated_bytes": self.allocated_bytes,
+            "memory_bytes": self.memory_bytes,
+        }
+
+
+def working_set(
+    trace: Trace,
+    window: str | int | Window | None = None,
+    step: str | int | None = None,
+    min_count: int = 1,
+    **selection: Unpack[Selection],
+) -> WorkingSet:
+    """Summarize the working set at one T: mean, percentiles, the peak and where it is.
+
+    The parameters and errors are those of `workingset.estimate`, of whose windows the full ones
+    count.
+
+    Examples
+    --------
+    >>> import pmlkit
+    >>> from pmlkit import answers
+    >>> print(answers.working_set(pmlkit.open("hotcold"), "1s").answer)  # doctest: +ELLIPSIS
+    hotcold uses ... on average in T = 1 s; the peak is ..., in the window ending at ...
+    """
+    from pmlkit import workingset  # and pandas, which miss ratios do without
+
+    table = workingset.estimate(trace, window, step, min_count, **selection)
+    full = table[table["full"]]
+    size = full["bytes"].to_numpy()
+    at = full.iloc[int(size.argmax())] if len(size) else None
+    p50, p95, p99 = np.percentile(size, (50, 95, 99)) if len(size) else [np.nan] * 3
+    memory = trace.meta.known_memory_pages
+    return WorkingSet(
+        name=trace.path.stem,
+        source=source_text(trace),
+        deed=deed(trace, **selection),
+        window=window_text(window, table),
+        part=_part_text(min_count, selection),
+        window_ns=int(table["asked_ns"].iloc[0]) if len(table) else -1,
+        windows=len(full),
+        partial=len(table) - len(full),
+        overlapping=step is not None,
+        mean=float(size.mean()) if len(size) else np.nan,
+        p50=float(p50),
+        p95=float(p95),
+        p99=float(p99),
+        peak=np.nan if at is None else float(at["bytes"]),
+        peak_ns=-1 if at is None else int(at["t_ns"]),
+        peak_phase="" if at is None else str(at["phase"]),
+        allocated_bytes=_allocated(trace, selection),
+        memory_bytes=None if memory is None else trace.meta.memory_bytes,
+        table=table,
+    )
+
+
+def window_text(window: str | int | Window | None, table: pd.DataFrame) -> str:
+    """Return T in words; the one that was chosen is in the table."""
+    if window is not None:
+        return str(parse_window(window))
+    asked = int(table["asked_ns"].iloc[0]) if len(table) else -1
+    return "1r" if asked < 0 else exact_ns(asked)  # `timeline.default_window`
+
+
+def _part_text(min_count: int, selection: Selection) -> str:
+    """Return which pages are counted: nothing if all are."""
+    region = selection.get("region")
+    often = f" at least {min_count} times" if min_count > 1 else ""
+    return f" of region {region}{often}" if region else often
+
+
+def _allocated(trace: Trace, selection: Selection) -> int | None:
+    """Return the most that the guest had allocated in the part of the trace, bytes."""
+    if trace.guest is None:
+        return None
+    start, end = times_ns(trace, **selection)
+    last = trace.duration_ns if end is None else end
+    inside = trace.guest["t_ns"].between(start or 0, last)
+    values = trace.guest.loc[inside, "allocated_bytes"]
+    return int(values.max()) if len(values) else None
