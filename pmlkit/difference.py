@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The difference of two recordings' working sets, before and after, with an interval.
+"""The difference of working sets, before and after, with an interval.
 
 >>> import pmlkit                                                            # doctest: +SKIP
 >>> print(pmlkit.diff("before.trace", "after.trace", window="1s"))           # doctest: +SKIP
@@ -9,14 +9,22 @@ Windows that follow one another are alike, so the interval draws blocks of windo
 `pmlkit.resampling`. If both recordings go through the same phases, these are taken to be a part of
 the workload: each phase keeps its mean, and only what W deviates from it is drawn. The interval
 covers the variation within the two recordings. It does not cover what would differ if either was
-made again: repeat a recording to see that.
+made again. Repeats do, two or more of each:
 
-The peak has a difference but no interval: the bootstrap is not valid for a maximum.
+>>> print(pmlkit.diff(["a1.trace", "a2.trace"], ["b1.trace", "b2.trace"]))   # doctest: +SKIP
+
+Each recording then gives one value of a statistic, and the interval is Welch's (1947): Student's t
+for two samples whose variances differ.
+
+The peak of a single pair has no interval, as the bootstrap is not valid for a maximum. The peaks of
+repeats have one.
 """
 
 from __future__ import annotations
 
 import html
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -27,17 +35,17 @@ from pmlkit import workingset
 from pmlkit.errors import UsageError, argument, visible
 from pmlkit.resampling import Series, ends
 from pmlkit.selection import deed
-from pmlkit.several import common_window, labelled, unlike
+from pmlkit.several import are_several, common_window, labelled, unlike
 from pmlkit.units import format_bytes, format_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any, TypeAlias, Unpack
 
     from pmlkit.selection import Selection
     from pmlkit.several import Traces, Unlike
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Floats, Json, PathLike
+    from pmlkit.types import Floats, Json
     from pmlkit.units import Window
 
     Statistic: TypeAlias = Callable[[Floats], Any]
@@ -45,13 +53,15 @@ if TYPE_CHECKING:
 __all__ = ["Difference", "between", "signed_bytes"]
 
 DRAWS = 4000
+BEFORE, AFTER = "before", "after"  # the labels of repeats, if there are no others
+COLUMNS = ["statistic", "phase", "before", "after", "difference", "low", "high", "why"]
 LEAST_INDEPENDENT = 10  # values in each recording, or there is no interval
 LENGTHS_ALIKE = 1.1  # times; beyond, the lengths are named
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Working sets of two recordings, and what the second one has more.
+    """Working sets of two recordings, or repeats of each, and what the second one has more.
 
     Attributes
     ----------
@@ -66,11 +76,15 @@ class Difference:
         has its mean): ``before``, ``after`` and ``difference`` in bytes; ``low`` and ``high``, the
         95 % interval of the difference, NaN without one; ``why``, the reason why there is none.
     windows : dict of str to DataFrame
-        The windows of each, as `workingset.estimate` returns them.
+        The windows of each recording by its name, as `workingset.estimate` returns them; of a
+        single pair, by the labels.
     unlike : tuple of Unlike
         What the recordings differ in, and does not keep them from being compared.
     phases : bool
         Whether both go through the same phases, which then keep their means.
+    repeats : DataFrame or None
+        Of repeats, a row per recording: ``label``, ``recording``, ``mean``, ``p95`` and ``peak`` in
+        bytes.
     """
 
     before: str
@@ -81,6 +95,7 @@ class Difference:
     windows: Mapping[str, pd.DataFrame] = field(repr=False)
     unlike: tuple[Unlike, ...]
     phases: bool
+    repeats: pd.DataFrame | None = None
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
@@ -107,28 +122,50 @@ class Difference:
         than = "than" if row["difference"] else "as"
         return (
             f"{self.after} {self.deed} {_size(row['difference'])} {than} {self.before} "
-            f"({_interval(row)}), on average in T = {self.window}."
+            f"({_interval(row)}), on average in T = {self.window}{self._of_repeats}."
         )
+
+    @property
+    def _of_repeats(self) -> str:
+        if self.repeats is None:
+            return ""
+        counts = self.repeats["label"].value_counts()
+        return f", over {counts[self.before]} and {counts[self.after]} recordings"
 
     @property
     def lines(self) -> list[str]:
         """The answer, and what it holds for: a line each."""
-        return [*(f"Note: {one}." for one in self.unlike), self.answer, *self._reach()]
+        notes = (f"Note: {one}." for one in self.unlike)
+        return [*notes, self.answer, *self._reach(), *self._without_interval()]
 
     def _reach(self) -> Iterator[str]:
         lengths = {name: _length_ns(windows) for name, windows in self.windows.items()}
         if max(lengths.values()) > LENGTHS_ALIKE * min(lengths.values()):
             each = ", ".join(f"{name}: {format_ns(ns)}" for name, ns in lengths.items())
             yield f"The recordings differ in length ({each}): each mean is over its own recording."
-        row = self.table.iloc[0]
-        if np.isfinite(row["low"]):
-            kept = "each phase keeps its mean; " if self.phases else ""
+        if not np.isfinite(self.table["low"].iloc[0]):
+            return
+        if self.repeats is not None:
             yield (
-                f"The interval is a moving-block bootstrap of the windows ({kept}{DRAWS:,} draws). "
-                "It covers the variation within the two recordings, not between repeats of them."
+                "The interval is Student's t, by Welch, over the means of the recordings. It "
+                "covers the variation between repeats."
             )
-        else:
-            yield f"There is no interval: {row['why']}."
+            return
+        kept = "each phase keeps its mean; " if self.phases else ""
+        yield (
+            f"The interval is a moving-block bootstrap of the windows ({kept}{DRAWS:,} draws). "
+            "It covers the variation within the two recordings, not between repeats of them."
+        )
+
+    def _without_interval(self) -> Iterator[str]:
+        """Why statistics have no interval: each reason once."""
+        without = self.table[self.table["low"].isna()]
+        for why, rows in without.groupby("why", sort=False):
+            names = [
+                f"the {row.statistic}{f' of {row.phase}' if row.phase else ''}"
+                for row in rows.itertuples()
+            ]
+            yield f"No interval for {', '.join(names)}: {why}."
 
     def as_dict(self) -> Json:
         """Return the comparison for JSON: sizes in bytes, None for what is not known."""
@@ -141,6 +178,7 @@ class Difference:
             "rows": rows,
             "unlike": {one.what: one.values for one in self.unlike},
             "phases_keep_their_means": self.phases,
+            "repeats": None if self.repeats is None else self.repeats.to_dict("records"),
         }
 
 
@@ -161,9 +199,9 @@ def signed_bytes(size: float) -> str:
 
 
 def _ends(row: pd.Series[float]) -> str:
-    """Write an interval's ends, or the reason why there is none."""
+    """Write an interval's ends, or that there is none."""
     if not np.isfinite(float(row["low"])):
-        return str(row["why"])
+        return "-"
     return f"{signed_bytes(float(row['low']))} to {signed_bytes(float(row['high']))}"
 
 
@@ -182,21 +220,21 @@ def _interval(row: pd.Series[float]) -> str:
 
 
 def between(
-    before: Traces,
-    after: Trace | PathLike | None = None,
+    before: Traces | Mapping[str, Traces],
+    after: Traces | None = None,
     window: str | int | Window | None = None,
     step: str | int | None = None,
     min_count: int = 1,
     **selection: Unpack[Selection],
 ) -> Difference:
-    """Compare the working sets of two recordings.
+    """Compare the working sets of two recordings, or of repeats of each.
 
     Parameters
     ----------
-    before, after : Trace or path-like
-        Or one mapping of two labels to recordings, the earlier first.
+    before, after : Trace or path-like, or sequence of these
+        A recording, or repeats of it. Or one mapping of two labels to these, the earlier first.
     window, step, min_count, **selection
-        As of `workingset.estimate`, whose full windows are compared; one T for both.
+        As of `workingset.estimate`, whose full windows are compared; one T for all.
 
     Returns
     -------
@@ -206,8 +244,8 @@ def between(
     Raises
     ------
     UsageError
-        If there are not two recordings, they have contents, clocks, pages or addresses that cannot
-        be compared, or no full window.
+        If there are not two recordings or groups, a recording is its own repeat, they have
+        contents, clocks, pages or addresses that cannot be compared, or no full window.
 
     Examples
     --------
@@ -216,27 +254,72 @@ def between(
     >>> difference.table["statistic"].head(3).tolist()
     ['mean', 'p95', 'peak']
     """
-    given: Any = before if after is None else [before, after]
-    traces = labelled(given)
-    if len(traces) != 2:
-        raise UsageError(f"a comparison is of 2 recordings, and there are {len(traces)}: give two")
+    groups = _groups(before, after)
+    traces = {name: trace for group in groups.values() for name, trace in group.items()}
     differences = _comparable(traces, min_count, selection)
     window = common_window(traces, window, **selection)
     windows = {
-        label: workingset.estimate(trace, window, step, min_count, **selection)
-        for label, trace in traces.items()
+        name: workingset.estimate(trace, window, step, min_count, **selection)
+        for name, trace in traces.items()
     }
-    full = [table[table["full"]] for table in windows.values()]
-    for label, table in zip(traces, full, strict=True):
+    full = {name: table[table["full"]] for name, table in windows.items()}
+    for name, table in full.items():
         if table.empty:
             raise UsageError(
-                f"{label} has no full window of T = {window}: give a shorter {argument('window')}"
+                f"{name} has no full window of T = {window}: give a shorter {argument('window')}"
             )
-    first, second = traces
-    same = _phases(full[0]) == _phases(full[1]) != [""]
-    table = _compared(full[0], full[1], _overlap(windows[first], step), same)
-    what = deed(traces[second], **selection)
-    return Difference(first, second, what, str(window), table, windows, differences, same)
+    first, second = groups
+    what, repeats = deed(next(iter(groups[second].values())), **selection), None
+    if len(traces) > 2:
+        sides = [[full[name] for name in group] for group in groups.values()]
+        table, same = _over_repeats(*sides), False
+        repeats = _each(groups, full)
+    else:
+        pair = list(full.values())
+        same = _phases(pair[0]) == _phases(pair[1]) != [""]
+        table = _compared(*pair, _overlap(next(iter(windows.values())), step), same)
+    return Difference(first, second, what, str(window), table, windows, differences, same, repeats)
+
+
+def _groups(before: Any, after: Any) -> dict[str, dict[str, Trace]]:
+    """Return the recordings of each side by their names, and the sides by their labels."""
+    if isinstance(before, Mapping) and after is None:
+        labels, given = list(before), list(before.values())
+    else:
+        labels = []
+        given = before if after is None else [before, after]
+        given = list(given) if isinstance(given, list | tuple) else [given]
+    if len(given) != 2:
+        raise UsageError(f"a comparison is of 2 recordings, and there are {len(given)}: give two")
+    sides = [_listed(side) for side in given]
+    if not all(sides):
+        raise UsageError("there is no recording on one side: give one or more")
+    if sum(map(len, sides)) == 2:
+        pair = labelled([side[0] for side in sides], labels)
+        return {label: {label: trace} for label, trace in pair.items()}
+    names = labelled([trace for side in sides for trace in side])
+    _check_repeats(names)
+    each = iter(names.items())
+    labels = labels or [BEFORE, AFTER]
+    return {
+        label: dict(itertools.islice(each, len(side)))
+        for label, side in zip(labels, sides, strict=True)
+    }
+
+
+def _listed(side: Any) -> list[Any]:
+    """Return the recordings of a side, which may be one."""
+    if isinstance(side, Mapping):
+        return list(side.values())
+    return list(side) if are_several(side) else [side]
+
+
+def _check_repeats(traces: Mapping[str, Trace]) -> None:
+    """Refuse a recording that is given twice: it is no repeat of itself."""
+    known: dict[str, str] = {}
+    for name, trace in traces.items():
+        if (other := known.setdefault(trace.digest, name)) != name:
+            raise UsageError(f"{name} is the same recording as {other}: give each one once")
 
 
 def _comparable(
@@ -277,15 +360,70 @@ def _compared(before: pd.DataFrame, after: pd.DataFrame, overlap: int, same: boo
     rows = [
         ("mean", "", *_bounded(pair, _mean)),
         ("p95", "", *_bounded(pair, _p95)),
-        ("peak", "", *_apart(pair, _peak), np.nan, np.nan, "none for a maximum"),
+        ("peak", "", *_apart(pair, _peak), np.nan, np.nan, _OF_A_MAXIMUM),
     ]
     both = set(before["phase"]) & set(after["phase"]) - {""}
     for name in [name for name in dict.fromkeys(before["phase"]) if name in both]:
         parts = [table[table["phase"] == name] for table in (before, after)]
         sizes = [_Sizes.of(part, overlap, False) for part in parts]
         rows.append(("mean", name, *_bounded(sizes, _mean)))
-    columns = ["statistic", "phase", "before", "after", "difference", "low", "high", "why"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _each(groups: Mapping[str, Sequence[str]], full: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the statistics of each recording, a row each."""
+    rows = [
+        (
+            label,
+            name,
+            *(float(statistic(_of_phase(full[name], ""))) for statistic in _ALL),
+        )
+        for label, names in groups.items()
+        for name in names
+    ]
+    return pd.DataFrame(rows, columns=["label", "recording", "mean", "p95", "peak"])
+
+
+def _over_repeats(before: Sequence[pd.DataFrame], after: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the table of a `Difference` of repeats."""
+    named = [set(table["phase"]) for table in (*before, *after)]
+    shared = set.intersection(*named) - {""}
+    phases = ["", *(name for name in dict.fromkeys(before[0]["phase"]) if name in shared)]
+    rows = []
+    for phase in phases:
+        for name, statistic in zip(("mean", "p95", "peak"), _ALL, strict=True):
+            if phase and name != "mean":
+                continue
+            values = [
+                np.array([statistic(_of_phase(table, phase)) for table in side])
+                for side in (before, after)
+            ]
+            rows.append((name, phase, *_welch(*values)))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _of_phase(windows: pd.DataFrame, phase: str) -> Floats:
+    kept = windows if not phase else windows[windows["phase"] == phase]
+    return kept["bytes"].to_numpy(float)
+
+
+def _welch(before: Floats, after: Floats) -> tuple[float, float, float, float, float, str]:
+    """Return means before, after, their difference, Welch's interval, and why there is none."""
+    from scipy.special import stdtrit
+
+    means = float(before.mean()), float(after.mean())
+    difference = means[1] - means[0]
+    sizes = np.array([len(before), len(after)])
+    if sizes.min() < 2:
+        why = "it needs two or more recordings on each side"
+        return *means, difference, np.nan, np.nan, why
+    squares = np.array([before.var(ddof=1), after.var(ddof=1)]) / sizes
+    if not squares.any():
+        why = "the repeats are identical, so record them with other seeds, or on the host's clock"
+        return *means, difference, np.nan, np.nan, why
+    freedom = squares.sum() ** 2 / (squares**2 / (sizes - 1)).sum()
+    reach = float(stdtrit(freedom, 0.975) * np.sqrt(squares.sum()))
+    return *means, difference, difference - reach, difference + reach, ""
 
 
 @dataclass(frozen=True)
@@ -325,6 +463,9 @@ def _peak(sizes: Floats) -> Floats:
     return sizes.max(axis=-1)
 
 
+_ALL = (_mean, _p95, _peak)
+
+
 def _apart(pair: list[_Sizes], statistic: Statistic) -> tuple[float, float, float]:
     """Return a statistic before, after, and its difference."""
     before, after = (float(statistic(sizes.values)) for sizes in pair)
@@ -351,6 +492,9 @@ def _too_few(pair: list[_Sizes]) -> str:
     if least >= LEAST_INDEPENDENT:
         return ""
     return (
-        f"too few independent windows (about {least:.0f}, and {LEAST_INDEPENDENT} are needed): "
-        "record for longer, or take a shorter T"
+        f"fewer than {LEAST_INDEPENDENT} independent windows, so record for longer, repeat the "
+        "recordings, or take a shorter T"
     )
+
+
+_OF_A_MAXIMUM = "the bootstrap is not valid for a maximum, so repeat the recordings"

@@ -2,6 +2,7 @@
 """The difference of two recordings' working sets: known shifts, coverage, and refusals."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -93,7 +94,7 @@ def test_a_notebook_shows_the_answer_and_the_table(pair):
     found = pmlkit.diff({"<b>": pair[0], "after": pair[1]}, window="10ms")
     shown = found._repr_html_()
     assert "&lt;b&gt;" in shown and "<b>" not in shown
-    assert "less than" in shown and "none for a maximum" in shown and "NaN" not in shown
+    assert "less than" in shown and "not valid for a maximum" in shown and "NaN" not in shown
 
 
 def test_the_order_of_the_two_is_that_of_the_sign(pair):
@@ -198,6 +199,100 @@ def test_three_recordings_or_one_are_refused(pair):
     for traces in ([pair[0]], [*pair, pair[0]]):
         with pytest.raises(UsageError, match="of 2 recordings"):
             pmlkit.diff(traces)
+
+
+# Repeats
+
+
+@pytest.fixture(scope="module")
+def repeats(tmp_path_factory):
+    """Three recordings before, four after, 30 pages smaller."""
+    folder = tmp_path_factory.mktemp("repeats")
+    return [
+        [trace_of(folder / f"{name}{n}.trace", noisy(seed + n, level)) for n in range(count)]
+        for name, seed, level, count in (("a", 10, 100, 3), ("b", 20, 70, 4))
+    ]
+
+
+def test_the_interval_over_repeats_is_welchs(repeats):
+    from scipy.stats import ttest_ind
+
+    found = pmlkit.diff(*repeats, window="10ms")
+    tables = [[pmlkit.wss(trace, "10ms") for trace in side] for side in repeats]
+    of = {"mean": np.mean, "p95": lambda sizes: np.percentile(sizes, 95), "peak": np.max}
+    for row in found.table.to_dict("records"):
+        after, before = (
+            [of[row["statistic"]](table.loc[table["full"], "bytes"]) for table in side]
+            for side in reversed(tables)
+        )
+        ends = ttest_ind(after, before, equal_var=False).confidence_interval()
+        assert (row["low"], row["high"]) == pytest.approx((ends.low, ends.high))
+        assert row["difference"] == pytest.approx(np.mean(after) - np.mean(before))
+    assert "less than before (95 % interval" in found.answer
+    assert found.answer.endswith("over 3 and 4 recordings.")
+    assert found.repeats["recording"].tolist() == ["a0", "a1", "a2", "b0", "b1", "b2", "b3"]
+
+
+def test_a_side_of_one_recording_has_a_difference_and_no_interval(repeats):
+    found = pmlkit.diff({"old": repeats[0], "new": repeats[1][0]}, window="10ms")
+    assert (found.before, found.after) == ("old", "new")
+    assert found.table["low"].isna().all() and (found.table["difference"] < 0).all()
+    assert str(found).count("two or more recordings on each side") == 1
+
+
+def test_repeats_that_do_not_vary_have_no_interval(tmp_path):
+    sides = [
+        [trace_of(tmp_path / f"{name}{n}.trace", [level] * 20, notes=[f"{n}"]) for n in range(2)]
+        for name, level in (("a", 9), ("b", 5))
+    ]
+    found = pmlkit.diff(*sides, window="10ms")
+    assert found.table["low"].isna().all()
+    assert str(found).count("the repeats are identical") == 1
+
+
+def test_a_recording_is_no_repeat_of_itself(repeats):
+    first, second = repeats
+    for sides in (([first[0], first[0]], second), (first, [first[0], second[0]])):
+        with pytest.raises(UsageError, match="is the same recording as"):
+            pmlkit.diff(*sides)
+
+
+def test_each_reason_is_given_once(pair):
+    found = pmlkit.diff(*pair, window="300ms")
+    text = str(found)
+    for why in filter(None, set(found.table["why"])):
+        assert text.count(why) == 1
+    assert found.table["why"].duplicated().any()
+
+
+def test_the_command_takes_repeats_with_a_word_between(repeats, capsys):
+    words = [[str(trace.path) for trace in side] for side in repeats]
+    line = ["diff", *words[0], "vs", *words[1], "--window", "10ms", "--label", "x", "--label", "y"]
+    assert cli.main(line) == 0
+    out = capsys.readouterr().out
+    found = pmlkit.diff({"x": repeats[0], "y": repeats[1]}, window="10ms")
+    assert out.startswith(f"{found.answer}\n") and "b3" in out
+    assert cli.main([*line, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == found.as_dict()
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("A A B", "3 traces, and 0 times 'vs'"),
+        ("A vs B vs B", "3 traces, and 2 times 'vs'"),
+        ("vs B", "no recording on one side"),
+        ("A", "1 trace, and 0 times"),
+        ("A B --label x", "give --label twice"),
+        ("A B --label x --label x", "occurs twice"),
+    ],
+)
+def test_wrong_sides_are_one_line(pair, capsys, words, why):
+    paths = {"A": str(pair[0].path), "B": str(pair[1].path)}
+    assert cli.main(["diff", *(paths.get(word, word) for word in words.split())]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert re.search(why, captured.err)
 
 
 def test_the_command_prints_the_answer_first_and_the_same_as_json(pair, capsys):

@@ -225,5 +225,10 @@ def _list(as_json: bool) -> None:
 
 
 def _print_techniques(facts: Json) -> None:
+    from pmlkit.cli import console
+    from pmlkit.cli.sheets import make_table, put
+
+    page = make_table("technique", "title", "source")
     for name, technique in facts.items():
-        click.echo(f"{name:16} {technique['title']}: {technique['source']}")
+        page.add_row(name, technique["title"], technique["source"])
+    put(console.console(), page)

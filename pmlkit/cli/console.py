@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-import textwrap
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pmlkit import progress
-from pmlkit.cli.sheets import make_table, put
+from pmlkit.cli.sheets import fold, make_table, put
 from pmlkit.errors import visible
 from pmlkit.timeline import period_text
 from pmlkit.trace import summary
@@ -92,14 +91,9 @@ def answer(lines: Iterable[str], *tables: Callable[[], object]) -> None:
     """Print the lines of an answer, folded at words, and then its tables."""
     page = console()
     for line in lines:
-        indent = "    " if line.startswith(" ") else ""
-        page.print(
-            "\n".join(
-                textwrap.wrap(
-                    visible(line), page.width, subsequent_indent=indent, break_on_hyphens=False
-                )
-            )
-        )
+        indent = "    " if line.startswith(" ") else "  " if line.startswith("- ") else ""
+        for part in fold(visible(line), page.width, indent) if line.strip() else [""]:
+            page.print(part, no_wrap=True, crop=False)
     for print_table in tables:
         page.print()
         print_table()
@@ -222,9 +216,8 @@ def workload_dict(workload: Workload) -> Json:
 def windows(table: pd.DataFrame) -> None:
     """Print working sets, one line per window."""
     regions = [name for name in table.columns if name.startswith("region:")]
-    page = make_table(
-        "end", "effective", "pages", "size", "phase", *regions, "", right=(0, 1, 2, 3)
-    )
+    headers = ("end", "effective", "pages", "size", *regions, "phase", "")
+    page = make_table(*headers, right=range(4 + len(regions)))
     for row, skipped in _without_long_gaps(table):
         if skipped:
             page.add_row("...", f"{skipped:,} windows", "0", "0 B")
@@ -233,8 +226,8 @@ def windows(table: pd.DataFrame) -> None:
             format_ns(row["effective_ns"]),
             f"{row['pages']:,}",
             format_bytes(row["bytes"]),
-            row["phase"],
             *(f"{row[name]:,}" for name in regions),
+            row["phase"],
             "" if row["full"] else "cut short",
         )
     shown = console()
@@ -311,10 +304,10 @@ def side_by_side(tables: Mapping[str, pd.DataFrame]) -> None:
 
 
 def difference(found: Difference) -> None:
-    """Print the statistics of two recordings and their differences, and why one has no interval."""
+    """Print statistics before and after, their differences, and those of each repeat."""
     from pmlkit.difference import signed_bytes
 
-    headers = ("W", "phase", found.before, found.after, "difference", "95 % interval", "")
+    headers = ("W", "phase", found.before, found.after, "difference", "95 % interval")
     page = make_table(*headers, right=range(2, 6))
     for row in found.table.to_dict("records"):
         ends = (
@@ -322,8 +315,14 @@ def difference(found: Difference) -> None:
         )
         sizes = (format_bytes(row["before"]), format_bytes(row["after"]))
         numbers = (*sizes, signed_bytes(row["difference"]), " to ".join(ends) or "-")
-        page.add_row(row["statistic"], row["phase"] or "all", *numbers, row["why"])
+        page.add_row(row["statistic"], row["phase"] or "all", *numbers)
     put(console(), page, keys=2)
+    if found.repeats is not None:
+        each = make_table("", "recording", "mean", "p95", "peak", right=range(2, 5))
+        for row in found.repeats.to_dict("records"):
+            sizes = (format_bytes(row[name]) for name in ("mean", "p95", "peak"))
+            each.add_row(row["label"], row["recording"], *sizes)
+        answer([], lambda: put(console(), each, keys=2))
 
 
 def trace_dict(trace: Trace, answers: Sequence[KnownAnswer]) -> Json:
@@ -402,16 +401,13 @@ def curves(by_method: Mapping[str, Json], page_size: int) -> None:
     def size(pages: float | None) -> str:
         return "never" if pages is None else format_bytes(pages * page_size)
 
-    page = Table("", *by_method, box=None, pad_edge=False)
-    for _ in by_method:
-        page.columns[-1].justify, page.columns[-1].no_wrap = "right", True
+    page = make_table("", *by_method, right=range(1, 1 + len(by_method)))
     for label, value in _LINES.items():
         page.add_row(label, *(value(curve) for curve in by_method.values()))
     page.add_row("memory at the knee", *(size(curve["knee_pages"]) for curve in by_method.values()))
     for target in next(iter(by_method.values()))["pages_for"]:
         sizes = (size(curve["pages_for"][target]) for curve in by_method.values())
         page.add_row(f"memory for a miss ratio of {target}", *sizes)
-    page.add_section()
     for pages in _spread(max(curve["sizes_pages"][-1] for curve in by_method.values())):
         page.add_row(f"miss ratio at {size(pages)}", *(_at(c, pages) for c in by_method.values()))
     put(console(), page)
@@ -468,7 +464,14 @@ def sheet(table: pd.DataFrame, title: str, right: Sequence[int] = ()) -> None:
     for row in table.itertuples(False):
         page.add_row(*(cell(value) for value in row))
     answer([title])
-    put(console(), page)
+    put(console(), page, _keys(table))
+
+
+def _keys(table: pd.DataFrame) -> int:
+    """Return how many of the first columns tell the rows apart; a mark is no name."""
+    least = 1 if table.columns[0] else 2
+    numbers = range(least, min(len(table.columns), least + 2))
+    return next((n for n in numbers if not table.iloc[:, :n].duplicated().any()), least)
 
 
 # ------------------------------------------------------------------------------

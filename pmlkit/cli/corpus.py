@@ -58,10 +58,15 @@ def list_(half: str | None, repeats: bool, as_json: bool) -> None:
 
 
 def _print(chosen: Sequence[Program]) -> None:
-    echo(f"{'program':12} {'half':12} {'seed':>4} {'s':>4} {'rounds':>6} {'entries':>12}  digest")
+    from pmlkit.cli import console
+    from pmlkit.cli.sheets import make_table, put
+
+    headers = ("program", "half", "seed", "seconds", "rounds", "entries", "digest")
+    page = make_table(*headers, right=range(2, 6))
     for p in chosen:
-        facts = f"{p.seed:4} {p.seconds:4} {p.rounds:6} {p.entries:12,}"
-        echo(f"{p.label:12} {p.half:12} {facts}  {p.digest or 'not recorded yet'}")
+        numbers = (p.seed, p.seconds, p.rounds, f"{p.entries:,}")
+        page.add_row(p.label, p.half, *map(str, numbers), p.digest or "not recorded yet")
+    put(console.console(), page)
 
 
 @corpus.command(epilog=example("pmlkit corpus record redis xz -o corpus"))
@@ -130,8 +135,13 @@ def check(
 
 
 def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
+    from pmlkit.cli import console
+    from pmlkit.cli.sheets import make_table, put
+
+    page = make_table("program", "state", "")
     for v in verdicts:
-        echo(f"{v.program.label:12} {v.state}{': ' if v.why else ''}{v.why}")
+        page.add_row(v.program.label, v.state, v.why)
+    put(console.console(), page)
 
 
 @corpus.command(

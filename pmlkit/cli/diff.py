@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`pmlkit diff`: the difference of two recordings' working sets."""
+"""`pmlkit diff`: the difference of working sets, before and after."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pmlkit.cli.options import (
     as_json,
     example,
     kinds,
-    labels,
     min_count,
     only_answer,
     option,
@@ -19,24 +18,37 @@ from pmlkit.cli.options import (
     region,
     sliding,
     span,
-    traces_argument,
 )
-from pmlkit.cli.parameters import WINDOW
+from pmlkit.cli.parameters import WINDOW, TracePath
 from pmlkit.cli.show import show
+from pmlkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
 _EXAMPLES = example(
     "pmlkit diff pressure pressure-roomy --window 100ms",
     "pmlkit diff a.trace b.trace --label before --label after --kinds written",
     "pmlkit diff a.trace b.trace --start 2s --end 8s --sliding --json",
+    "pmlkit diff before-*.trace vs after-*.trace --window 1s",
 )
 
 
+class _Side(TracePath):
+    """A trace, or the word between the two sides."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == BETWEEN else super().convert(value, param, ctx)
+
+
+BETWEEN = "vs"
+
+
 @click.command(epilog=_EXAMPLES)
-@traces_argument
-@labels
+@click.argument("traces", nargs=-1, required=True, type=_Side(), metavar="BEFORE... [vs] AFTER...")
+@option("--label", "labels", multiple=True, metavar="NAME",
+        help="Name of a side in the table; give it twice, before and after.")  # fmt: skip
 @option("--window", type=WINDOW,
         help="T, as a time (250ms) or in rounds (5r). [default: 1s, or the nearest T that both "
              "support]")  # fmt: skip
@@ -57,20 +69,42 @@ def diff(
     window: str | int | None,
     **how: Any,
 ) -> None:
-    """Compare the working sets of two traces, before and after.
+    """Compare working sets before and after: two traces, or repeats of each.
 
-    The answer is how much more or less memory the second one needs, with a 95 % interval if the
-    recordings are long enough. The table lists the differences of the mean, the 95th percentile,
-    the peak, and each phase. Traces whose numbers have different meanings, such as a log of writes
-    and a trace of all accesses, are refused.
+    The answer is how much more or less memory the second side needs, with a 95 % interval. The
+    table lists the differences of the mean, the 95th percentile, the peak, and each phase.
+
+    The interval of two traces covers the variation within them, and needs long recordings. To cover
+    what differs from one recording to the next, repeat them, and put the word "vs" between: `pmlkit
+    diff a1.trace a2.trace a3.trace vs b1.trace b2.trace b3.trace`. Two or more on each side have an
+    interval.
+
+    Traces whose numbers have different meanings, such as a log of writes and a trace of all
+    accesses, are refused.
     """
     from pmlkit import difference
-    from pmlkit.cli import console, several
+    from pmlkit.cli import console
 
     with console.busy("counting pages", quiet=as_json):
-        opened = several.labelled(traces, labels)
         step = "sliding" if sliding else None
-        found = difference.between(opened, None, window, step, **how)
+        found = difference.between(_sides(traces, labels), None, window, step, **how)
     tables = [] if only_answer else [lambda: console.difference(found)]
     value = {"summary": found.as_dict()} if only_answer else found.as_dict
     show(as_json, value, console.answer, found.lines, *tables)
+
+
+def _sides(traces: Sequence[str], labels: Sequence[str]) -> Any:
+    """Return the traces of each side, by their labels if there are any."""
+    words = [word for word in traces if word == BETWEEN]
+    if len(words) > 1 or (not words and len(traces) != 2):
+        count = len(traces) - len(words)
+        what = f"{count} trace{'s' * (count != 1)}, and {len(words)} times {BETWEEN!r}"
+        hint = f"give two, or put one {BETWEEN!r} between those before and those after"
+        raise UsageError(what, hint)
+    at = list(traces).index(BETWEEN) if words else 1
+    sides = [list(traces[:at]), list(traces[at + len(words) :])]
+    if labels and len(labels) != 2:
+        raise UsageError(f"{len(labels)} labels for two sides: give --label twice")
+    if labels and labels[0] == labels[1]:
+        raise UsageError(f"the label {labels[0]!r} occurs twice: give distinct labels")
+    return dict(zip(labels, sides, strict=True)) if labels else sides

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,6 @@ from click import Choice, IntRange
 
 from pmlkit.cli.options import (
     as_json,
-    echo,
     example,
     only_answer,
     option,
@@ -25,12 +25,14 @@ from pmlkit.cli.show import show
 from pmlkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any
+    from collections.abc import Callable, Sequence
+    from typing import Any, TypeAlias
 
     from pmlkit.forecast.log import Log
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Json
+
+    Render: TypeAlias = Callable[[], object]
 
 EXAMPLES = example(
     "pmlkit forecast redis-tides",
@@ -99,13 +101,13 @@ def forecast(traces: tuple[str, ...], only_answer: bool, as_json: bool, **option
             "--model sets its window, horizon and target: use it without these options"
         )
     if asked:
-        value, lines = actions[asked[0]](traces, as_json, options)
-        return show(as_json, value, echo, "\n".join(lines))
+        value, render = actions[asked[0]](traces, as_json, options)
+        return show(as_json, value, render)
     results, lines = _ahead(traces, as_json, options)
     found = [result["summary"]["answer"] for result in results]
     if only_answer:
         return show(as_json, [{"summary": r["summary"]} for r in results], console.answer, found)
-    show(as_json, results, console.answer, found, lambda: echo("\n".join(lines)))
+    show(as_json, results, console.answer, found, lambda: console.answer(lines))
 
 
 def _settings(options: Json) -> Json:
@@ -135,7 +137,7 @@ def _inputs(trace: Trace, options: Json) -> str:
     return options["inputs"] or saved or log.best_inputs(trace)
 
 
-def _train(traces: Sequence[str], quiet: bool, options: Json) -> tuple[Json, list[str]]:
+def _train(traces: Sequence[str], quiet: bool, options: Json) -> tuple[Json, Render]:
     """Train on the traces, and write the model."""
     from pmlkit.cli import console
     from pmlkit.forecast import store
@@ -151,7 +153,8 @@ def _train(traces: Sequence[str], quiet: bool, options: Json) -> tuple[Json, lis
         data = {log.name: log.digest() for log in logs}
         inputs, measures = (_same(logs, name) for name in ("inputs", "measures"))
         store.save(model, path, window, data, options["overwrite"], inputs, measures)
-    return {"model": path, "data": data}, [f"{path}: trained on {', '.join(data)}"]
+    line = f"{path}: trained on {', '.join(data)}"
+    return {"model": path, "data": data}, partial(console.answer, [line])
 
 
 def _same(logs: Sequence[Log], name: str) -> str:
@@ -177,7 +180,7 @@ def _ahead(traces: Sequence[str], quiet: bool, options: Json) -> tuple[list[Json
     return results, [line for result in results for line in ahead.lines(result)]
 
 
-def _backtest(traces: Sequence[str], quiet: bool, options: Json) -> tuple[Json, list[str]]:
+def _backtest(traces: Sequence[str], quiet: bool, options: Json) -> tuple[Json, Render]:
     """Back-test on the traces; write tables and figures to the output folder, if one is given."""
     from pmlkit import figures
     from pmlkit.cli import console
@@ -194,11 +197,13 @@ def _backtest(traces: Sequence[str], quiet: bool, options: Json) -> tuple[Json, 
                 figures.table(table, folder / name, f"forecasts: {name}")
             figures.save(forecast_figures.calibration(results.coverage()), folder / "calibration")
             figures.save(forecast_figures.limits(results.limits), folder / "limits")
-    lines = [f"{name}\n{table.to_string(index=False)}\n" for name, table in tables.items()]
-    return {name: json.loads(t.to_json(orient="records")) for name, t in tables.items()}, lines
+    rows = {name: json.loads(t.to_json(orient="records")) for name, t in tables.items()}
+    return rows, partial(
+        console.answer, [], *(partial(console.sheet, t, n) for n, t in tables.items())
+    )
 
 
-def _compose(traces: Sequence[str], quiet: bool, options: Json) -> tuple[Json, list[str]]:
+def _compose(traces: Sequence[str], quiet: bool, options: Json) -> tuple[Json, Render]:
     """Write a log that is composed of the trace's phases."""
     from pmlkit.cli import console
     from pmlkit.forecast import compose
@@ -211,4 +216,4 @@ def _compose(traces: Sequence[str], quiet: bool, options: Json) -> tuple[Json, l
         trace = compose.write(composed, options["output"], options["overwrite"])
     facts = {"trace": str(trace.path), "rounds": trace.n_rounds, "entries": trace.meta.entries}
     line = f"{trace.path}: {trace.n_rounds} rounds, {trace.meta.entries:,} entries, composed"
-    return facts, [line]
+    return facts, partial(console.answer, [line])

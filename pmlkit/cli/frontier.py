@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from click import IntRange
 
-from pmlkit.cli.options import as_json, echo, example, names, option, output
+from pmlkit.cli.options import as_json, example, names, option, output
 from pmlkit.cli.parameters import DURATION_TEXTS, TRACE
 from pmlkit.cli.show import show
 
@@ -75,4 +75,4 @@ def _print(points: pd.DataFrame) -> None:
 
     for title, sheet in frontier_tables.sheets(points).items():
         console.sheet(sheet, title)
-    echo(f"\n{sweeps.caption(points)}.")
+    console.answer(["", f"{sweeps.caption(points)}."])

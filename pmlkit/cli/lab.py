@@ -331,11 +331,16 @@ def _list_guests(as_json: bool) -> None:
 
 
 def _print_guests(guests: Json) -> None:
+    from pmlkit.cli import console
+    from pmlkit.cli.sheets import make_table, put
+
+    page = make_table("guest", "option", "")
     for name, guest in guests.items():
-        click.echo(f"{name:10} {guest['summary']}")
+        page.add_row(name, "", guest["summary"])
         for option_name, facts in guest.get("options", {}).items():
-            click.echo(f"{'':10}   --set {option_name}={facts['default']}  {facts['help']}")
-    click.echo("and the workloads of `pmlkit record --list`, under Linux")
+            page.add_row("", f"--set {option_name}={facts['default']}", facts["help"])
+    put(console.console(), page)
+    console.answer(["and the workloads of `pmlkit record --list`, under Linux"])
 
 
 def _quiet(line: str) -> None:

@@ -688,7 +688,7 @@ WRONG_USE = [
     ("record hotcold", "-o NAME.trace"),
     ("record hotcold -o new.txt", "NAME.trace"),
     ("record hotcold -o new.trace --memory lots", "'lots' is not a size"),
-    ("record hotcold -o new.trace --memory 1", "--memory 1 "),
+    ("record hotcold -o new.trace --memory 1", "a guest with 1 MiB of memory"),
     (
         "record hotcold -o new.trace --memory 64G",
         "a guest with 64 GiB of memory: give it 64 MiB to 3 GiB",
