@@ -116,6 +116,15 @@ class PmlkitError(Exception):
         self.at_shell = _joined(*(one_line(_named(text, _as_option)) for text in (what, hint)))
         super().__init__(_joined(self.problem, self.hint))
 
+    def amend(self, change: Callable[[str], str]) -> None:
+        """Change the message, in Python and at the shell: to add what is kept, say."""
+        self.args = (change(str(self)), *self.args[1:])
+        self.at_shell = change(self.at_shell)
+
+    def add(self, what: str) -> None:
+        """Add to the message, in brackets, what is kept and what to do with it."""
+        self.amend(lambda text: f"{text} ({one_line(what)})")
+
     def _render_traceback_(self) -> list[str]:
         """Return what IPython shows: one line. With ``PMLKIT_DEBUG`` set, the whole traceback."""
         if os.environ.get("PMLKIT_DEBUG"):

@@ -245,12 +245,12 @@ def parse_ratio(ratio: str | float) -> float:
 
 def _number(text: object, percent: bool) -> float | None:
     """Return a finite number, or None; with a percent sign, or `percent`, a hundredth of it."""
+    value = math.nan
     if isinstance(text, str):
-        match = _REAL.fullmatch(text.strip().lower())
-        value = float(match[1]) if match else math.nan
-        value = value / 100 if match and (match[2] or percent) else value
-    else:
-        value = float(text) if isinstance(text, Real) and not isinstance(text, bool) else math.nan
+        if match := _REAL.fullmatch(text.strip().lower()):
+            value = float(match[1]) / (100 if match[2] or percent else 1)
+    elif isinstance(text, Real) and text is not True and text is not False:
+        value = float(text)
     return value if math.isfinite(value) else None
 
 
@@ -363,7 +363,7 @@ def _without_unit(text: object, *units: str) -> str:
     match = _NUMBER.fullmatch(text.strip()) if isinstance(text, str) else None
     if not match or match[3]:
         return ""
-    examples = [f"{text.strip()}{unit}" for unit in units]
+    examples = [f"{match[0]}{unit}" for unit in units]
     return f"has no unit: write it as {', '.join(examples[:-1])} or {examples[-1]}"
 
 

@@ -40,7 +40,7 @@ from pmlkit.cli.options import (
 )
 from pmlkit.cli.parameters import LENGTH, TRACE, WINDOW
 from pmlkit.cli.show import show, show_trace
-from pmlkit.errors import PmlkitError, UsageError, is_out_of_memory, one_line
+from pmlkit.errors import PmlkitError, UsageError, is_out_of_memory, one_line, output_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -395,6 +395,7 @@ def _verdict(error: BaseException) -> tuple[int, str]:
             f"the Python package {error.name} is missing: `pmlkit doctor` states how to install it"
         )
     if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return 1, f"{where}{error.strerror or error}"
+        if not error.filename:  # not of a file of ours
+            return 1, output_error("the output", error).at_shell
+        return 1, f"{error.filename}: {error.strerror or error}"
     return 1, f"{type(error).__name__}: {error}: {REPORT_IT}"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import reprlib
+import shlex
 import shutil
 from importlib import import_module
 from pathlib import Path
@@ -109,7 +110,12 @@ def finish(
     return trace
 
 
+def ingest_command(spool: PathLike, out: PathLike, *options: str) -> str:
+    """Return the command that converts a spool to a trace, to be copied from a message."""
+    return f"`{shlex.join(['pmlkit', 'ingest', str(spool), '-o', str(out), *options])}`"
+
+
 def kept_hint(spool: PathLike, out: PathLike) -> str:
     """Return the hint of an error about a spool that could not be read to its end."""
-    again = f"`pmlkit ingest {spool} -o {out} --overwrite`"
+    again = ingest_command(spool, out, "--overwrite")
     return f"the spool is kept: after an update of pmlkit, {again}"

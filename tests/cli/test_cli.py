@@ -766,7 +766,7 @@ def test_standard_output_on_a_full_disk_is_one_line(trace):
     with open("/dev/full", "w") as full:
         done = spawn("info", trace, stdout=full, stderr=subprocess.PIPE, capture_output=False)
     assert done.returncode == 1
-    check_one_line(done.stderr, "No space left on device")
+    check_one_line(done.stderr, "cannot write the output .no space left.: free some space")
 
 
 # Terminals

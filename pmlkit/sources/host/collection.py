@@ -268,12 +268,14 @@ class Collection:
 
     def _keep(self, error: PmlkitError, why: str | None, quietly: bool) -> None:
         """Keep a spool that contains a frame but produced no trace, and raise the error."""
-        what = f"`pmlkit ingest {self.folder} -o {self.out}` converts the received part to a trace"
+        from pmlkit.sources.ingest import ingest_command
+
+        what = f"{ingest_command(self.folder, self.out)} converts the received part to a trace"
         if isinstance(error, TraceVersionError):  # of another version, and perhaps complete
             hint = f"the received part is kept in {self.folder}: {what}"
             raise CollectError(self.domain, error.problem, hint=hint) from error
         if not isinstance(error, NotATrace | SpoolDamaged):
-            error.args = (f"{error} ({what})",)
+            error.add(what)
             raise error
         kept = holds_frames(self.folder / FRAMES_FILE)
         if not kept:

@@ -250,22 +250,22 @@ def to_trace(
     out, spool = claim(out, overwrite)
     try:
         fill(spool)
+        return finish(spool, out, overwrite, keep)
     except BaseException as error:
         keep_spool(error, spool, out, rounds_of(spool / FRAMES_FILE, closed), keep)
         raise
-    return finish(spool, out, overwrite, keep)
 
 
 def keep_spool(
     error: BaseException, spool: Path, out: PathLike, rounds: int, keep: bool = False
 ) -> None:
     """Add to the error the location of the logged rounds; remove a spool without frames."""
+    from pmlkit.sources.ingest import ingest_command
+
     if rounds:
-        kept = (
-            f"{rounds} rounds are kept: `pmlkit ingest {spool} -o {out}` converts them to a trace"
-        )
+        kept = f"{rounds} rounds are kept: {ingest_command(spool, out)} converts them to a trace"
         if isinstance(error, PmlkitError):
-            error.args = (f"{error} ({kept})",)
+            error.add(kept)
         elif isinstance(error, KeyboardInterrupt):
             raise Ended(getattr(error, "number", signal.SIGINT), kept) from error
     elif not keep and not holds_frames(spool / FRAMES_FILE):

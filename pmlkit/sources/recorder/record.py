@@ -141,14 +141,14 @@ def describe(
 
 def _keep_spool(error: BaseException, spool: Path, out: PathLike) -> None:
     """Add to the error the location of the spool; remove the spool if it contains no pages."""
-    from pmlkit.sources.ingest import kept_hint
+    from pmlkit.sources.ingest import ingest_command, kept_hint
 
-    kept = f"kept: `pmlkit ingest {spool} -o {out}` converts it to a trace"
+    kept = f"the recorded part is kept: {ingest_command(spool, out)} converts it to a trace"
     if not holds_frames(spool / FRAMES_FILE, _WITHOUT_PAGES):
         _keep_console(error, spool / "console.txt", Path(out))
         shutil.rmtree(spool, ignore_errors=True)
     elif isinstance(error, PmlkitError) and error.hint != kept_hint(spool, out):
-        error.args = (f"{error} ({kept})",)
+        error.add(kept)
     elif isinstance(error, signals.Ended):
         error.kept = kept
 
@@ -163,4 +163,4 @@ def _keep_console(error: BaseException, console: Path, out: Path) -> None:
         shutil.copyfile(console, kept)
     except OSError:
         return
-    error.args = (text.replace(str(console), str(kept)),)
+    error.amend(lambda text: text.replace(str(console), str(kept)))
