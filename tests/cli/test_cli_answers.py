@@ -2,13 +2,18 @@
 """Commands that answer first: a sentence, then the table; both as JSON."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 from factories import make_trace as write_trace
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from pmlkit import answers, cli, compare, doctor, missratio, period, reads
+from pmlkit.cli.sheets import fold
 from pmlkit.reads import judge
 from pmlkit.recordings import bundled
 from pmlkit.trace.reader import Trace
@@ -195,6 +200,59 @@ def test_a_table_is_folded_to_the_width_and_nothing_is_cut(run, monkeypatch, wor
     out = run(*words)
     assert max(len(line) for line in out.splitlines()) <= int(width)
     assert "…" not in out
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize(
+    "words",
+    [("wss", "--window", "20ms"), ("mrc",), ("diff", "--window", "10ms")],
+    ids=lambda words: words[0],
+)
+def test_long_names_of_several_recordings_fit(run, make_trace, monkeypatch, words, width):
+    names = [f"web-server-{place}-of-the-cluster-{'x' * 70}" for place in ("north", "south")]
+    paths = [str(make_trace(f"{name}.trace", rounds=6, seed=len(name))) for name in names]
+    monkeypatch.setenv("COLUMNS", str(width))
+    out = run(words[0], *paths, *words[1:])
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= width and not any(line.endswith(" ") for line in lines)
+    assert "north" in out and "…" not in out
+    numbers = re.compile(r"[0-9.]+ (?:[KM]iB|B)\b")
+    monkeypatch.setenv("COLUMNS", "1000")
+    unfolded = run(words[0], *paths, *words[1:])
+    assert sorted(numbers.findall(out)) == sorted(numbers.findall(unfolded))
+
+
+@given(st.text(st.sampled_from("ab-/_. é漢,:9"), max_size=60), st.integers(3, 30))
+def test_folding_keeps_every_character_and_the_width(text, width):
+    lines = list(fold(text, width))
+    assert all(cell_len(line) <= width for line in lines)
+    assert "".join("".join(lines).split()) == "".join(text.split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--target", "50%"),
+        ("--window", "100ms", "--target", "0.5"),
+        ("--window", "100ms", "--target", "0"),
+        ("--window", "100ms", "--summary"),
+    ],
+    ids=" ".join,
+)
+def test_mrc_answers_in_a_sentence_first(run, trace, words):
+    assert re.match(r"x needs |No (size|window) ", run("mrc", trace, *words))
+
+
+def test_the_memory_for_each_window_is_that_of_its_row(trace):
+    opened = Trace.open(trace)
+    table = missratio.over_time(opened, "100ms")
+    found = answers.miss_ratios(opened, table, [0.5], "100ms")
+    for t_ns, rows in table[table["full"] & (table["uses"] > 0)].groupby("t_ns"):
+        met = rows.loc[rows["miss_ratio"] <= 0.5, "bytes"]
+        if len(met):
+            assert met.min() <= found.sizes[0.5]
+            if t_ns == found.most_ns[0.5]:
+                assert met.min() == found.sizes[0.5]
 
 
 @pytest.fixture
