@@ -56,7 +56,9 @@ def fold(text: str, width: int, indent: str = "") -> Iterator[str]:
     if cell_len(text) <= width:
         return (yield text)  # with its own spaces
     line = text[: len(text) - len(text.lstrip())]
-    for start, piece in _pieces(_WORDS.findall(text), max(width - len(indent), 1)):
+    line = line if len(line) <= width // 2 else ""
+    room = max(width - max(len(indent), len(line)), 1)
+    for start, piece in _pieces(_WORDS.findall(text), room):
         joined = f"{line} {piece}" if start and line.strip() else f"{line}{piece}"
         if cell_len(joined) > width and line.strip():
             yield line

@@ -210,7 +210,7 @@ def test_a_table_is_folded_to_the_width_and_nothing_is_cut(run, monkeypatch, wor
 )
 def test_long_names_of_several_recordings_fit(run, make_trace, monkeypatch, words, width):
     names = [f"web-server-{place}-of-the-cluster-{'x' * 70}" for place in ("north", "south")]
-    paths = [str(make_trace(f"{name}.trace", rounds=6, seed=len(name))) for name in names]
+    paths = [make_trace(f"{name}.trace", rounds=6, seed=len(name)).path for name in names]
     monkeypatch.setenv("COLUMNS", str(width))
     out = run(words[0], *paths, *words[1:])
     lines = out.splitlines()

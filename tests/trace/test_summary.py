@@ -41,7 +41,7 @@ def test_a_recording_shows_its_facts_and_phases():
     tables = tables_of(pmlkit.open("hotcold"))
     assert ["origin", "real guest, emulated by QEMU"] in tables.rows
     assert ["domain", "hotcold, 256 MiB"] in tables.rows
-    assert ["length", "6.25628 s in 630 rounds"] in tables.rows
+    assert ["length", "6.26 s in 630 rounds"] in tables.rows
     assert ["period", "10 ms"] in tables.rows
     assert ["clock", "guest instructions (icount)"] in tables.rows
     assert ["entries", "345,769, 0 lost"] in tables.rows
