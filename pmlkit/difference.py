@@ -39,7 +39,7 @@ from pmlkit.several import are_several, common_window, labelled, unlike
 from pmlkit.units import format_bytes, format_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any, TypeAlias, Unpack
 
     from pmlkit.selection import Selection
@@ -161,10 +161,8 @@ class Difference:
         """Why statistics have no interval: each reason once."""
         without = self.table[self.table["low"].isna()]
         for why, rows in without.groupby("why", sort=False):
-            names = [
-                f"the {row.statistic}{f' of {row.phase}' if row.phase else ''}"
-                for row in rows.itertuples()
-            ]
+            pairs = zip(rows["statistic"], rows["phase"], strict=True)
+            names = [f"the {name}{f' of {phase}' if phase else ''}" for name, phase in pairs]
             yield f"No interval for {', '.join(names)}: {why}."
 
     def as_dict(self) -> Json:
@@ -272,12 +270,13 @@ def between(
     what, repeats = deed(next(iter(groups[second].values())), **selection), None
     if len(traces) > 2:
         sides = [[full[name] for name in group] for group in groups.values()]
-        table, same = _over_repeats(*sides), False
+        table, same = _over_repeats(sides[0], sides[1]), False
         repeats = _each(groups, full)
     else:
         pair = list(full.values())
         same = _phases(pair[0]) == _phases(pair[1]) != [""]
-        table = _compared(*pair, _overlap(next(iter(windows.values())), step), same)
+        overlap = _overlap(next(iter(windows.values())), step)
+        table = _compared(pair[0], pair[1], overlap, same)
     return Difference(first, second, what, str(window), table, windows, differences, same, repeats)
 
 
@@ -370,7 +369,7 @@ def _compared(before: pd.DataFrame, after: pd.DataFrame, overlap: int, same: boo
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _each(groups: Mapping[str, Sequence[str]], full: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def _each(groups: Mapping[str, Iterable[str]], full: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Return the statistics of each recording, a row each."""
     rows = [
         (

@@ -246,10 +246,12 @@ def parse_ratio(ratio: str | float) -> float:
 def _number(text: object, percent: bool) -> float | None:
     """Return a finite number, or None; with a percent sign, or `percent`, a hundredth of it."""
     value = math.nan
+    if isinstance(text, bool):
+        return None
     if isinstance(text, str):
         if match := _REAL.fullmatch(text.strip().lower()):
             value = float(match[1]) / (100 if match[2] or percent else 1)
-    elif isinstance(text, Real) and text is not True and text is not False:
+    elif isinstance(text, Real):
         value = float(text)
     return value if math.isfinite(value) else None
 

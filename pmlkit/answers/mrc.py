@@ -287,7 +287,10 @@ def miss_ratios(
         target: used[used["miss_ratio"] <= target].groupby("t_ns")["bytes"].min()
         for target in targets
     }
-    most = {target: int(size.idxmax()) if len(size) else -1 for target, size in needed.items()}
+    most = {
+        target: int(size.index.to_numpy()[size.argmax()]) if len(size) else -1
+        for target, size in needed.items()
+    }
     return MissRatios(
         name=trace.path.stem,
         source=source_text(trace),

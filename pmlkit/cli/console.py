@@ -320,8 +320,8 @@ def difference(found: Difference) -> None:
     if found.repeats is not None:
         each = make_table("", "recording", "mean", "p95", "peak", right=range(2, 5))
         for row in found.repeats.to_dict("records"):
-            sizes = (format_bytes(row[name]) for name in ("mean", "p95", "peak"))
-            each.add_row(row["label"], row["recording"], *sizes)
+            means = (format_bytes(row[name]) for name in ("mean", "p95", "peak"))
+            each.add_row(row["label"], row["recording"], *means)
         answer([], lambda: put(console(), each, keys=2))
 
 

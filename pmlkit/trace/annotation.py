@@ -297,7 +297,8 @@ def checked(trace: Any, phases: Mapping[str, Any] | Iterable[Span]) -> list[Span
 
 def _span_of(trace: Any, name: str, times: Any) -> Span:
     try:
-        start, end = None if isinstance(times, str) else times
+        pair: Any = None if isinstance(times, str) else times  # two letters are no pair
+        start, end = pair
         start_ns = 0 if start is None else _unnamed_ns(trace, start)
         return Span(name, start_ns, None if end is None else _unnamed_ns(trace, end))
     except (TypeError, ValueError) as error:  # no pair

@@ -302,7 +302,7 @@ def test_over_time_the_caches_live_on(trace):
     ("call", "says"),
     [
         (lambda t: missratio.of_trace(t, "lru"), "exact, shards"),
-        (lambda t: missratio.of_trace(t, "exact", rate=0.1), "no option of the method exact .rate."),
+        (lambda t: missratio.of_trace(t, "exact", rate=0.1), "no option of the method exact"),
         (lambda t: missratio.of_trace(t, "shards", rate=0.0), "more than 0"),
         (lambda t: missratio.of_trace(t, "shards", max_pages=0), "1 or more"),
         (lambda t: missratio.of_trace(t, "shards", min_pages=-1), "1 or more"),
