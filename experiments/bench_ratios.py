@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ratios of speed that the README quotes: kept of a run of `make bench`.
+"""The ratios of speed that the README quotes, from a run of `make bench`.
 
 make bench ARGS="--cpu distinct missratio"
 python -m experiments.bench_ratios results/bench/bench.json data/bench
@@ -22,7 +22,7 @@ TOOLS = ("polars", "duckdb", "pandas", "numpy", "libcachesim", "pmlkit")
 
 
 def main(run: str, out: str) -> None:
-    """Write the ratios (``ratio``, ``value``), and what they were made with.
+    """Write the ratios (``ratio``, ``value``), and their provenance.
 
     The machine, its load and the clock are among the versions: these are ratios of two times.
     """

@@ -1,42 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does the number help? A guest is capped at what each technique says, and swaps or does not.
-
-A program runs once in a guest with room for all, the roomy run. Each technique watches that
-recording and is asked for a size. Then the program runs again in guests that have that size, with a
-swap disk, and what counts is how many pages come back from it, and how much later the work is done.
+"""Caps: is an estimate of use to an operator? A guest is capped at each technique's estimate. A
+program runs once in a guest with enough memory, the roomy run. Each technique observes that
+recording and gives a size. The program then runs again in guests of that size with a swap disk. Two
+results count: the pages that return from the disk, and the delay of the work.
 
 The rule, fixed before any guest was capped: **cap = reserve + p95**, rounded up to `STEP_MIB`.
 
-- p95 is the 95th percentile over time of the technique's estimate of W(t, T), T = `WINDOW`. Of a
-  technique that draws random numbers it is the median over `SEEDS` seeds.
-- The reserve is what the guest needs whatever its programs use, as its kernel counts it when the
-  program starts: the kernel's image, its own allocations and the files of the root, which are
-  in memory for good; and the free pages that a kernel keeps (`MemoryModel.slack_pages`).
-- Techniques that have a number of looks in T look `LOOKS` times. Those that look at the pace of
-  their source keep it.
+- p95 is the 95th percentile over time of the technique's estimate of W(t, T), T = `WINDOW`. If the
+technique draws random numbers, it is the median over `SEEDS` seeds.
+- The reserve is the memory
+that the guest needs independently of its programs, as counted by its kernel when the program
+starts. It consists of the kernel's image, its allocations, the files of the root (always in
+memory), and the kernel's free pages (`MemoryModel.slack_pages`).
+- Techniques with a number of
+looks in T look `LOOKS` times. The others keep their published interval.
 
-The rule counts the used part of the reserve twice, for all techniques alike: how much that is of
-the truth is ``twice_mib`` of ``programs.csv``. Memory saved is against the guest's peak: the least
-memory with which its kernel would never have had to swap, which nobody knows beforehand.
+The rule counts the used part of the reserve twice, for all techniques. ``twice_mib`` in
+``programs.csv`` is this part of the truth. Saved memory is relative to the guest's peak: the least
+memory with which its kernel would never have swapped. The peak is not known in advance.
 
-What is real and what is simulated is never in one table: ``caps.csv`` has guests with real limits
-in QEMU, ``model.csv`` the answer of `pmlkit.techniques.memory` to the same caps, to programs that
-were not capped, and to caps with which it expects more than `MOST` pages to come back: these are
-not run. ``windows.csv`` is the model's, too: the cap that the truth gives by T.
+Real and simulated results are in separate tables. ``caps.csv`` has guests with real limits in QEMU.
+``model.csv`` has the results of `pmlkit.techniques.memory` for the same caps, for programs that
+were not capped, and for caps that were not run, because the model expects more than `MOST`
+returning pages. ``windows.csv`` is also from the model: the truth's cap by T.
 
-Each cap is run several times, because the emulated disk is a file of the host: how long a request
-takes is chance, and so is the time until the work is done. Two things do not depend on it, and are
-what counts: the pages that come back, and the instructions until the work is done, without those of
-waiting. An idle guest executes a process that does nothing, whose run time its kernel knows; its
-timer's work is not counted (`idle_share`). Of a run that waits long this is inexact. The slow-down
-is of the measured instructions, and of `DISK` for each page that comes back, assumed, and the same
-for all. It is instructions over instructions: the guest's second has 125 million, and a disk is as
-slow against it as against a processor of 3 GHz. A paced program idles anyway: for it the slow-down
-is an upper bound.
+Each cap is run several times, because the emulated disk is a file of the host: the duration of
+requests is random, and so is the duration of the work. Two results do not depend on it: the pages
+that return, and the instructions of the work without waiting. An idle guest executes a process that
+does nothing, whose run time its kernel counts. The work of its timer is not counted (`idle_share`).
+The count is inexact if a run waits long. The slow-down consists of the measured instructions and an
+assumed cost, `DISK`, for each returning page. It is a ratio of instructions: the guest's second has
+125 million, and the disk is as slow relative to it as to a processor of 3 GHz. For a paced program,
+which idles anyway, the slow-down is an upper bound.
 
     python -m experiments.caps RUNS data/caps [PROGRAM]...
 
-Runs are kept in the folder RUNS: an interrupted series goes on where it was.
+Runs are kept in the folder RUNS, so that an interrupted series can continue.
 """
 
 from __future__ import annotations
@@ -96,23 +95,25 @@ PERCENT = 95
 STEP_MIB = 4
 LOOKS = 4
 SEEDS = 3
-LONGEST_S = 600  # of the host's time for a run: what takes longer counts as dead
+LONGEST_S = 600  # longest time of a run, seconds of the host; a longer run counts as dead
 SWAP_MIB = 256
-IDLE_MIB = 128  # of the guest that shows what an idle one does
-DISK = Cost(100_000, PROCESSORS["ns at 3 GHz"])  # assumed: a solid-state disk reads a page
-MOST = 50_000  # pages that come back, by the model, in a guest that is run
+IDLE_MIB = 128  # memory of the guest that measures idle work, MiB
+DISK = Cost(
+    100_000, PROCESSORS["ns at 3 GHz"]
+)  # assumed time in which a solid-state disk reads a page
+MOST = 50_000  # most returning pages, by the model, in a guest that is run
 WINDOWS_NS = (300_000_000, 1_000_000_000, 3_000_000_000, 10_000_000_000)
-FEW = 1000  # swap-ins: below, nothing is said in percent of them
-HURT = 1.05  # times as long as with room for all
+FEW = 1000  # fewer swap-ins are not compared in percent
+HURT = 1.05  # relative to the duration with enough memory
 MIB_PAGES = 256
 SIZE_COLUMNS = ["technique", "title", "looks", "p95_mib", "least_mib", "most_mib"]
 SIZE_COLUMNS += ["cap_mib", "saved_mib", "saved"]
-TRUTH = "truth"  # W(t, T) itself, as a perfect technique would say it
+TRUTH = "truth"  # W(t, T) itself, the answer of a perfect technique
 
 
 @dataclass(frozen=True)
 class Program:
-    """A program, and the guest with room for all of it.
+    """A program, and a guest with enough memory for it.
 
     Attributes
     ----------
@@ -146,10 +147,10 @@ PROGRAMS = {
 # Runs.
 
 
-# The name of a phase is what a guest can tell: the run time of its idle process so far, and the
-# time, ns. The balloon is a file of the root, whose pages stay in memory. Before the work there is
-# a second in which the guest has nothing to do: with work that is idle, too, it is the first of the
-# two periods of `idle_periods`.
+# The guest reports through the names of phases: the run time of its idle process so far, and the
+# time, ns. The balloon is a file of the root, whose pages stay in memory. Before the work, the
+# guest idles for a second. If the work is idle, too, this second is the first of the two periods of
+# `idle_periods`.
 _COMMAND = """for process in /proc/[0-9]*; do
     [ "$(tr '\\0' ' ' <$process/cmdline)" = 'pmlguest spin ' ] && idle=$process
 done
@@ -163,7 +164,7 @@ _COUNTERS = {"swap_ins": "pswpin", "swap_outs": "pswpout", "major_faults": "pgma
 
 
 def timed(name: str, balloon_mib: int = 0) -> Workload:
-    """Return the program's workload in a guest with a balloon, which tells how long it is idle."""
+    """Return the program's workload in a guest with a balloon; the guest reports its idle time."""
     program = PROGRAMS[name]
     workload = load(program.workload).with_parameters(dict(program.settings))
     command = _COMMAND.format(command=workload.command, balloon_mib=balloon_mib)
@@ -171,7 +172,7 @@ def timed(name: str, balloon_mib: int = 0) -> Workload:
 
 
 def roomy(folder: Path, name: str) -> Recorded:
-    """Return the program's recording with room for all; from the folder if it is there."""
+    """Return the program's recording with enough memory; from the folder if it exists."""
     path = folder / f"{name}.trace"
     if not path.exists():
         record(timed(name), path, RecordOptions(memory_mib=PROGRAMS[name].memory_mib))
@@ -179,7 +180,7 @@ def roomy(folder: Path, name: str) -> Recorded:
 
 
 def run(folder: Path, name: str, cap_mib: int, repeat: int) -> Json:
-    """Run the program in a guest of a size with a swap disk; return what it did.
+    """Run the program in a guest of a size with a swap disk; return the results.
 
     It is the recorder's machine, unobserved: nothing is asked of it but what its kernel counts.
 
@@ -202,7 +203,7 @@ def run(folder: Path, name: str, cap_mib: int, repeat: int) -> Json:
 
 
 def idle_periods(folder: Path) -> pd.DataFrame:
-    """Return what an idle guest does: run it, or take what is in the folder.
+    """Return the periods of an idle guest: run it, or read the folder's results.
 
     Returns
     -------
@@ -220,7 +221,7 @@ def idle_periods(folder: Path) -> pd.DataFrame:
 
 
 def idle_share(periods: pd.DataFrame) -> float:
-    """Return the share of the time that an idle guest's idle process has.
+    """Return the idle process's share of the time in an idle guest.
 
     The rest is the kernel's, its timer's mostly. To tell the time takes some, too, as much in each
     of the two periods: in their difference there is none of it. One period has it, and over a long
@@ -243,7 +244,7 @@ def _unobserved(image: GuestImage, memory_mib: int) -> str:
 
 
 def outcome(report: Report) -> Json:
-    """Return how long a program took, and what its kernel counted, by the guest's report.
+    """Return a program's duration and its kernel's counts, from the guest's report.
 
     Returns
     -------
@@ -272,7 +273,7 @@ def _periods(phases: Iterable[str]) -> list[list[float]]:
 
 
 def busy(times: pd.DataFrame | Mapping[str, float], share: float) -> Any:
-    """Return the seconds of work in a period: those that an idle guest would not have had.
+    """Return the seconds of work in a period, without an idle guest's own work.
 
     Parameters
     ----------
@@ -294,14 +295,14 @@ def took(recorded: Recorded, share: float) -> dict[str, float]:
 
 
 def reserve_pages(recorded: Recorded) -> int:
-    """Return what the guest needs whatever its programs use, and its kernel's free pages."""
+    """Return the memory that the guest needs independently of programs, with its free pages."""
     first = recorded.guest_samples.iloc[0]
     image = recorded.known_memory_pages - int(first["total_bytes"]) // 4096
     return image + int(first["allocated_bytes"] - first["anon_bytes"]) // 4096 + _slack()
 
 
 def peak_pages(recorded: Recorded) -> int:
-    """Return the least memory with which the guest would never have had to swap."""
+    """Return the least memory with which the guest would never have swapped."""
     samples = recorded.guest_samples
     image = recorded.known_memory_pages - int(samples["total_bytes"].iloc[0]) // 4096
     return image + int(samples["allocated_bytes"].max()) // 4096 + _slack()
@@ -312,7 +313,7 @@ def _slack() -> int:
 
 
 def percentile(estimates: pd.DataFrame, truth: Truth, percent: float = PERCENT) -> float:
-    """Return the percentile over time of estimates where windows are scored; NaN if there is none.
+    """Return the percentile over time of estimates at scored windows; NaN without any.
 
     An estimate holds until the next; each end of a round weighs as long as its round.
     """
@@ -320,7 +321,7 @@ def percentile(estimates: pd.DataFrame, truth: Truth, percent: float = PERCENT) 
 
 
 def weighted_percentile(values: Floats, truth: Truth, percent: float) -> float:
-    """Return the percentile over time of a value for each scored moment; NaN are left out."""
+    """Return the percentile over time of values at scored moments, without NaN."""
     known = ~np.isnan(values)
     if not known.any():
         return float("nan")
@@ -335,7 +336,7 @@ def cap_mib(pages: float, reserve: int, memory_mib: int) -> int:
 
 
 def sizings(recorded: Recorded, names: Iterable[str] = ()) -> pd.DataFrame:
-    """Ask the truth and each technique for a size.
+    """Return the sizes from the truth and each technique.
 
     Returns
     -------
@@ -364,7 +365,7 @@ def sizings(recorded: Recorded, names: Iterable[str] = ()) -> pd.DataFrame:
 
 
 def _made(name: str) -> tuple[techniques.Technique, int]:
-    """Return the technique with its looks in T, 0 if they are not a number."""
+    """Return the technique and its looks in T (0 if it has no such knob)."""
     knob = techniques.TECHNIQUES[name].parameters().get("looks") is not None
     return techniques.make(name, **({"looks": LOOKS} if knob else {})), LOOKS if knob else 0
 
@@ -380,7 +381,7 @@ def _asked(recorded: Recorded, technique: techniques.Technique, truth: Truth) ->
 
 
 def facts(recorded: Recorded, share: float) -> dict[str, float]:
-    """Return what the rule takes of a roomy run, MiB; and how much it counts twice.
+    """Return the rule's inputs from a roomy run, MiB; and the part that it counts twice.
 
     ``twice_mib`` is the mean over time of the used pages that the guest could not have given up:
     those that were never written since its first sample, or that its kernel used before.
@@ -436,7 +437,7 @@ def to_run(sizes: pd.DataFrame, peak_mib: float) -> list[int]:
 def joined(
     sizes: pd.DataFrame, results: pd.DataFrame, seconds: float, busy_s: float, disk_s: float
 ) -> pd.DataFrame:
-    """Return a row for each technique with what guests of its cap did, of one program.
+    """Return a row per technique with the results of guests of its cap, for one program.
 
     Parameters
     ----------
@@ -485,7 +486,7 @@ def joined(
 
 
 def simulated(recorded: Recorded, sizes: pd.DataFrame, boots_mib: int = 0) -> pd.DataFrame:
-    """Return a row for each technique with what the memory model does at its cap.
+    """Return a row per technique with the memory model's results at its cap.
 
     Parameters
     ----------
@@ -510,12 +511,12 @@ def _replayed(recorded: Recorded, pages: int, boots_pages: int) -> int:
 
 
 def disk_s(recorded: Recorded) -> float:
-    """Return how long the assumed disk takes for a page, by the recording's clock."""
+    """Return the assumed disk's time for a page, s of the recording's clock."""
     return recorded.time.ns(DISK) / 1e9
 
 
 def windows(recorded: Recorded, boots_mib: int = 0) -> pd.DataFrame:
-    """Return, for each T, the cap that the truth gives, and what the memory model does at it.
+    """Return, for each T, the truth's cap and the memory model's results at it.
 
     Returns
     -------
@@ -536,7 +537,7 @@ def windows(recorded: Recorded, boots_mib: int = 0) -> pd.DataFrame:
 
 
 def beside(results: pd.DataFrame, model: pd.DataFrame) -> pd.DataFrame:
-    """Return swap-ins of real guests, and in the next column those of the model, by cap."""
+    """Return swap-ins of real guests and of the model, by cap."""
     real = results.groupby(["program", "cap_mib"])["swap_ins"]
     table = real.agg(real="mean", least="min", most="max").reset_index()
     model = model.drop_duplicates(["program", "cap_mib"])[["program", "cap_mib", "swap_ins"]]
@@ -544,7 +545,7 @@ def beside(results: pd.DataFrame, model: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for each technique; those of all programs come first, who hurts least before.
+    """Return a row per technique; those with all programs first, by increasing slow-down.
 
     Parameters
     ----------
@@ -563,7 +564,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     slowdown = "slowdown" if "slowdown" in table else "waiting"
     table = table.assign(
         beyond_mib=table["cap_mib"] - table["program"].map(truth),
-        hurt=~(table[slowdown] <= HURT),  # NaN: it died
+        hurt=~(table[slowdown] <= HURT),  # NaN: the guest died
     )
     how = {"title": "first", "program": "nunique", "hurt": "sum", "saved": "mean"}
     how |= {"beyond_mib": "mean", "swap_ins_per_s": "mean", slowdown: "max"}
@@ -578,7 +579,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def rows_of(folder: Path, name: str, caps: Iterable[int], share: float) -> pd.DataFrame:
-    """Run a program at each cap, several times; return a row for each run, with ``busy_s``."""
+    """Run a program at each cap several times; return a row per run, with ``busy_s``."""
     rows = []
     for cap in caps:
         for repeat in range(PROGRAMS[name].repeats):
@@ -591,7 +592,7 @@ def rows_of(folder: Path, name: str, caps: Iterable[int], share: float) -> pd.Da
 
 
 def measured(folder: Path, name: str) -> dict[str, pd.DataFrame]:
-    """Make the runs of a program that are not in the folder yet; return its tables by name."""
+    """Do the runs of a program that are not in the folder yet; return its tables by name."""
     recorded, boots_mib = roomy(folder, name), PROGRAMS[name].boots_mib
     share = idle_share(idle_periods(folder))
     sizes = sizings(recorded)
@@ -608,7 +609,7 @@ def measured(folder: Path, name: str) -> dict[str, pd.DataFrame]:
 
 
 def main(runs: str, out: str, *names: str) -> None:
-    """Run what is not in the folder of runs yet, and write the tables."""
+    """Do the runs that are not in the folder yet, and write the tables."""
     folder, chosen = Path(runs), names or tuple(PROGRAMS)
     for path in (folder, Path(out)):
         path.mkdir(parents=True, exist_ok=True)

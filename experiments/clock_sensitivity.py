@@ -1,22 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which conclusions move with the guest's clock?
-
-The recorder's guests execute 125 million instructions in a second of their time, real ones some
-thousands of millions. A program's own work is the same; what changes is the ratio of timers to it:
-ticks, sleeps, and every T that is said in seconds. So each program is recorded at three clocks, an
-instruction being 8, 2 and 1 ns long, in rounds of the same number of instructions.
-
-Two kinds of T are asked for: the same number of instructions at each clock, and the same time.
-What is measured at one clock holds at another if it moves less than between two programs.
+"""Clock sensitivity: which conclusions depend on the guest's clock? The recorder's guests execute
+125 million instructions in a second of their time, real ones some thousands of millions. A
+program's work is the same; its ratio to timers differs: ticks, sleeps, and every T in seconds. Each
+program is therefore recorded at three clocks, with instructions of 8, 2 and 1 ns, in rounds of
+equally many instructions. There are two kinds of T: equally many instructions at each clock, and
+equal time. A result at one clock is valid at another if it changes less than between two programs.
 
     python -m experiments.clock_sensitivity RUNS data/clock-sensitivity [PROGRAM]...
 
 The tables:
 
-- ``sizes.csv``: mean W(t, T) by program, clock and T, and the part of it that is written.
+- ``sizes.csv``: mean W(t, T) by program, clock and T, and its written part.
 - ``points.csv``: error and overhead of each technique at each setting of its knobs.
 - ``ranks.csv``: the least error of each technique within a budget, and its rank.
-- ``agreement.csv``: how much the ranks at a clock agree with those at 125 MIPS.
+- ``agreement.csv``: agreement of the ranks at a clock with those at 125 MIPS.
 """
 
 from __future__ import annotations
@@ -50,7 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["agreement", "points", "ranks", "sizes"]
 
 PROGRAMS = ("redis", "sqlite", "gcc")
-SHIFTS = (3, 1, 0)  # the first is what the others are held against
+SHIFTS = (3, 1, 0)  # the first is the reference
 ROUND = "1.25Minsn"
 SIZES_INSN = (12_500_000, 37_500_000, 125_000_000, 312_500_000)
 SIZES_NS = (100_000_000, 300_000_000, 1_000_000_000)
@@ -60,12 +57,12 @@ LOOKS = (1, 2, 4)
 WATCHED = (64, 1024)
 SEEDS = 2
 BUDGETS = (0.001, 0.005, 0.02)
-# These do not estimate W(t, T) but how much memory a guest can live with.
+# These techniques do not estimate W(t, T), but the memory that a guest needs.
 OTHERS = frozenset({Need.MEMORY, Need.DISK, Need.GUEST})
 
 
 def recording(folder: Path, program: str, shift: int) -> Recorded:
-    """Return the recording of a program at a clock; from the folder if it is there."""
+    """Return the recording of a program at a clock; from the folder if it exists."""
     path = folder / f"{program}-{shift}.trace"
     if not path.exists():
         record(program, path, RecordOptions(window=ROUND, icount_shift=shift))
@@ -73,7 +70,7 @@ def recording(folder: Path, program: str, shift: int) -> Recorded:
 
 
 def ns_per_insn(recorded: Recorded) -> float:
-    """Return how long an instruction takes in a recording, which says it."""
+    """Return the length of an instruction in a recording, ns."""
     assert recorded.time.ns_per_insn is not None
     return recorded.time.ns_per_insn
 
@@ -83,7 +80,7 @@ def ns_per_insn(recorded: Recorded) -> float:
 
 
 def sizes(recorded: Recorded) -> pd.DataFrame:
-    """Return the mean working set for each T that is as long as a third of the recording at most.
+    """Return the mean working set for each T up to a third of the recording.
 
     Returns
     -------
@@ -144,7 +141,9 @@ def points(recorded: Recorded, window_ns: int, names: Iterable[str] = ()) -> pd.
         for knobs in _settings(name):
             try:
                 row = _scored(recorded, truth, name, knobs)
-            except PmlkitError:  # the recording lacks what it looks at, or its rounds are too long
+            except (
+                PmlkitError
+            ):  # the recording lacks an input of the technique, or its rounds are too long
                 continue
             rows.append({"technique": name, "looks": 0, "watched": 0, **knobs, **row})
     return pd.DataFrame(rows)
@@ -188,7 +187,7 @@ def ranks(table: pd.DataFrame, budget: float) -> pd.DataFrame:
 
 
 def agreement(first: pd.DataFrame, other: pd.DataFrame) -> dict[str, float | str]:
-    """Return how much two rankings of the same budget agree.
+    """Return the agreement of two rankings for the same budget.
 
     Returns
     -------
@@ -231,7 +230,7 @@ def compared(scored: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def main(runs: str, out: str, *names: str) -> None:
-    """Record what is not in the folder of runs yet, and write the tables."""
+    """Make the recordings that are not in the folder yet, and write the tables."""
     folder, sized, scored = Path(runs), [], []
     folder.mkdir(parents=True, exist_ok=True)
     Path(out).mkdir(parents=True, exist_ok=True)

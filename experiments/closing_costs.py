@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What closing a round costs in the lab, before the series was laid out anew and now.
-
-Emulated time counts instructions. "Before" is what `data/reads-lab` has of the same guests, with
-the series of 23 November 2026.
+"""The cost of closing a round in the lab, before and after the redesign of the series. Emulated
+time counts instructions. "Before" is from `data/reads-lab`: the same guests, with the series of 23
+November 2026.
 
     python -m experiments.closing_costs TRACES data/closing-costs
 """
@@ -23,7 +22,7 @@ from pmlkit.reads import guided
 if TYPE_CHECKING:
     from pmlkit.trace.reader import Trace
 
-# In `EXPERIMENTS`; redis and sqlite do little there, but what a round costs shows.
+# In `EXPERIMENTS`; redis and sqlite do little work there, but enough for the cost of a round.
 NAMES = ("touch", "memory-64", "rrww", "redis", "sqlite")
 PARTS = ("walk_tsc", "tables_tsc", "drain_tsc", "rearm_tsc")
 COUNTS = ("snapshots", "logged", "logged_tables")
@@ -31,14 +30,14 @@ BEFORE = Path(pmlkit.bundled("redis")).parent / "reads-lab" / "costs.csv"
 
 
 def medians(rounds: pd.DataFrame) -> dict[str, int]:
-    """Return medians over the rounds but the first, which knows no page tables yet."""
+    """Return medians over all rounds except the first, which knows no page tables yet."""
     later = rounds[rounds["round"] > 0]
     names = [name for name in (*PARTS, *COUNTS, "pause_tsc") if name in later]
     return {name: round(later[name].median()) for name in names}
 
 
 def now(trace: Trace) -> dict[str, int]:
-    """Return what a trace's rounds cost."""
+    """Return the costs of a trace's rounds."""
     pml = trace.pml
     costs = guided.costs(trace).merge(pml.rounds[["round", "pause_ns"]], on="round")
     costs["pause_tsc"] = costs["pause_ns"] * pml.meta.overheads["tsc_khz"] / 1e6
@@ -46,7 +45,7 @@ def now(trace: Trace) -> dict[str, int]:
 
 
 def before(name: str) -> dict[str, int] | None:
-    """Return what the rounds of the same guest cost in November; None if that is not known."""
+    """Return the costs of the same guest's rounds in November; None if unknown."""
     costs = pd.read_csv(BEFORE)
     sampled = costs["sampled"].astype(bool) | costs["cleared"].astype(bool)
     rounds = costs[(costs["guest"] == name) & ~sampled]
@@ -63,7 +62,7 @@ def rows(name: str, trace: Trace) -> list[dict[str, str | int]]:
 
 
 def main(folder: str, out: str) -> None:
-    """Write the table, and what it was made with."""
+    """Write the table, and its provenance."""
     traces = run(folder, NAMES)
     table = [row for name in NAMES if name in traces for row in rows(name, traces[name])]
     Path(out).mkdir(parents=True, exist_ok=True)

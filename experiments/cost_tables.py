@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tables of costs in `hypervisor-patches/README.md` and in the how-to for a KVM host.
 
-They are made of the tables in `data`; `experiments.quoted` writes them into the texts.
+They are computed from the tables in `data`; `experiments.quoted` writes them into the texts.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ __all__ = ["TABLES", "markdown"]
 
 
 def exits() -> pd.DataFrame:
-    """Return what a log-full exit costs, by design of the log."""
+    """Return the cost of a log-full exit, by design of the log."""
     return pd.read_csv(ROOT / "data" / "exit-costs" / "exits.csv")
 
 
 def stock() -> pd.DataFrame:
-    """Return what a log-full exit costs in stock log-dirty, by version of Xen."""
+    """Return the cost of a log-full exit in stock log-dirty, by version of Xen."""
     table = pd.read_csv(ROOT / "data" / "exit-costs" / "stock.csv")
     version = table.pop("xen").str.split("+").str[0]
     table.insert(0, "Xen", version)
@@ -33,7 +33,7 @@ def stock() -> pd.DataFrame:
 
 
 def exits_off() -> pd.DataFrame:
-    """Return what the exits of a domain cost that is not logged."""
+    """Return the costs of exits of a domain that is not logged."""
     table = pd.read_csv(ROOT / "data" / "exit-off" / "exits-off.csv")
     without = table.loc[table["Xen"] == "without the series", "cpuid"].item()
     table["more"] = table["cpuid"] - without
@@ -49,7 +49,7 @@ def longest_pieces() -> pd.DataFrame:
 
 
 def closing() -> pd.DataFrame:
-    """Return what closing a round costs: before, and now."""
+    """Return the cost of closing a round, before and now."""
     table = pd.read_csv(ROOT / "data" / "closing-costs" / "closing.csv")
     series = table["series"].map({"before": "of 23 November", "now": "now"})
     return pd.DataFrame(
@@ -71,14 +71,14 @@ def _of(costs: pd.Series, counts: pd.Series) -> list[str]:
 
 
 def plain() -> pd.DataFrame:
-    """Return what a round takes that tells no page tables apart, by guest: medians."""
+    """Return the median cost of a round that does not distinguish page tables, by guest."""
     rounds = pd.read_csv(ROOT / "data" / "plain-rounds" / "rounds.csv")
     table = rounds.groupby(["guest", "MiB"], sort=False)[["rearmed", "pause_tsc"]].median()
     return table.reset_index().rename(columns={"rearmed": "pages re-armed", "pause_tsc": "paused"})
 
 
 def harvests() -> pd.DataFrame:
-    """Return what a round of each harvest costs, and the frames that a scan after it found."""
+    """Return the cost of a round of each harvest, and the frames that a later scan found."""
     table = pd.read_csv(ROOT / "data" / "harvests" / "guests.csv").drop(columns="group")
     return table.rename(columns={"memory_mib": "MiB"})
 
@@ -94,7 +94,7 @@ _CAPTURES = {
 
 
 def kvm() -> pd.DataFrame:
-    """Return what a page costs under KVM: to log, to capture, to arm again."""
+    """Return the costs of a page under KVM: to log, to capture, to re-arm."""
     table = pd.read_csv(ROOT / "data" / "kvm-costs" / "costs.csv", dtype={"kernel": str})
     return pd.DataFrame(
         {

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far a sample of accessed flags errs, draw by draw: the same frames always, or drawn again.
-
-Of recordings of which every access of every round is known, each draw is taken as the hypervisor
-would. A fixed sample of one frame in 16 has 16 draws. One that is drawn again has as many as there
-are numbers of the first round; so many of them are taken. Recordings with short rounds are read in
-rounds of half a second.
+"""The error of a sample of accessed flags, draw by draw: with fixed frames, or a new draw per
+round. From recordings of all accesses, each draw is taken as the hypervisor would take it. A fixed
+sample of one frame in 16 has 16 draws. A redrawn sample has a draw for each number of the first
+round; equally many of them are used. Recordings with short rounds are read in rounds of half a
+second.
 
     python -m experiments.draws data/reads-draws [NAME=TRACE]...
 
-Of the recordings that are named beside the bundled ones, the rows are kept alone: the lab makes
-them anew (`experiments.reads_lab`).
+Recordings that are not bundled are given by name. Only their rows are kept, because the lab can
+repeat them (`experiments.reads_lab`).
 """
 
 from __future__ import annotations
@@ -42,11 +41,11 @@ ONE_IN = (16, 32, 64)
 DRAWS = 16
 ROUND_NS = 500_000_000
 KINDS = {"fixed": False, "anew": True}
-_APART = 1 << 16  # rounds between the first ones of two samples that are drawn again
+_APART = 1 << 16  # rounds between the first rounds of two redrawn samples
 
 
 def _sets(trace: Trace) -> tuple[page_sets.Sets, References]:
-    """Return what is certain and what was touched, in rounds of `ROUND_NS`."""
+    """Return the certain and the touched pages, in rounds of `ROUND_NS`."""
     lab = trace.meta.source == "lab"
     touched = page_sets.truth(trace, tables=not lab)
     frames = page_sets.of_log(trace)
@@ -64,7 +63,7 @@ def _sets(trace: Trace) -> tuple[page_sets.Sets, References]:
 
 
 def estimates(name: str, trace: Trace) -> Iterator[pd.DataFrame]:
-    """Yield the estimates of each draw of a recording, a row for each round with a truth.
+    """Yield the estimates of each draw of a recording, one row per round with a truth.
 
     Columns: those of a draw (``recording``, ``one_in``, ``drawn``, ``draw``), ``round``, and in
     pages ``truth``, ``pages`` (estimated), ``low`` and ``high``.
@@ -97,7 +96,7 @@ def summed(estimates: pd.DataFrame) -> Json:
 
 
 def worst(table: pd.DataFrame, one_in: int = sampled.ONE_IN) -> pd.DataFrame:
-    """Return, for each recording, the worst draw of either kind, for a page of the docs.
+    """Return the worst draw of either kind for each recording, for the docs.
 
     Columns: mean over the draws of a round's mean absolute error; of the worst draw: that error,
     the error of the mean over all rounds, and the share of rounds whose truth is in the interval,
@@ -117,7 +116,7 @@ def worst(table: pd.DataFrame, one_in: int = sampled.ONE_IN) -> pd.DataFrame:
 
 
 def main(out: str, *others: str) -> None:
-    """Write the rows, and what they were made with.
+    """Write the rows, and their provenance.
 
     ``draws.csv`` has a row for each draw: ``recording``, ``one_in``, ``drawn`` (``fixed``,
     ``anew``), ``draw``, ``rounds``, ``pages`` (mean truth); in percent ``error`` (mean absolute

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Techniques that see all accesses, at equal numbers of looks: what their ranking comes from.
+"""Techniques that see all accesses, at equal numbers of looks: the cause of their ranking.
 
 python -m experiments.equal_looks data/equal-looks
 """
@@ -37,7 +37,7 @@ WINDOW = "1s"
 
 
 def rows(name: str) -> Iterator[Json]:
-    """Yield a row for each technique and number of looks: see `main`."""
+    """Yield a row per technique and number of looks: see `main`."""
     recorded = Recorded.of(pmlkit.open(pmlkit.bundled(name)))
     truth = scores.truth(recorded, parse_duration_ns(WINDOW))
     for technique in map(techniques.make, TECHNIQUES):
@@ -64,7 +64,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def main(out: str) -> None:
-    """Write the rows, and what they were made with.
+    """Write the rows, and their provenance.
 
     Columns: ``recording``, ``technique``, ``looks`` (a window T), ``mae`` (mean absolute error over
     the mean working set), ``overhead`` (instructions of the looks over those of the guest).

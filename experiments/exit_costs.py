@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a log-full exit and a drained entry cost in the lab, by design of the log.
-
-One guest writes 1,800 pages a round (`known`), under our Xen, once for each design. Emulated time
-counts instructions, so the numbers are instructions.
+"""The costs of a log-full exit and of a drained entry in the lab, by design of the log. One guest
+(`known`) writes 1,800 pages a round under our Xen, once for each design. Emulated time counts
+instructions, so the numbers are instructions.
 
     python -m experiments.exit_costs TRACES data/exit-costs
 """
@@ -27,7 +26,7 @@ GUEST, ROUNDS = "known", 12
 
 @dataclass(frozen=True)
 class Design:
-    """How the log is taken.
+    """A configuration of the log.
 
     Attributes
     ----------
@@ -53,7 +52,7 @@ DESIGNS = {
 
 
 def run(folder: Path, name: str) -> Trace:
-    """Log the guest by a design, unless its trace is in the folder."""
+    """Log the guest with a design, unless its trace is in the folder."""
     design = DESIGNS[name]
     path = folder / f"{name.replace(', ', '_').replace(' ', '-')}.trace"
     if path.exists():
@@ -86,7 +85,7 @@ def row(name: str, trace: Trace) -> dict[str, str | int | float]:
 
 
 def main(folder: str, out: str) -> None:
-    """Write the table, and what it was made with."""
+    """Write the table, and its provenance."""
     for path in (folder, out):
         Path(path).mkdir(parents=True, exist_ok=True)
     traces = {name: run(Path(folder), name) for name in DESIGNS}

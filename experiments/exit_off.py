@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the series costs at VM exits of a domain that is not logged, in the lab.
-
-One guest makes 100,000 exits of two kinds (`exits`), under Debian's own binary, and under builds of
-the same source: without the series, with it and its option off, and with it. Emulated time counts
-instructions. Those of the cheapest 100 exits are what nobody has interrupted.
+"""The cost of the series at VM exits of a domain that is not logged, in the lab. One guest
+(`exits`) makes 100,000 exits of two kinds, under Debian's own binary and under builds of the same
+source: without the series, with its option off, and with it. Emulated time counts instructions. The
+cheapest 100 exits are those without interrupts.
 
     python -m experiments.exit_off FOLDER data/exit-off
 """
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from pmlkit.sources.lab.parts import Xen
 
 GUEST = "exits"
-BATCH = 100  # exits that the guest takes the time of at once
+BATCH = 100  # exits that the guest times together
 SCRIPT = "python3 exits.py $domid guest.cfg {} >/out/exits.json"
 STAGES = {
     "off": "no domain is logged",
@@ -63,7 +62,7 @@ BUILDS = {
 
 
 def measure(folder: Path, name: str) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
-    """Return what the guest told in each stage, and versions; from the folder if it is there."""
+    """Return the guest's results in each stage, and versions; from the folder if they exist."""
     build = BUILDS[name]
     run = folder / name.replace(" ", "-").replace(",", "").replace("'", "")
     if not (run / "exits.json").exists():
@@ -71,7 +70,7 @@ def measure(folder: Path, name: str) -> tuple[dict[str, dict[str, int]], dict[st
         guest = guests.load(GUEST)
         lab = lab_of(build.make(), guest.memory_mib)
         script = SCRIPT.format(" ".join(build.stages))
-        # One run: a saved state would cost more than it saves.
+        # A single run: a saved state would cost more than it saves.
         options = session.LabOptions(script=script, fast=True, snapshot=False)
         session.collect(guest, run, options, lab=lab)
     versions = json.loads((run / "job.json").read_text())["header"]["versions"]
@@ -79,29 +78,29 @@ def measure(folder: Path, name: str) -> tuple[dict[str, dict[str, int]], dict[st
 
 
 def lab_of(built: Xen, guest_mib: int) -> Lab:
-    """Return the lab with this Xen; it has room for a second guest."""
+    """Return the lab with this Xen, and memory for a second guest."""
     return boot.equip(built, fast_bochs(), session.machine_mib(2 * guest_mib))
 
 
 def rows(name: str, costs: Mapping[str, Mapping[str, int]]) -> list[dict[str, str | float]]:
-    """Return instructions per exit, by stage. What the guest's loop takes is left out."""
+    """Return instructions per exit, by stage, without the guest's loop."""
     return [
         {
             "Xen": name,
             "logged": STAGES[stage],
-            **{kind: _each(told, kind) for kind in ("cpuid", "hypercall")},
+            **{kind: _each(results, kind) for kind in ("cpuid", "hypercall")},
         }
-        for stage, told in costs.items()
+        for stage, results in costs.items()
     ]
 
 
-def _each(told: Mapping[str, int], kind: str) -> float:
-    # The guest's clock is emulated, too: it is right to a few ticks in a batch.
-    return round((told[kind] - told["nothing"]) / BATCH, 1)
+def _each(results: Mapping[str, int], kind: str) -> float:
+    # The guest's clock is emulated, too: its error is a few ticks per batch.
+    return round((results[kind] - results["nothing"]) / BATCH, 1)
 
 
 def main(folder: str, out: str) -> None:
-    """Write the table, and what it was made with."""
+    """Write the table, and its provenance."""
     table = []
     for name in BUILDS:
         costs, versions = measure(Path(folder), name)

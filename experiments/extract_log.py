@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keep a recording's PML log, and leave the accesses out: a fraction of the bytes.
+"""Replace a recording by its PML log, without the accesses: a fraction of the bytes.
 
 ``python -m experiments.extract_log X.trace`` replaces the access trace X.trace by the log in it.
 """
@@ -22,7 +22,7 @@ NOTE = "the PML log of a recording; its accesses, the ground truth, were left ou
 
 
 def extract(trace: Trace, out: PathLike, overwrite: bool = False) -> Trace:
-    """Write the PML log that is nested in an access trace as a trace of its own.
+    """Write the PML log that is nested in an access trace as a separate trace.
 
     The trace keeps the guest's own view; its command is the recording's with this step added.
     """

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forecasts of what is used: the analysis that is fixed in protocol.md, over a folder of traces.
+"""Forecasts of used memory: the analysis that protocol.md fixes, on a folder of traces.
 
     python -m experiments.forecast_use --develop DIR -o data/forecast-use
     python -m experiments.forecast_use DIR -o data/forecast-use
 
 The first takes access traces of the programs for development. It keeps their tables of features
 (``tables.parquet``), judges every program by models and knobs of the others, and names the best
-rule and the best model. The second judges access traces of other programs: all is fitted to and set
-on those tables, and the named model is held against the named rule. Nothing of DIR is learned from.
+rule and the best model. The second judges access traces of other programs. All models and knobs
+come from those tables, and the named model is compared with the named rule. No data of DIR is used
+for training.
 """
 
 from __future__ import annotations
@@ -34,36 +35,36 @@ if TYPE_CHECKING:
 PEAKS_AHEAD = 4  # windows
 
 
-def tell(text: str) -> None:
-    """Print what is done, where it does not mix with results."""
+def report_progress(text: str) -> None:
+    """Print progress to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def peaks_of(
     samples: Sequence[Sample], training: Sequence[Sample], plan: trial.Plan
 ) -> pd.DataFrame:
-    """Judge alarms of peaks of what is used, for inputs that show what came."""
+    """Judge alarms of peaks of used memory, for inputs that show the outcome."""
     tables = []
     for inputs in plan.inputs:
         held, others = ([s for s in part if s.inputs == inputs] for part in (samples, training))
         if all(one.feedback for one in held):
-            found = peaks.backtest(held, PEAKS_AHEAD, None, tell, others)
+            found = peaks.backtest(held, PEAKS_AHEAD, None, report_progress, others)
             found.insert(0, "inputs", inputs)
             tables.append(found.drop(columns="composed"))
     return pd.concat(tables, ignore_index=True)
 
 
 def pages_of(traces: Sequence[Path], plan: trial.Plan) -> pd.DataFrame:
-    """Judge which pages PML's log says will be used, of all that are: leave one program out."""
+    """Judge the choice of pages from PML's log among all used pages, leaving one program out."""
     tables, programs, names = [], [], []
     for path in traces:
-        tell(f"pages of {path.name}")
+        report_progress(f"pages of {path.name}")
         trace = open_trace(path)
         one = log.read(trace, step_ns=log.step_of(trace, plan.window, features.PARTS))
         tables.append(pages.candidates(one, plan.window, PEAKS_AHEAD, truth=one.used))
         programs.append(one.program)
         names.append(one.name)
-    return pages.backtest(tables, programs, names, None, tell)
+    return pages.backtest(tables, programs, names, None, report_progress)
 
 
 def analyse(
@@ -73,11 +74,11 @@ def analyse(
     drawings: Path,
     plan: trial.Plan,
 ) -> None:
-    """Judge all on the traces; without samples to train on, on those of the other programs."""
+    """Judge all on the traces; without training samples, train on the other programs."""
     programs = verdict.DEVELOPMENT if training is None else verdict.HELD_OUT
-    samples = trial.samples_of(traces, plan, tell)
+    samples = trial.samples_of(traces, plan, report_progress)
     others = samples if training is None else training
-    judged = trial.judge(samples, others, plan, tell)
+    judged = trial.judge(samples, others, plan, report_progress)
     if training is None:
         trial.write_tables(samples, out / trial.TABLES)
         chosen = verdict.choose(judged, plan)
@@ -97,7 +98,7 @@ def analyse(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the analysis as the module says."""
+    """Run the analysis that the module describes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="a folder of access traces")
     parser.add_argument("-o", "--out", type=Path, default=Path("data/forecast-use"))

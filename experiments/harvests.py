@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each harvest of accessed flags finds, leaves to a scan of all memory, and costs, in the lab.
-
-Each guest boots once under our Xen. dom0 logs it anew for each harvest
-(``hypervisor-patches/lab/dom0/harvests.py``). After a harvest it lets a scan of all memory follow
-while the guest stays paused, so that what the scan finds was missed. Emulated time counts
+"""Harvests of accessed flags in the lab: found frames, frames left to a full scan, and costs. Each
+guest boots once under our Xen. dom0 logs it again for each harvest
+(``hypervisor-patches/lab/dom0/harvests.py``). A scan of all memory follows each harvest while the
+guest stays paused, so the frames that the scan finds were missed. Emulated time counts
 instructions, so the costs are instructions.
 
     python -m experiments.harvests RUNS data/harvests [NAME]...
 
-Runs the guests named, or all, unless their results are in the folder RUNS, then writes the tables
-of all that are there.
+Runs the named guests, or all, unless their results are in the folder RUNS. Then it writes the
+tables of all results there.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ __all__ = ["EXPERIMENTS", "Experiment", "run", "summary", "tabulate"]
 
 _SCRIPT = "python3 harvests.py $domid harvests.json"
 _DONE = "done"  # the phase after the work of a Linux guest
-_LARGEST_SAVED_MIB = 320  # with more memory, the machine is another one, and is used once
+_LARGEST_SAVED_MIB = 320  # with more memory, a saved state of the machine would be used only once
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A guest, and how long it is looked at.
+    """A guest, and the length of its observation.
 
     Attributes
     ----------
@@ -91,7 +90,7 @@ _WORK: dict[str, tuple[str, str, Json]] = {
     "forks": ("forks", "adversary", {"processes": "32", "rounds": "120"}),
     "remap": ("remap", "adversary", {"cycles": "80"}),
 }
-_COME_AND_GO = ("forks", "remap")  # each phase is hard in a way of its own
+_COME_AND_GO = ("forks", "remap")  # each phase is difficult in a different way
 EXPERIMENTS = {
     **{n: Experiment(guest, "bare", told, 64) for n, (guest, told) in _BARE.items()},
     **{
@@ -113,7 +112,7 @@ EXPERIMENTS = {
 
 
 def run(folder: Path, name: str, progress: Tell = print) -> list[Json]:
-    """Return the rows of a guest: of its boot, or from the folder."""
+    """Return the rows of a guest: from a new boot, or from the folder."""
     path = folder / f"{name}.json"
     if not path.exists():
         path.write_text(json.dumps(_boot(EXPERIMENTS[name]), indent=1) + "\n")
@@ -149,7 +148,7 @@ def _boot(experiment: Experiment) -> Json:
 
 
 def tabulate(folder: Path) -> tuple[pd.DataFrame, Json]:
-    """Return a row for each round of all guests in the folder, and the versions of the last.
+    """Return a row per round of all guests in the folder, and the versions of the last one.
 
     Columns: ``guest``, ``group``, ``memory_mib``, ``harvest``, ``tables`` (whether page tables are
     told apart in the log), ``round``, ``phase``; frames that the harvest ``found``, and that it
@@ -178,12 +177,12 @@ def tabulate(folder: Path) -> tuple[pd.DataFrame, Json]:
 
 
 def steady(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rounds but the first of each harvest and those after the guest's work."""
+    """Return the rounds without the first of each harvest and those after the guest's work."""
     return rows[(rows["round"] > 0) & (rows["phase"] != _DONE)]
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return instructions a round of each harvest, and frames that were left, a row for each guest.
+    """Return instructions per round of each harvest, and the frames left, one row per guest.
 
     The first round of each is left out, as it follows the enabling, and those after the guest's
     work. ``guided`` includes finding the page tables, which it needs.
@@ -204,7 +203,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def main(folder: str, out: str, *names: str) -> None:
-    """Run the guests named, write the tables, and what they were made with."""
+    """Run the named guests; write the tables, and their provenance."""
     for path in (folder, out):
         Path(path).mkdir(parents=True, exist_ok=True)
     _run_all(Path(folder), names or tuple(EXPERIMENTS))

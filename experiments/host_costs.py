@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What soft-dirty bits and the aging of MGLRU cost a KVM host, in the lab.
+"""The costs of soft-dirty bits and of the aging of MGLRU on a KVM host, in the lab.
 
 Two guests of the kit, one that writes 1,800 pages a round and one that reads 2,560, run round by
 round under our monitor (`host_costs_job`). Emulated time counts instructions, so the numbers are
@@ -7,7 +7,7 @@ instructions.
 
     python -m experiments.host_costs RUNS data/host-costs
 
-Runs what is not in the folder RUNS yet.
+Does the runs that are not in the folder RUNS yet.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TIMES = ["plain", "clear", "dirty", "pagemap", "young", "idle"]
 
 
 def run(folder: Path, kernel: str, guest: str) -> Path:
-    """Boot a kernel and time the rounds of a guest, unless it is in the folder."""
+    """Boot a kernel and time the rounds of a guest, unless the folder has the results."""
     out = folder / f"{kernel}-{guest}"
     if not (out / "status").exists():
         files = {"job.py": (Path(__file__).parent / "host_costs_job.py").read_text()}
@@ -52,7 +52,7 @@ def run(folder: Path, kernel: str, guest: str) -> Path:
 
 
 def rows(out: Path, kernel: str, guest: str) -> tuple[pd.DataFrame, Json]:
-    """Return a row for each round, times in instructions; and the versions of what ran.
+    """Return a row per round, times in instructions; and the versions of the software.
 
     Columns: ``kernel``, ``guest``, ``written`` and ``read`` (pages in a round, but for its page
     tables), ``memory_mib``, ``round``; of a round as it is (``plain``) and after soft-dirty bits
@@ -72,7 +72,7 @@ def rows(out: Path, kernel: str, guest: str) -> tuple[pd.DataFrame, Json]:
 
 
 def main(folder: str, out: str) -> None:
-    """Write the table, and what it was made with."""
+    """Write the table, and its provenance."""
     for path in (folder, out):
         Path(path).mkdir(parents=True, exist_ok=True)
     tables, versions = [], []

@@ -32,14 +32,14 @@ def save(**facts: object) -> None:
 
 
 def timed(work: Callable[[], object]) -> int:
-    """Return how long it takes, ns."""
+    """Return the duration of the work, ns."""
     start = time.perf_counter_ns()
     work()
     return time.perf_counter_ns() - start
 
 
 def generation() -> str:
-    """Return the words that begin a generation of the monitor's group."""
+    """Return the command that begins a generation of the monitor's group."""
     number, newest, mine = "", 0, False
     for line in LRU.read_text().splitlines():
         words = line.split()
@@ -52,7 +52,7 @@ def generation() -> str:
 
 
 def age() -> int:
-    """Begin a generation; return how long the kernel took."""
+    """Begin a generation; return the kernel's time, ns."""
     words = generation().encode()
     file = os.open(LRU, os.O_WRONLY)
     took = timed(lambda: os.write(file, words))
@@ -61,7 +61,7 @@ def age() -> int:
 
 
 def look(mib: int) -> None:
-    """Time rounds of a guest: as they are, with soft-dirty bits, and with agings."""
+    """Time rounds of a guest: alone, with soft-dirty bits, and with agings."""
     with Monitor(memory_mib=mib, group=str(GROUP)) as monitor:
         proc, pages = Path(f"/proc/{monitor.pid}"), mib * 256
         pagemap, clear = os.open(proc / "pagemap", os.O_RDONLY), proc / "clear_refs"
@@ -81,7 +81,7 @@ def look(mib: int) -> None:
 
 
 def main() -> None:
-    """Look at guests of each size."""
+    """Time the rounds of guests of each size."""
     Path("/sys/kernel/mm/lru_gen/enabled").write_text("y")
     subprocess.run(["mount", "-t", "cgroup2", "none", str(GROUP.parent)], check=True)
     Path("/sys/fs/cgroup/cgroup.subtree_control").write_text("+memory")

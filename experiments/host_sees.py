@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tools of a KVM host see of a guest that reads 10 MiB and writes 7 MiB, in the lab.
-
-The guest is `mixed` of the lab's kit. Each of Debian's kernels boots once on the emulated
-processor, and on it our monitor runs the guest round by round (`host_sees_job`). Before a round a
-way is reset, and after it the way is asked. DAMON looks by the clock: for it the guest runs freely.
+"""The pages of a guest that each method of a KVM host sees, in the lab. The guest, `mixed` of the
+lab's kit, reads 10 MiB and writes 7 MiB. Each of Debian's kernels boots once on the emulated
+processor, and our monitor runs the guest round by round (`host_sees_job`). Each method is reset
+before a round and read after it. DAMON samples by the clock, so the guest runs freely for it.
 
     python -m experiments.host_sees RUNS data/host-sees [KERNEL]...
 
-Boots the kernels named, or all, unless their results are in the folder RUNS, then writes the
-tables of all that are there.
+Boots the named kernels, or all, unless their results are in the folder RUNS. Then it writes the
+tables of all results there.
 """
 
 from __future__ import annotations
@@ -46,15 +45,15 @@ __all__ = ["WAYS", "classify", "run", "summary", "tabulate"]
 GUEST = "mixed"
 KERNELS = ("6.1", "6.12")
 LOGS = ("bitmap", "ring")
-# Where the guest's page tables are: hypervisor-patches/lab/kit/kit.h.
+# Position of the guest's page tables: hypervisor-patches/lab/kit/kit.h.
 TABLES, ROOT, DIRECTORIES, LEAVES = 2048, 2049, 2050, 2064
 ENTRIES = 512
 PRESENT = 1
 FLAGS = {2: TableFlag.WRITABLE, 4: TableFlag.USER, 0x20: TableFlag.ACCESSED, 0x40: TableFlag.DIRTY}
 CLASSES = ("written", "read", "tables", "other")
 HOST, QEMU, OURS = "host", "QEMU", "pmlkit"
-# In the figure's order: what a way is called, and of which group it is. The counts of QEMU's
-# calc-dirty-rate are made here by our monitor, with the calls that QEMU makes.
+# The methods in the figure's order: name and group of each. Our monitor computes the counts of
+# QEMU's calc-dirty-rate here, with the calls that QEMU makes.
 WAYS = {
     "clear_refs": ("clear_refs, Referenced", HOST),
     "page_idle": ("page_idle", HOST),
@@ -71,7 +70,7 @@ WAYS = {
 
 
 def run(folder: Path, kernel: str, progress: Tell = print) -> Path:
-    """Boot a kernel and look at the guest, unless it is in the folder; returns its results."""
+    """Boot a kernel and apply the methods, unless the folder has the results; return them."""
     out = folder / kernel
     if not (out / "status").exists():
         here = Path(__file__).parent
@@ -89,7 +88,7 @@ def run(folder: Path, kernel: str, progress: Tell = print) -> Path:
 
 
 def classify(spans: list[list[int]], regions: dict[str, range]) -> dict[str, int]:
-    """Return how many frames of spans (first, how many) lie in each region, and in none."""
+    """Return the number of frames of spans (first, count) in each region, and in none."""
     counts = dict.fromkeys(CLASSES, 0)
     for first, pages in spans:
         left = pages
@@ -110,7 +109,7 @@ def regions_of(described: Json) -> dict[str, range]:
 
 
 def truth(regions: dict[str, range]) -> dict[str, int]:
-    """Return what the guest touches in a round: its page tables follow from its frames.
+    """Return the frames that the guest touches in a round; its page tables follow from them.
 
     With three levels the processor keeps the root's entries. The first MiB have the code, the
     stack, and the second the mailbox, of the kit's own.
@@ -122,7 +121,7 @@ def truth(regions: dict[str, range]) -> dict[str, int]:
 
 
 def tabulate(folder: Path) -> tuple[pd.DataFrame, Json]:
-    """Return a row for each kernel, way and round, and the versions of what ran.
+    """Return a row per kernel, method and round, and the versions of the software.
 
     Columns: ``kernel``, ``way``, ``round``, ``seen`` (pages in all; missing: the kernel does not
     have the way); and if the way tells which, how many of them are ``written``, only ``read``,
@@ -196,7 +195,7 @@ def _marked(folder: Path, log: str, scratch: Path) -> Trace:
 
 
 def _levels(words: Words) -> dict[int, int]:
-    """Return the level of each page table; `words` are their entries, a row for each frame."""
+    """Return the level of each page table; `words` are their entries, one row per frame."""
     found = {ROOT: 3}
     for level in (2, 1):
         above = [gfn for gfn, of in found.items() if of == level + 1]
@@ -219,7 +218,7 @@ def _add_snapshot(writer: TraceWriter, number: int, table: int, level: int, entr
 
 
 def _estimated(marked: Trace) -> Iterator[Json]:
-    """Yield what the log with its tables tells: the frames that (c) counts, and its bounds."""
+    """Yield the estimate from the log with its tables: the frames of (c), and its bounds."""
     estimate = reads.estimate(marked, "accessed", window="1r")
     touched = reads.sets(marked).accessed
     tables = marked.to_pandas(["round", "gfn"], kinds="p").drop_duplicates()
@@ -233,7 +232,7 @@ def _estimated(marked: Trace) -> Iterator[Json]:
 
 
 def summary(rows: pd.DataFrame, truths: dict[str, int]) -> pd.DataFrame:
-    """Return a row for each way and kernel: medians over its rounds; and first the truth.
+    """Return a row per method and kernel, medians over rounds; the truth comes first.
 
     ``least`` and ``most`` are of what was ``seen``.
     """
@@ -251,7 +250,7 @@ def summary(rows: pd.DataFrame, truths: dict[str, int]) -> pd.DataFrame:
 
 
 def main(folder: str, out: str, *names: str) -> None:
-    """Boot the kernels named, write the tables, and what they were made with."""
+    """Boot the named kernels; write the tables, and their provenance."""
     for path in (folder, out):
         Path(path).mkdir(parents=True, exist_ok=True)
     for kernel in names or KERNELS:

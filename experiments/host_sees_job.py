@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The part of `host_sees` that runs on the KVM lab's host: one guest, looked at in each way.
-
-Needs Python 3.9 and ``pmlkit.kvm``. Appends a line of JSON for each way and round to
-``sees.jsonl``: how many pages were seen, and which ("spans" of frames) if the way tells it.
+"""The part of `host_sees` that runs on the KVM lab's host: one guest, observed by each method.
+Needs Python 3.9 and ``pmlkit.kvm``. Appends a line of JSON per method and round to ``sees.jsonl``:
+the number of pages seen, and their "spans" of frames if the method names them.
 """
 
 from __future__ import annotations
@@ -35,14 +34,14 @@ TABLES = range(2048, 2112)
 GROUP = Path("/sys/fs/cgroup/vm")
 MM = Path("/sys/kernel/mm")
 SAMPLES_A_GIB = 512  # QEMU's default, for calc-dirty-rate in the mode page-sampling
-# DAMON's own defaults, and its looks after which regions have settled.
+# DAMON's own defaults, and the number of its looks until regions have settled.
 SAMPLE_US, AGGREGATE_US, LEAST_REGIONS, MOST_REGIONS = 5_000, 100_000, 10, 1_000
 SETTLED = 40
 _REGION = re.compile(r"damon_aggregated: .* (\d+)-(\d+): (\d+) \d+$")
 
 
 def spans(frames: Iterable[int]) -> list[tuple[int, int]]:
-    """Return runs of frames: (first, how many)."""
+    """Return runs of frames: (first, count)."""
     runs: list[tuple[int, int]] = []
     for frame in sorted(frames):
         if runs and sum(runs[-1]) == frame:
@@ -61,7 +60,7 @@ def save(way: str, **facts: object) -> None:
 def each_round(
     way: str, monitor: Monitor, begin: Callable[[], None], end: Callable[[], Seen]
 ) -> None:
-    """Look at rounds in lock step, the first of which does not count."""
+    """Apply a method to rounds in lock step, the first of which does not count."""
     for number in range(-1, ROUNDS):
         begin()
         monitor.round()
@@ -74,7 +73,7 @@ def nothing() -> None:
     """Do nothing."""
 
 
-# ---- ways ----
+# ---- methods ----
 
 
 def referenced(monitor: Monitor) -> None:
@@ -94,7 +93,7 @@ def referenced(monitor: Monitor) -> None:
 
 
 class _Frames:
-    """Stands for a spool: keeps the sets of frames that are written into it."""
+    """A stand-in for a spool: keeps the sets of frames that are written to it."""
 
     def __init__(self) -> None:
         self.frames: list[int] = []
@@ -105,7 +104,7 @@ class _Frames:
 
 
 def soft_dirty(monitor: Monitor, host: Host) -> None:
-    """pmlkit's mode soft-dirty; its frames are places in the VMM's mappings."""
+    """pmlkit's mode soft-dirty; its frames are positions in the VMM's mappings."""
     looker = memory.SoftDirty(host, find.find(host, str(monitor.pid)))
     mappings = looker.facts()["mappings"]
 
@@ -122,14 +121,14 @@ def soft_dirty(monitor: Monitor, host: Host) -> None:
 
 
 def aging(monitor: Monitor) -> None:
-    """pmlkit's mode lru-gen, which refuses kernels whose aging sees no guests: not here."""
+    """pmlkit's mode lru-gen, without its check that the kernel's aging sees guests."""
     host = Host(release="6.12")
     looker = memory.LruGen(host, find.find(host, str(monitor.pid)))
     each_round("mglru", monitor, looker.begin, lambda: (looker.end_round(0, None), None))  # type: ignore[arg-type]
 
 
 def page_sampling(monitor: Monitor) -> None:
-    """What QEMU's calc-dirty-rate does in the mode page-sampling, from outside."""
+    """The mode page-sampling of QEMU's calc-dirty-rate, reproduced from outside."""
     pages, chosen = MEMORY_MIB * 256, random.Random(1)
     before: dict[int, int] = {}
 
@@ -146,7 +145,7 @@ def page_sampling(monitor: Monitor) -> None:
 
 
 def dirty(way: str, monitor: Monitor) -> None:
-    """What QEMU's calc-dirty-rate counts in the modes dirty-bitmap and dirty-ring."""
+    """The counts of QEMU's calc-dirty-rate in the modes dirty-bitmap and dirty-ring."""
     monitor.do("log", 1)
     monitor.do("take")
     each_round(way, monitor, nothing, lambda: (monitor.do("take"), None))
@@ -154,7 +153,7 @@ def dirty(way: str, monitor: Monitor) -> None:
 
 
 def damon(monitor: Monitor) -> None:
-    """DAMON, while the guest runs round after round: it looks by the clock."""
+    """DAMON, which samples by the clock, while the guest runs round after round."""
     admin = MM / "damon/admin/kdamonds"
     put(admin / "nr_kdamonds", "1")
     put(admin / "0/contexts/nr_contexts", "1")
@@ -188,7 +187,7 @@ def damon(monitor: Monitor) -> None:
 
 
 def _looks(monitor: Monitor, text: str) -> Iterator[tuple[int, list[tuple[int, int]]]]:
-    """Yield for each look the number of regions, and those of them that were touched."""
+    """Yield for each look the number of regions, and the touched ones."""
     regions, runs = 0, []
     for line in text.splitlines():
         if match := _REGION.search(line):
@@ -204,7 +203,7 @@ def _looks(monitor: Monitor, text: str) -> Iterator[tuple[int, list[tuple[int, i
 
 
 def logged(name: str, monitor: Monitor) -> None:
-    """pmlkit's log, by its agent; and the guest's page tables as they are after each round."""
+    """pmlkit's log, by its agent, and the guest's page tables after each round."""
     job = json.loads(Path("/job/job.json").read_text())
     with Agent("/job/job.json", job["ready"], monitor.pid, name) as agent:
         agent.await_ready()
@@ -220,12 +219,12 @@ def logged(name: str, monitor: Monitor) -> None:
 
 
 def put(path: Path, text: str) -> None:
-    """Write a file of the kernel's."""
+    """Write one of the kernel's files."""
     path.write_text(text)
 
 
 def main() -> None:
-    """Look in all ways that this kernel has."""
+    """Apply all methods that this kernel supports."""
     host = Host()
     put(MM / "lru_gen/enabled", "y")
     subprocess.run(["mount", "-t", "cgroup2", "none", str(GROUP.parent)], check=True)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What logging a page under Debian's KVM costs in the lab, and what capturing it adds.
-
-A guest writes 1,800 pages a round (`known`): without a log, with one that nobody captures, and with
-each way of capturing. Emulated time counts instructions, so the numbers are instructions.
+"""The costs of logging and of capturing a page under Debian's KVM, in the lab. A guest (`known`)
+writes 1,800 pages a round: without a log, with a log that is not captured, and with each method of
+capture. Emulated time counts instructions, so the numbers are instructions.
 
     python -m experiments.kvm_costs data/kvm-costs
 """
@@ -41,7 +40,7 @@ PYTHONPATH=/job python3 /tmp/costs.py {what}
 
 
 def measure(kernel: str, what: str = "costs") -> tuple[pd.DataFrame, dict[str, str]]:
-    """Return the rounds of all cases, and the versions of what ran.
+    """Return the rounds of all cases, and the versions of the software.
 
     Parameters
     ----------
@@ -64,7 +63,7 @@ def measure(kernel: str, what: str = "costs") -> tuple[pd.DataFrame, dict[str, s
 
 
 def costs(rounds: pd.DataFrame) -> pd.DataFrame:
-    """Return instructions for each page: to log it, what capturing it adds, to re-arm it.
+    """Return instructions per page: to log, to capture and to re-arm it.
 
     The cheapest round counts: in the others there is the timer's tick more.
     """
@@ -92,7 +91,7 @@ def costs(rounds: pd.DataFrame) -> pd.DataFrame:
 
 
 def main(out: str) -> None:
-    """Write the table, and what it was made with."""
+    """Write the table, and its provenance."""
     Path(out).mkdir(parents=True, exist_ok=True)
     tables, versions = [], []
     for kernel in KERNELS:

@@ -2,12 +2,12 @@
 """A soak of KVM's collector in the lab: minutes of rounds, and no entry lost that is not reported.
 
 The guest `rewrites` writes its pages at full speed after each re-arm. Once a minute the collector
-stands still for some seconds, in which more is logged than its buffers hold. The monitor counts
-what KVM hands out in each round. The trace has to have as many entries, or say that they are lost.
+stops for some seconds, in which more entries are logged than its buffers hold. The monitor counts
+KVM's entries of each round. The trace must contain them all, or report them as lost.
 
     python -m experiments.kvm_soak [SECONDS [KERNEL]]
 
-SECONDS are of the emulated host's clock (default: 600); on this machine it takes about as long.
+SECONDS are by the emulated host's clock (default: 600); the run takes about as long.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ __all__ = ["judge", "run"]
 
 GUEST = "rewrites"
 SECONDS = 600
-_LIMIT = 20.0  # seconds here for one of the emulated host's, at most
+_LIMIT = 20.0  # most seconds here for a second of the emulated host
 
 
 def run(folder: Path, seconds: int, kernel: str, progress: Tell = print) -> tuple[Trace, list[int]]:
-    """Boot a kernel and soak; returns the trace, and how many entries each round had."""
+    """Boot a kernel and soak; return the trace, and the number of entries of each round."""
     name = "kvm_soak_job.py"
     script = steps.script({name: Path(__file__).with_name(name).read_text()}, f"{name} {seconds}")
     options = session.KvmLabOptions(
@@ -50,8 +50,8 @@ def run(folder: Path, seconds: int, kernel: str, progress: Tell = print) -> tupl
     return trace, [int(line) for line in (folder / "taken.txt").read_text().split()]
 
 
-def judge(trace: Trace, taken: list[int]) -> dict[str, int]:
-    """Return counts of the soak; ``unreported`` and ``wrong`` have to be 0.
+def judge(trace: Trace, entries_of_rounds: list[int]) -> dict[str, int]:
+    """Return counts of the soak; ``unreported`` and ``wrong`` must be 0.
 
     ``wrong`` are rounds that report no loss and have not what KVM handed out. ``unreported`` is of
     all rounds together, as the kernel does not say where in a gap the lost ones were.
@@ -60,17 +60,17 @@ def judge(trace: Trace, taken: list[int]) -> dict[str, int]:
     lost = trace.rounds.set_index("round")["lost"]
     wrong = sum(
         int(entries.get(number, 0)) != count and not lost[number]
-        for number, count in enumerate(taken)
+        for number, count in enumerate(entries_of_rounds)
     )
     return {
-        "rounds": len(taken), "entries": int(entries.sum()), "lost": int(lost.sum()),
+        "rounds": len(entries_of_rounds), "entries": int(entries.sum()), "lost": int(lost.sum()),
         "rounds with losses": int((lost > 0).sum()), "wrong": wrong,
-        "unreported": sum(taken) - int(entries.sum()) - int(lost.sum()),
+        "unreported": sum(entries_of_rounds) - int(entries.sum()) - int(lost.sum()),
     }  # fmt: skip
 
 
 def main(seconds: str = str(SECONDS), kernel: str = "6.1") -> int:
-    """Soak; returns 0 if all that was lost was reported."""
+    """Soak; return 0 if all losses were reported."""
     with tempfile.TemporaryDirectory() as folder:
         counts = judge(*run(Path(folder), int(seconds), kernel))
     for name, count in counts.items():

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The part of `kvm_soak` that runs on the KVM lab's host: rounds, and a collector that stalls.
 
-Writes ``taken.txt``: how many entries KVM handed out in each round.
+Writes ``taken.txt``: the number of KVM's entries in each round.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 PERIOD_S = 0.4
 RING = 65536
-BUFFER_KIB = 512  # less than is logged while the agent stands still
-EVERY_S, STALL_S = 60.0, 4.0  # the agent stands still, so long
+BUFFER_KIB = 512  # smaller than the log while the agent stops
+EVERY_S, STALL_S = 60.0, 4.0  # time for which the agent stops
 
 
 def main(seconds: float) -> None:
-    """Run rounds for so long, by this host's clock."""
+    """Run rounds for `seconds` of this host's clock."""
     job = json.loads(Path("/job/job.json").read_text())
     Path("/job/soak.json").write_text(json.dumps({**job, "buffer_kib": BUFFER_KIB}))
     with contextlib.ExitStack() as stack:
@@ -45,7 +45,7 @@ def main(seconds: float) -> None:
 
 
 def _rounds(monitor: Monitor, agent: Agent, seconds: float, taken: TextIO) -> int:
-    """Run rounds for so long; return how often the agent stood still."""
+    """Run rounds for `seconds`; return how often the agent was stopped."""
     begun = due = time.monotonic()
     stalls = 0
     while (now := time.monotonic() - begun) < seconds:

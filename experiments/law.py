@@ -40,7 +40,7 @@ OTHERS = ("100ms", "5s")  # more T, of which each has a file of its own
 LOOKS = (1, 2, 4, 10)
 WATCHED = (64, 1024)
 SEEDS = 3
-LEAST = 2  # windows T that a recording must have
+LEAST = 2  # least number of windows T in a recording
 
 
 def settings(name: str) -> Iterator[Technique]:
@@ -52,7 +52,7 @@ def settings(name: str) -> Iterator[Technique]:
 
 
 def rows(name: str, windows: Sequence[str] = (WINDOW,)) -> Iterator[Json]:
-    """Yield a row for each window, technique and setting: see `main`."""
+    """Yield a row per window, technique and setting: see `main`."""
     recorded = Recorded.of(pmlkit.open(pmlkit.bundled(name)))
     curves = law.Curves(recorded)
     for window in windows:
@@ -116,7 +116,7 @@ def load(folder: Path, lab: bool = False, window: str = WINDOW) -> pd.DataFrame:
 
 
 def factors(table: pd.DataFrame, column: str = "predicted") -> pd.Series[float]:
-    """Return by what factor each prediction is off, in either direction: 1 is right."""
+    """Return the factor of each prediction's error, in either direction; 1 is exact."""
     return np.exp(np.abs(np.log(table[column] / table["measured"])))
 
 
@@ -137,7 +137,7 @@ def windows(folder: Path) -> pd.DataFrame:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Return, for each technique, by what factor its predictions are off, and its parts.
+    """Return, for each technique, the factor of its predictions' errors, and the parts.
 
     Medians over the points; parts are shares of W, in percent.
     """

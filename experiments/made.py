@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tables of an experiment were made with, in a file beside them."""
+"""The provenance of an experiment's tables, in a file next to them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["note"]
 
 
 def note(path: Path, command: str, versions: object, created: str | None = None) -> None:
-    """Write the command and the versions of what ran, as JSON.
+    """Write the command and the versions of the software, as JSON.
 
     Parameters
     ----------

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far SHARDS and AET are from the exact miss-ratio curve, for each bundled recording.
-
-SHARDS runs as `pmlkit mrc` does by default, which may look at all pages, and at rates that really
+"""The distance of SHARDS and AET from the exact miss-ratio curve, for each bundled recording.
+SHARDS runs with the defaults of `pmlkit mrc`, which may use all pages, and at rates that really
 sample, with several seeds.
 
     python -m experiments.mrc_errors data/mrc-errors
@@ -26,10 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["SETTINGS", "main", "rows", "summary"]
 
-DEFAULT = {"rate": 0.01, "min_pages": 8192}  # of `pmlkit mrc --method shards`
+DEFAULT = {"rate": 0.01, "min_pages": 8192}  # defaults of `pmlkit mrc --method shards`
 RATES = (0.1, 0.01)
 SEEDS = 8
-# What a table calls it: (method, options, seeds).
+# Name in the table: (method, options, seeds).
 SETTINGS = {
     "SHARDS, as by default": ("shards", DEFAULT, 1),
     **{f"SHARDS, {rate:.0%} of the pages": ("shards", {"rate": rate}, SEEDS) for rate in RATES},
@@ -38,7 +37,7 @@ SETTINGS = {
 
 
 def rows(name: str) -> Iterator[Json]:
-    """Yield a row for each setting and seed of a recording: see `main`."""
+    """Yield a row per setting and seed of a recording: see `main`."""
     trace = pmlkit.open(pmlkit.bundled(name))
     truth = missratio.of_trace(trace)
     for setting, (method, options, seeds) in SETTINGS.items():
@@ -59,7 +58,7 @@ def rows(name: str) -> Iterator[Json]:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Return, for each setting, the least, median and most over recordings of the errors.
+    """Return, for each setting, the least, median and largest error over recordings.
 
     A recording counts with its mean over the seeds. ``of all pages`` is in how many recordings all
     pages were looked at, so that the error is 0 by construction: these are left out of the rest.
@@ -78,7 +77,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def main(out: str) -> None:
-    """Write the rows, and what they were made with.
+    """Write the rows, and their provenance.
 
     Columns: ``recording``, ``setting``, ``seed``, ``pages``, ``looked_at`` (the share of the
     pages), ``sampled`` (their number); ``mean`` and ``largest`` difference from the exact curve,

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long the series' operations go on without a chance to be preempted, in the lab.
-
-A Xen with `hypervisor-patches/lab/pieces.patch` takes the time of each piece. Emulated time counts
-instructions; interrupts that come meanwhile are left out. Two guests: one that uses half of its
-memory, and one that makes as many page tables as it can, each of which leads to all of its memory.
+"""The longest times for which the series' operations cannot be preempted, in the lab. A Xen with
+`hypervisor-patches/lab/pieces.patch` times each piece. Emulated time counts instructions;
+interrupts are not counted. There are two guests: one uses half of its memory, the other creates as
+many page tables as possible, each of which leads to all of its memory.
 
     python -m experiments.pieces FOLDER data/pieces
 """
@@ -27,8 +26,8 @@ COLUMNS = ["stage", "operation", "began", "ended", "pieces", "instructions", "lo
 TIB_MIB = 1 << 20
 FREE_BITMAP = "paging_free_log_dirty_bitmap"
 GUIDE = "pml_close_guide"
-FIRST = "alloc_frames"  # where the first piece of enabling ends
-PAGE_INSTRUCTIONS = 4096  # to allocate, map and clear a page: more than a page of a ring takes
+FIRST = "alloc_frames"  # end of the first piece of enabling
+PAGE_INSTRUCTIONS = 4096  # to allocate, map and clear a page; an upper bound for a page of a ring
 OPERATIONS = ("enable", "disable", "close_round", "fetch")
 NAMES = {
     "enable": "enable",
@@ -44,7 +43,7 @@ NAMES = {
 }
 _PATCH = PATCHES / "lab" / "pieces.patch"
 _MIB_PAGES = 256
-_LEAF_PAGES = 1 << 15  # of the log-dirty bitmap
+_LEAF_PAGES = 1 << 15  # pages of the log-dirty bitmap
 _NODE_LEAVES = 512
 _REGIONS_AT_ONCE = 512 // 128 * 512  # entries for each of BITS_OF_TABLE, of 1 GiB each
 
@@ -65,7 +64,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Return what the table and the folder call it."""
+        """The name in the table and of the folder."""
         return f"{self.guest}-{self.memory_mib}"
 
 
@@ -80,7 +79,7 @@ RUNS = (
 
 
 def measure(folder: Path, run: Run) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Return the pieces of a run, and versions; from the folder if they are there."""
+    """Return the pieces of a run, and versions; from the folder if they exist."""
     where = folder / run.name
     if not (where / "pieces.json").exists():
         where.mkdir(parents=True, exist_ok=True)
@@ -90,7 +89,7 @@ def measure(folder: Path, run: Run) -> tuple[pd.DataFrame, dict[str, str]]:
         guest = guests.load(PATCHES / "tests" / f"{run.guest}.c", settings)
         built = xen.built(xen.Debian(patches=[_PATCH]))
         lab = boot.equip(built, fast_bochs(), session.machine_mib(run.memory_mib))
-        # One run each: a saved state would cost more than it saves.
+        # A single run each: a saved state would cost more than it saves.
         options = session.LabOptions(script=SCRIPT, memory_mib=run.memory_mib, snapshot=False)
         session.collect(guest, where, options, lab=lab)
     table = pd.DataFrame(json.loads((where / "pieces.json").read_text()), columns=COLUMNS)
@@ -101,7 +100,7 @@ def measure(folder: Path, run: Run) -> tuple[pd.DataFrame, dict[str, str]]:
 
 
 def longest(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the longest piece by operation (the index), and guest and MiB (the columns).
+    """Return the longest piece by operation (index), and guest and MiB (columns).
 
     Those of 1 TiB are by a model: `at_1_tib`.
     """
@@ -115,7 +114,7 @@ def longest(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def at_1_tib(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return a guest's pieces as they would be with 1 TiB, from those with least and most memory.
+    """Extrapolate a guest's pieces to 1 TiB, from those with the least and the most memory.
 
     What a piece does at most is set by the code, not by the memory, and most pieces reach it with
     4 GiB: a page of the bitmap, a page table, 64 regions. Three grow up to 1 TiB. Xen's own code
@@ -136,7 +135,7 @@ def at_1_tib(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _leaf_instructions(least: pd.DataFrame, most: pd.DataFrame) -> float:
-    """Return what it takes to free a page of the bitmap: half of the memory has some."""
+    """Return the instructions to free a page of the bitmap, which half of the memory has."""
     took, leaves = [], []
     for rows in (least, most):
         took.append(rows.loc[rows["ended"] == FREE_BITMAP, "longest"].max())
@@ -160,7 +159,7 @@ def _pages_of_list(mib: int) -> int:
 
 
 def main(folder: str, out: str) -> None:
-    """Write the table, and what it was made with."""
+    """Write the table, and its provenance."""
     tables = []
     for run in RUNS:
         table, versions = measure(Path(folder), run)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a round costs in the lab that does nothing but end: no page tables, no harvest.
-
-The domain is paused, its buffers are drained, the bitmap is read, what was logged is armed again,
-and the domain runs on. Emulated time counts instructions.
+"""The cost of a plain round in the lab, without page tables and harvest. The domain is paused, its
+buffers are drained, the bitmap is read, the logged pages are re-armed, and the domain continues.
+Emulated time counts instructions.
 
     python -m experiments.plain_rounds TRACES data/plain-rounds
 """
@@ -48,7 +47,7 @@ def run(folder: Path, name: str) -> Trace:
 
 
 def rows(name: str, trace: Trace) -> pd.DataFrame:
-    """Return a guest's rounds: pages armed again, and instructions that the guest was paused for.
+    """Return a guest's rounds: re-armed pages, and the instructions of the pause.
 
     Without the first, which follows the enabling.
     """
@@ -67,7 +66,7 @@ def rows(name: str, trace: Trace) -> pd.DataFrame:
 
 
 def main(folder: str, out: str) -> None:
-    """Write the table, and what it was made with."""
+    """Write the table, and its provenance."""
     for path in (folder, out):
         Path(path).mkdir(parents=True, exist_ok=True)
     traces = {name: run(Path(folder), name) for name in NAMES}

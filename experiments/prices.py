@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of prices, ``pmlkit/prices.csv``: of what the lab has counted, and of assumptions.
-
-Emulated time counts instructions, so what the lab measures is in instructions. Other prices are
+"""The table of prices, ``pmlkit/prices.csv``: from measurements in the lab, and from assumptions.
+Emulated time counts instructions, so the lab's measurements are in instructions. Other prices are
 published or assumed, in ns of a processor that the row names (`pmlkit.costs.PROCESSORS`).
 
     python -m experiments.prices
@@ -27,8 +26,8 @@ DATA = Path(pmlkit.bundled("redis")).parent
 TABLE = ROOT / "pmlkit" / "prices.csv"
 COLUMNS = ["event", "price", "unit", "leaves", "what", "kind", "source"]
 _HEAD = "# SPDX-License-Identifier: Apache-2.0\n# Written by `python -m experiments.prices`.\n"
-_TABLE_ENTRIES = 512  # of a page table
-_REGION_MIB, _AREA_MIB, _PAGES_OF_MIB = 2, 1024, 256  # under an entry of the levels above
+_TABLE_ENTRIES = 512  # entries of a page table
+_REGION_MIB, _AREA_MIB, _PAGES_OF_MIB = 2, 1024, 256  # pages under an entry of the upper levels
 
 
 # ------------------------------------------------------------------------------
@@ -36,32 +35,32 @@ _REGION_MIB, _AREA_MIB, _PAGES_OF_MIB = 2, 1024, 256  # under an entry of the le
 
 
 def full_exit(design: str = "one buffer, re-arm per round") -> float:
-    """Return what an exit for a full buffer takes."""
+    """Return the price of an exit for a full buffer."""
     exits = pd.read_csv(DATA / "exit-costs" / "exits.csv").set_index("design")
     return float(exits.loc[design, "instructions per exit"])
 
 
 def drained_entry() -> float:
-    """Return what draining an entry takes, by a processor that has nothing else to do."""
+    """Return the price of draining an entry by an otherwise idle processor."""
     exits = pd.read_csv(DATA / "exit-costs" / "exits.csv").set_index("design")
     return float(exits.loc["four buffers, re-arm per round", "per entry drained"])
 
 
 def stock_entry() -> float:
-    """Return what a logged page takes in stock log-dirty."""
+    """Return the price of a logged page in stock log-dirty."""
     stock = pd.read_csv(DATA / "exit-costs" / "stock.csv")
     return float(stock.loc[stock["xen"].str.startswith("4.17"), "per entry"].item())
 
 
 def hypercall() -> float:
-    """Return what a hypercall takes that does nothing, of a domain that is not logged."""
+    """Return the price of an empty hypercall of a domain that is not logged."""
     exits = pd.read_csv(DATA / "exit-off" / "exits-off.csv")
     rows = (exits["Xen"] == "with it") & (exits["logged"] == "no domain is logged")
     return float(exits.loc[rows, "hypercall"].item())
 
 
 def plain_round() -> tuple[float, float]:
-    """Return what a round takes, and what each page more that is armed again.
+    """Return the prices of a round, and of each re-armed page.
 
     The slope is common to the guests (least squares), the rest a guest's own, as it grows with the
     memory: of that, the median over the guests.
@@ -81,25 +80,25 @@ def _closing() -> pd.DataFrame:
 
 
 def marked_entry() -> float:
-    """Return what arming a page again takes with page tables told apart: the slope over guests."""
+    """Return the price of re-arming a page if page tables are distinguished: a slope."""
     closing = _closing()
     return float(np.polyfit(closing["logged"].astype(float), closing["rearm_tsc"], 1)[0])
 
 
 def found_table() -> float:
-    """Return what finding a logged page table takes: the walk, by the tables it finds."""
+    """Return the price of finding a logged page table: the walk, per found table."""
     closing = _closing()
     return float(closing["walk_tsc"].sum() / closing["snapshots"].sum())
 
 
 def read_entry() -> float:
-    """Return what an entry of a page table takes in a snapshot."""
+    """Return the price of an entry of a page table in a snapshot."""
     closing = _closing()
     return float(closing["tables_tsc"].sum() / closing["snapshots"].sum() / _TABLE_ENTRIES)
 
 
 def scan() -> tuple[float, float]:
-    """Return what a scan of all flags takes a flag, and more for each that is set.
+    """Return the prices of a flag in a scan of all flags, and of each set flag in addition.
 
     Least squares of the relative error.
     """
@@ -111,7 +110,7 @@ def scan() -> tuple[float, float]:
 
 
 def single_flags() -> tuple[float, float]:
-    """Return what a look at a sample of flags takes, and each flag of it more.
+    """Return the prices of a look at a sample of flags, and of each of its flags.
 
     Least squares of the relative error. The guided harvest takes as much a flag, within a factor of
     two in guests under Linux.
@@ -125,7 +124,7 @@ def single_flags() -> tuple[float, float]:
 
 
 def pruned_region() -> float:
-    """Return what a region of 2 MiB takes whose entry is read: the slope over the memory.
+    """Return the price of a region of 2 MiB whose entry is read: the slope over the memory.
 
     Of a guest that is the same in 64 MiB to 1 GiB: beyond, the levels above leave regions out.
     """
@@ -136,13 +135,13 @@ def pruned_region() -> float:
 
 
 def pruned() -> tuple[float, float, float]:
-    """Return what a pruned harvest takes a look, a flag more, and more for each that is set.
+    """Return the prices of a pruned harvest: per look, per flag, and per set flag in addition.
 
     Least squares of the relative error, of what is left without the regions.
     """
     rows = steady(pd.read_csv(DATA / "harvests" / "rounds.csv"))
     rows = rows[rows["harvest"] == "pruned"]
-    # A guest of several GiB has one of them in use, or as many as it looks at.
+    # A guest of several GiB uses one of them, or as many as it touches.
     used = np.maximum(rows["memory_mib"].clip(upper=_AREA_MIB), rows["looked"] / _PAGES_OF_MIB)
     rest = rows["harvest_insn"] - pruned_region() * used / _REGION_MIB
     insn = rows["harvest_insn"].to_numpy()
@@ -152,47 +151,47 @@ def pruned() -> tuple[float, float, float]:
 
 
 def _host(kernel: str = "6.12") -> pd.DataFrame:
-    """Return the cheapest rounds, by guest and memory: in the others there is a timer's tick."""
+    """Return the cheapest rounds, by guest and memory: the others contain a tick of a timer."""
     rounds = pd.read_csv(DATA / "host-costs" / "rounds.csv", dtype={"kernel": str})
     rounds = rounds[rounds["kernel"] == kernel].drop(columns=["kernel", "round"])
     return rounds.groupby(["guest", "memory_mib"]).min().reset_index()
 
 
 def _page_of_memory(kernel: str, *times: str) -> float:
-    """Return what a page more of memory takes, the mean of the guests."""
+    """Return the price of an additional page of memory, the mean over the guests."""
     sizes = _host(kernel).set_index(["guest", "memory_mib"])[list(times)].sum(axis=1).unstack()
     small, large = sizes.columns
     return float((sizes[large] - sizes[small]).mean() / ((large - small) * _PAGES_OF_MIB))
 
 
 def aged_page() -> float:
-    """Return what a page that was not touched takes in an aging that asks KVM."""
+    """Return the price of an untouched page in an aging that asks KVM."""
     return _page_of_memory("6.12", "idle")
 
 
 def young_page() -> float:
-    """Return what a page that was touched takes more in such an aging."""
+    """Return the additional price of a touched page in such an aging."""
     host = _host("6.12")
     return float(((host["young"] - host["idle"]) / (host["written"] + host["read"])).mean())
 
 
 def walked_page() -> float:
-    """Return what a page takes in an aging that looks at the VMM's own tables."""
+    """Return the price of a page in an aging that reads the VMM's own tables."""
     return _page_of_memory("6.1", "idle")
 
 
 def unmapped_page() -> float:
-    """Return what a page of memory takes whose protection the host changes, KVM's with it."""
+    """Return the price of changing the protection of a page of memory, including KVM's."""
     return _page_of_memory("6.12", "clear")
 
 
 def soft_dirty_page() -> float:
-    """Return what a page of memory takes, to clear its soft-dirty bit and to read it."""
+    """Return the price of clearing and reading the soft-dirty bit of a page of memory."""
     return _page_of_memory("6.12", "clear", "pagemap")
 
 
 def soft_dirty_touches() -> tuple[float, float]:
-    """Return what a written page takes after its soft-dirty bit was cleared, and one only read."""
+    """Return the prices of a written and of a read page after its soft-dirty bit was cleared."""
     host = _host()
     host = host[host["memory_mib"] == host["memory_mib"].max()]  # `known` needs more than 32 MiB
     more = host["dirty"] - host["plain"]
@@ -201,7 +200,7 @@ def soft_dirty_touches() -> tuple[float, float]:
     return float(written), float(read)
 
 
-# Event: (its price, digits after the point, whether the guest is left, what, source).
+# Event: (price, digits after the point, whether the guest exits, description, source).
 _Measured = tuple["Callable[[], float]", int, bool, str, str]
 MEASURED: dict[str, _Measured] = {
     "pml_exits": (full_exit, 0, True, "PML's log-full exit: 512 entries drained, one buffer",
@@ -271,7 +270,7 @@ MEASURED: dict[str, _Measured] = {
 }  # fmt: skip
 _AT_3, _AT_2 = "ns at 3 GHz", "ns at 2 GHz"
 _NOBODY = "nobody has published it for this use"
-# Event: (price, unit, whether the guest is left, what, kind, source).
+# Event: (price, unit, whether the guest exits, description, kind, source).
 STATED: dict[str, tuple[float, str, bool, str, str, str]] = {
     "transition": (1000, _AT_3, False, "a processor's way out of a guest and back in",
                    "assumed", "the emulator's exits take no time beside their instructions"),
@@ -304,7 +303,7 @@ STATED: dict[str, tuple[float, str, bool, str, str, str]] = {
 
 
 def table() -> pd.DataFrame:
-    """Return the table of prices, those in ``data/`` computed anew."""
+    """Return the table of prices; those from ``data/`` are computed again."""
     rows: list[tuple[str, float, str, str, str, str, str]] = []
     for event, (price, digits, leaves, what, source) in MEASURED.items():
         rounded = round(price(), digits)

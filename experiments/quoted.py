@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The numbers and tables that texts quote: each is made of ``data/``, and the text names its key.
-
-A number has its key in a comment after it, which neither a forge nor Sphinx shows; a table stands
-between two comments:
+"""The numbers and tables that texts quote: each comes from ``data/``, and the text names its key. A
+number has its key in a comment after it, which neither a forge nor Sphinx shows; a table is between
+two comments:
 
     its mean error is 6.7<!--n:draws.sqlite-lab.16.anew.error--> %
 
@@ -12,9 +11,9 @@ between two comments:
 
 A comment must not begin a line: Markdown would take the line for HTML.
 
-    python -m experiments.quoted            # writes every text anew
-    python -m experiments.quoted --check    # says which are out of date, and changes nothing
-    python -m experiments.quoted --list     # the keys, and what each is now
+    python -m experiments.quoted            # rewrites every text
+    python -m experiments.quoted --check    # lists texts that are out of date
+    python -m experiments.quoted --list     # lists the keys and their current values
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ def texts() -> Iterable[Path]:
 
 
 def filled(text: str) -> str:
-    """Return the text with its numbers and tables written anew."""
+    """Return the text with current numbers and tables."""
     text = _NUMBER.sub(lambda m: f"{number(m['key'])}<!--n:{m['key']}-->", text)
     return _TABLE.sub(lambda m: m[1] + cost_tables.markdown(TABLES[m["name"]]()) + m[3], text)
 
@@ -92,7 +91,7 @@ def keys(text: str) -> list[str]:
 
 
 class Bare(NamedTuple):
-    """A number that looks measured and names no key: its line (from 1), and what stands there."""
+    """A number that looks measured and has no key: its line (from 1), and its text."""
 
     line: int
     text: str
@@ -137,7 +136,7 @@ def markdown(path: Path) -> str:
 
 
 def prose(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines of Markdown (from 1) that are neither code nor a table made of data."""
+    """Yield the lines of Markdown (from 1) that are neither code nor a generated table."""
     fence, made = False, False
     for place, line in enumerate(text.splitlines(), 1):
         fence ^= bool(_FENCE.match(line))
@@ -147,7 +146,7 @@ def prose(text: str) -> Iterator[tuple[int, str]]:
 
 
 def bare(text: str, plain: Sequence[str] = ()) -> list[Bare]:
-    """Return the numbers of a text in Markdown that look measured and name no key.
+    """Return the numbers of a text in Markdown that look measured and have no key.
 
     Parameters
     ----------
@@ -193,7 +192,7 @@ def results(text: str, plain: Sequence[str] = ()) -> list[Bare]:
 
 
 def plain(path: Path) -> list[str]:
-    """Return what of a text is no measurement, as `bare` takes it: `PLAIN` says why."""
+    """Return the exceptions of a text, which are not measurements: see `PLAIN`."""
     return excepted(path.relative_to(ROOT).as_posix())
 
 
@@ -231,7 +230,7 @@ def _write(path: Path) -> None:
 
 
 def _problems() -> Iterator[str]:
-    """Yield what is wrong with the texts: numbers out of date, or without a key; old exceptions."""
+    """Yield the problems of the texts: numbers out of date or without a key; unused exceptions."""
     for path in texts():
         name, text, plain_ones = path.relative_to(ROOT), markdown(path), plain(path)
         if filled(path.read_text()) != path.read_text():
@@ -252,7 +251,7 @@ def _problems() -> Iterator[str]:
 
 
 def main(option: str = "") -> None:
-    """Write the texts anew; or check them, or list the keys."""
+    """Rewrite the texts; or check them, or list the keys."""
     if option == "--check":
         sys.exit("\n".join(_problems()) or 0)
     elif option == "--list":

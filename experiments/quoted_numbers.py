@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The numbers that texts quote, by key: a function for each group of them, made of ``data/``.
+"""The numbers that texts quote, by key: a function for each group, computed from ``data/``.
 
 `experiments.quoted` writes them into the texts.
 """
@@ -23,7 +23,7 @@ from pmlkit.recordings import ROOT
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    Keyed = Iterator[tuple[str, str]]  # a key within its group, and the number as texts have it
+    Keyed = Iterator[tuple[str, str]]  # a key within its group, and the number as quoted
 
 __all__ = ["DATA", "GROUPS", "count", "number", "numbers", "short"]
 
@@ -40,13 +40,13 @@ def short(value: float) -> str:
 
 
 def _range(key: str, values: pd.Series[float], form: Callable[[float], str] = short) -> Keyed:
-    """Yield the least and the most, and whose they are is for the text to say."""
+    """Yield the least and the largest value."""
     yield f"{key}.least", form(values.min())
     yield f"{key}.most", form(values.max())
 
 
 def draws() -> Keyed:
-    """Yield errors of a sample of accessed flags, in percent, from each of its draws.
+    """Yield the errors of a sample of accessed flags over its draws, in percent.
 
     ``RECORDING.ONE_IN.KIND.``: ``error`` (mean over the draws of a round's absolute error),
     ``first`` (of the first draw), ``worst`` (of the worst), ``worst-mean`` (of the worst draw's
@@ -101,7 +101,7 @@ def lab() -> Keyed:
 
 
 def _phases() -> Keyed:
-    """Yield what PML alone misses while rrww reads; of (c), estimate and truth of a phase, MiB."""
+    """Yield PML's missed pages while rrww reads; and the estimate (c) and truth of a phase, MiB."""
     errors = calibration.load("errors")
     errors = errors[~errors["cleared"]].fillna({"phase": ""})
     errors = errors.set_index(["guest", "phase", "method"])
@@ -114,7 +114,7 @@ def _phases() -> Keyed:
 
 
 def _taught(table: pd.DataFrame) -> Keyed:
-    """Yield how far intervals that other guests teach hold, and their median width in truths."""
+    """Yield the coverage of calibrated intervals, and their median width relative to the truth."""
     for name, methods in (("", ("leaves", "present", "accessed")), ("-cleared", ("cleared",))):
         part = table[table["method"].isin(methods)]
         held = (part["inside"] * part["rounds"]).sum() / part["rounds"].sum()
@@ -123,7 +123,7 @@ def _taught(table: pd.DataFrame) -> Keyed:
 
 
 def _leftovers() -> Keyed:
-    """Yield what the guided harvest left to a scan: ``left.GUEST`` and its ``share``, ``most``."""
+    """Yield the frames that the guided harvest left: ``left.GUEST`` and its ``share``, ``most``."""
     rounds = calibration.load("equality")
     for name, part in rounds.groupby("guest", sort=False):
         left, guided = part["left"].sum(), part["guided"].sum()
@@ -133,7 +133,7 @@ def _leftovers() -> Keyed:
 
 
 def _clearing() -> Keyed:
-    """Yield thousands of instructions a round: what clearing flags adds, and what a scan takes."""
+    """Yield thousands of instructions per round: of clearing flags, and of a scan."""
     table = calibration.load("costs")
     table = table[(table["group"] == "program") & ~table["sampled"].astype(bool)]
     means = table.groupby(["guest", "cleared"])[["tables_tsc", "scan_tsc"]].mean() / 1e3
@@ -143,7 +143,7 @@ def _clearing() -> Keyed:
 
 
 def kernel() -> Keyed:
-    """Yield the share of what programs' guests touch that cleared flags leave unsure, in percent.
+    """Yield the share of touched pages that cleared flags leave uncertain, in percent.
 
     These pages are under large pages of the kernel alone. ``GUEST`` (a mean), ``guests.`` and
     ``rounds.`` (the least and the most).
@@ -167,7 +167,7 @@ def _truths() -> pd.DataFrame:
 
 
 def harvests() -> Keyed:
-    """Yield instructions a round of each harvest: ``GUEST.HARVEST``, and frames ``left``.
+    """Yield instructions per round of each harvest: ``GUEST.HARVEST``, and frames ``left``.
 
     ``redrawn.``: how many times as much a sample that is drawn anew costs as a fixed one.
     """
@@ -183,7 +183,7 @@ def harvests() -> Keyed:
 
 
 def hotness() -> Keyed:
-    """Yield how well regions are ranked: medians over guests that nothing was chosen on.
+    """Yield the quality of the ranking of regions: medians over held-out guests.
 
     ``lab.`` (real page tables) and ``recorder.`` (a stand-in: 2 MiB of guest-physical memory, by
     its first use): ``correlation``, ``precision``, ``chance``, and ``share-`` of these, which knows
@@ -208,7 +208,7 @@ def hotness() -> Keyed:
 
 
 def pieces() -> Keyed:
-    """Yield the longest pieces, in instructions: ``OPERATION.most``, and ``at.`` where they end.
+    """Yield the longest pieces, in instructions: ``OPERATION.most``, and their ends, ``at.``.
 
     These are of the guests that ran, without the model of 1 TiB.
     """
@@ -243,26 +243,26 @@ def mrc() -> Keyed:
 
 
 def price() -> Keyed:
-    """Yield the prices of events, in instructions, with the way out of a guest if it is left."""
+    """Yield the prices of events, in instructions, including a VM exit if there is one."""
     for event, of in prices().items():
         yield event, f"{of.insn:,.1f}" if of.insn < 10 else count(of.insn)
 
 
 def exits() -> Keyed:
-    """Yield what an exit takes more with the series: ``more.off``, ``more.on`` (logged)."""
+    """Yield the additional cost of an exit with the series: ``more.off``, ``more.on`` (logged)."""
     off = cost_tables.exits_off().set_index(["Xen", "logged"])["more"]
     yield "more.off", count(off["with it", "no domain is logged"])
     yield "more.on", count(off["with it", "this domain is logged"])
 
 
 def bench() -> Keyed:
-    """Yield ratios of speed, of one run of the benchmark."""
+    """Yield ratios of speed from one run of the benchmark."""
     for row in pd.read_csv(DATA / "bench" / "ratios.csv").itertuples():
         yield str(row.ratio), f"{row.value:.2g}"
 
 
 def law_of_errors() -> Keyed:
-    """Yield by what factor predicted errors are off, on the recorder's guests.
+    """Yield the factors between predicted and measured errors, on the recorder's guests.
 
     ``half``, ``nine``: within it are half of the points, or nine of ten. ``counting.``, ``ruled.``:
     of techniques that count the pages of T, and of those that report by a rule. ``start.``: if it
@@ -314,7 +314,7 @@ def ablated() -> Keyed:
 
 
 def capped() -> Keyed:
-    """Yield what guests did that had the memory that a technique says; real ones only.
+    """Yield the results of real guests with the memory that a technique gives.
 
     ``PROGRAM.``: ``peak``, ``reserve``, ``w`` and ``twice``, MiB; ``PROGRAM.TECHNIQUE.``: ``cap``
     (MiB), ``saved`` (percent of the peak), ``swap-ins``, ``per-s``, ``work`` and ``slowdown``
@@ -349,7 +349,7 @@ def capped() -> Keyed:
 
 
 def clock() -> Keyed:
-    """Yield what moves with the guest's clock, from 125 MIPS to 1,000.
+    """Yield the changes with the guest's clock, from 125 MIPS to 1,000.
 
     ``w.instructions.`` and ``w.time.``: mean W with T of as many instructions, or as long, over
     that at 125 MIPS; ``p95.``: its 95th percentile. ``KIND.correlation.`` of ranks,
@@ -397,7 +397,7 @@ def numbers(group: str) -> dict[str, str]:
 
 
 def number(key: str) -> str:
-    """Return a number as texts have it, by its key: the group, a point, and the key in it.
+    """Return a number as quoted, by its key: the group, a point, and the key in it.
 
     Raises
     ------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of texts, by name: a function for each, made of ``data/``.
+"""The tables of texts, by name: a function for each, computed from ``data/``.
 
 `experiments.quoted` writes them into the texts; those of costs are `experiments.cost_tables`.
 """
@@ -24,12 +24,12 @@ HELD_OUT = DATA / "wss-bench"
 
 
 def mrc_table() -> pd.DataFrame:
-    """Return how far SHARDS and AET are from the exact curve."""
+    """Return the distance of SHARDS and AET from the exact curve."""
     return mrc_errors.summary(pd.read_csv(DATA / "mrc-errors" / "errors.csv"))
 
 
 def swap_table() -> pd.DataFrame:
-    """Return what limited guests swapped, and by how much the model is off."""
+    """Return the swapped pages of limited guests, and the model's error."""
     table = pd.read_csv(DATA / "swap-model" / "swaps.csv")
     made = {"guest": [f"{row.program}, {row.memory_mib} MiB" for row in table.itertuples()]}
     for way, title in (("read", "pages read from swap"), ("written", "pages written")):
@@ -68,7 +68,7 @@ def law_windows() -> pd.DataFrame:
 
 
 def capped_table(name: str = "caps") -> pd.DataFrame:
-    """Return what techniques are worth to an operator, over all programs."""
+    """Return the use of techniques to an operator, over all programs."""
     made = caps.summary(pd.read_csv(DATA / "caps" / f"{name}.csv"))
     worst = [f"{times:.2f}" for times in made["slowdown" if "slowdown" in made else "waiting"]]
     if "slowdown_pm" in made:
@@ -90,7 +90,7 @@ def capped_table(name: str = "caps") -> pd.DataFrame:
 
 
 def windows_table() -> pd.DataFrame:
-    """Return what the memory model says of the true W(t, T) for several T."""
+    """Return the memory model's results with the true W(t, T) for several T."""
     table = pd.read_csv(DATA / "caps" / "windows.csv")
     return pd.DataFrame(
         {
@@ -105,7 +105,7 @@ def windows_table() -> pd.DataFrame:
 
 
 def clock_table() -> pd.DataFrame:
-    """Return, for each program and kind of T, what moves from 125 MIPS to 1,000."""
+    """Return, for each program and kind of T, the changes from 125 MIPS to 1,000."""
     table = pd.read_csv(DATA / "clock-sensitivity" / "agreement.csv")
     table = table[(table["ns_per_insn"] == 1) & (table["budget"] == 0.005)]
     return pd.DataFrame(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The experiments on reads in the lab: guests, settings and result tables.
 
-`run` boots one guest after the other and keeps the traces; `tabulate` computes the tables of them
-that the notebook shows (bundled in ``data/reads-lab``).
+`run` boots one guest after the other and keeps the traces; `tabulate` computes the tables for the
+notebook (bundled in ``data/reads-lab``).
 
     python -m experiments.reads_lab FOLDER [NAME]...
 """
@@ -33,8 +33,12 @@ __all__ = ["EXPERIMENTS", "Experiment", "run", "tabulate"]
 
 TABLES = ("errors", "draws", "equality", "costs", "hotness", "sources", "unsure", "rounds")
 BEFORE_WORK = ("", "start")  # phases
-DRAWN = ("density", "sample")  # methods that look at a sample
-COUNTED = ("leaves", "present", "accessed")  # methods whose intervals other guests teach
+DRAWN = ("density", "sample")  # methods with a sample
+COUNTED = (
+    "leaves",
+    "present",
+    "accessed",
+)  # methods whose intervals are calibrated on other guests
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ EXPERIMENTS |= {
 def run(
     folder: PathLike, names: Sequence[str] | None = None, progress: Tell = print
 ) -> dict[str, Trace]:
-    """Run experiments in the lab, one after the other (default: all), unless their trace exists.
+    """Run experiments in the lab (default: all), one after the other, unless their trace exists.
 
     Returns the traces by name; a failure is reported, and the others still run.
     """
@@ -174,7 +178,7 @@ def tabulate(traces: Mapping[str, Trace], progress: Tell = print) -> dict[str, p
         for n, trace in traces.items()
         if EXPERIMENTS[n].group in _LINUX and EXPERIMENTS[n].harvest == "both"
     }
-    # Nothing is learned from adversaries: what they have unmapped is none of the kernel's reads.
+    # No calibration on adversarial guests: their unmapped pages are not reads of the kernel.
     teachers = {n: trace for n, trace in linux.items() if EXPERIMENTS[n].group != "adversary"}
     tables["unsure"] = [_labelled(n, judge.unsure(trace)) for n, trace in teachers.items()]
     tables["rounds"] = [_rounds(n, trace, tables["unsure"]) for n, trace in linux.items()]
@@ -199,14 +203,14 @@ def _labelled(name: str, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _tables(trace: Trace, others: Sequence[pd.DataFrame], cleared: bool) -> dict[str, pd.DataFrame]:
-    """Return the tables of one trace; `others` teach the errors, and are empty for bare guests."""
+    """Return the tables of one trace, calibrated on `others`, which is empty for bare guests."""
     makers: dict[str, Callable[[Trace], pd.DataFrame]] = {"costs": _costs}
-    if not cleared:  # the run of the same guest without clearing has these
+    if not cleared:  # the run of the same guest without clearing has these tables
         makers |= {"equality": guided.equality, "sources": judge.sources}
         if others:  # a bare guest has too few regions to rank
             makers["hotness"] = hotness.scores
     tables = {}
-    # Bare guests without paging have no tables, and no errors to show; a sample has no truth.
+    # Bare guests without paging have no tables, so no errors; a sample has no truth.
     with suppress(NeedsError):
         compared = _compared(trace, others)
         tables |= {"errors": _errors(compared), "draws": _draws(compared)}
@@ -235,7 +239,7 @@ def _rounds(name: str, trace: Trace, unsure: Sequence[pd.DataFrame]) -> pd.DataF
 
 
 def _compared(trace: Trace, others: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Judge all methods in each round; a bare guest has no others to learn from."""
+    """Judge all methods in each round; a bare guest has no others for calibration."""
     calibrated = calibration.calibrate(*others) if others else None
     methods = ("written", *COUNTED, *DRAWN)
     return judge.compare(trace, methods, calibrated, draws=range(ONE_IN))
@@ -254,7 +258,7 @@ def _errors(compared: pd.DataFrame) -> pd.DataFrame:
 
 
 def main(folder: str, *names: str) -> None:
-    """Run the experiments named, and write the tables of all traces in the folder."""
+    """Run the named experiments, and write the tables of all traces in the folder."""
     run(folder, names)
     paths = {name: Path(folder) / f"{name}.trace" for name in EXPERIMENTS}
     traces = {name: pmlkit.open(path) for name, path in paths.items() if path.exists()}

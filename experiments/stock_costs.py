@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a log-full exit costs in stock log-dirty, by version of Xen: to compare `exit_costs` with.
+"""The cost of a log-full exit in stock log-dirty, by version of Xen: compare `exit_costs`.
 
 The same guest under the same patched Xen, whose counters also see the exits of stock log-dirty.
 
     python -m experiments.stock_costs data/exit-costs [TREE...]
 
 Debian's 4.17 is measured, and the source tree of Xen in each TREE. From 4.20.4 and 4.21 on, stock
-log-dirty takes the lock on the guest's memory, and flushes, once a buffer and not once an entry.
+log-dirty takes the lock on the guest's memory, and flushes, once per buffer instead of once per
+entry.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def measure(tree: str | None) -> tuple[dict[str, str | int], dict[str, str]]:
 
 
 def main(out: str, *trees: str) -> None:
-    """Write the table, and what it was made with."""
+    """Write the table, and its provenance."""
     rows, versions = zip(*(measure(tree) for tree in (None, *trees)), strict=True)
     Path(out).mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_csv(Path(out) / "stock.csv", index=False)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model of a guest with less memory, against guests that had it in truth, with a swap disk.
-
-Each limited guest stands beside one of the same program with room for all: of that one's accesses
-`pmlkit.techniques.memory` says what the limited one would have read from its swap, and written.
-Recordings that are not bundled are made in a folder. With a swap disk two of them differ.
+"""The model of a guest with less memory, compared with real limited guests that have a swap disk.
+Each limited guest is compared with a guest of the same program that has enough memory. From the
+accesses of the latter, `pmlkit.techniques.memory` predicts the pages that the limited guest reads
+from its swap disk and writes to it. Recordings that are not bundled are made in a folder. With a
+swap disk, two recordings differ.
 
     python -m experiments.swap_model RECORDINGS data/swap-model
 """
@@ -32,7 +32,7 @@ __all__ = ["PAIRS", "Pair", "against", "main"]
 
 @dataclass(frozen=True)
 class Pair:
-    """A program, its settings, the memory of the limited guest, and of the one with room."""
+    """A program, its settings, and the memory of the limited and of the roomy guest."""
 
     program: str
     settings: tuple[str, ...]
@@ -55,7 +55,7 @@ BUNDLED = {("pressure", 112): "pressure", ("pressure", 256): "pressure-roomy"}
 
 
 def _trace(folder: Path, pair: Pair, mib: int) -> Trace:
-    """Return the recording of a pair's guest: bundled, of the folder, or made now."""
+    """Return the recording of a pair's guest: bundled, from the folder, or a new one."""
     if (pair.program, mib) in BUNDLED:
         return pmlkit.open(pmlkit.bundled(BUNDLED[pair.program, mib]))
     path = folder / f"{pair.program}-{mib}.trace"
@@ -68,10 +68,10 @@ def _trace(folder: Path, pair: Pair, mib: int) -> Trace:
 
 
 def against(limited: Trace, roomy: Trace) -> Json:
-    """Return pages that the limited guest read from its swap and wrote, and the model's."""
+    """Return the pages that the limited guest swapped in and out, and the model's predictions."""
     recorded = Recorded.of(roomy)
     real = limited.guest.iloc[-1]
-    # Both guests have the same room for pages: the kernel's image is larger in the larger one.
+    # Both guests have equal memory for pages: the kernel's image is larger in the larger guest.
     image = recorded.memory_pages - int(recorded.guest["total_bytes"].iloc[-1]) // 4096
     model = Guest(recorded, MemoryModel())
     model.resize(int(real["total_bytes"]) // 4096 + image)
@@ -85,7 +85,7 @@ def against(limited: Trace, roomy: Trace) -> Json:
 
 
 def main(folder: str, out: str) -> None:
-    """Write a row for each pair, and what they were made with."""
+    """Write a row per pair, and the provenance."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     rows: list[Json] = []
     for pair in PAIRS:

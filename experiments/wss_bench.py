@@ -4,9 +4,10 @@
     python -m experiments.wss_bench TRACES POINTS data/wss-bench
     python -m experiments.wss_bench --short TRACES POINTS data/wss-bench-100ms
 
-TRACES is a folder of recordings (`pmlkit corpus record`). POINTS keeps the sweep, so that what ends
-early is taken up there. The statements are those of ``experiments/protocol.md``, by their numbers.
-With ``--short``, T is 0.1 s and nothing is tested: the protocol calls these tables exploratory.
+TRACES is a folder of recordings (`pmlkit corpus record`). POINTS keeps the sweep, so that an
+interrupted one can continue. The statements are those of ``experiments/protocol.md``, by their
+numbers. With ``--short``, T is 0.1 s and no statement is tested: the protocol calls these tables
+exploratory.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ PLANS = (
     frontier.Plan(windows=("1s",)),
     frontier.Plan(windows=("5s",)),
 )
-# Exploratory, added after the look: rounds of 25 ms allow four looks.
+# Exploratory, added after the results were seen: rounds of 25 ms allow four looks.
 SHORT = frontier.Plan(windows=("100ms",), looks=(1, 2, 4), watched=(256, 4096), seeds=1)
 PRIMARY_NS = parse_duration_ns("1s")
 BUDGETS = (0.001, 0.01)
@@ -48,13 +49,13 @@ SAMPLES = ("flag-sample", "flag-sample-pml")
 SILENT = 0.05  # of the time: without an estimate for more of it, a technique is marked
 LEAST_ERROR = 0.001  # of W: what is less is not divided by
 
-# What the protocol asks of each statement.
+# The protocol's criterion for each statement.
 SAME, BLIND, LAW, BEST, WITHIN = 0.001, 0.2, 0.05, 1.25, 1.1
-MOST = 9  # recordings of twelve, for the advice
+MOST = 9  # recordings of twelve for which the advice must be right
 
 
 def exists(name: str) -> bool:
-    """Whether a processor has what the technique needs, and the recordings show it."""
+    """Whether processors and the recordings have the inputs of the technique."""
     return not TECHNIQUES[name].needs & {Need.REFERENCES, Need.TABLES}
 
 
@@ -64,7 +65,7 @@ def looks_on(name: str) -> bool:
 
 
 def means(points: pd.DataFrame) -> pd.DataFrame:
-    """Return the points, means over seeds."""
+    """Return the points as means over seeds."""
     keys = ["trace", "technique", "window_ns", "looks", "watched", "published"]
     columns = ["mae", "bias", "says", "overhead"]
     return points.groupby(keys, dropna=False, sort=False)[columns].mean().reset_index()
@@ -76,14 +77,14 @@ def primary(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def equal_looks(points: pd.DataFrame, looks: int = 4) -> pd.DataFrame:
-    """Return the errors, at equal looks, of techniques that see all: (recordings, techniques)."""
+    """Return errors at equal looks of techniques that see all: (recordings, techniques)."""
     chosen = primary(points)
     chosen = chosen[(chosen["looks"] == looks) & chosen["technique"].isin(SEE_ALL)]
     return chosen.pivot_table(index="trace", columns="technique", values="mae")[list(SEE_ALL)]
 
 
 def sample_with_pml(points: pd.DataFrame) -> pd.DataFrame:
-    """Return what PML adds to a sample at equal cost.
+    """Return the gain from PML for a sample at equal cost.
 
     Returns
     -------
@@ -97,7 +98,7 @@ def sample_with_pml(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def predictions(points: pd.DataFrame, traces: Sequence[Path]) -> pd.DataFrame:
-    """Return predicted and measured errors of what the law covers, T = 1 s: a row per setting."""
+    """Return predicted and measured errors of the law's techniques, T = 1 s: a row per setting."""
     rows = []
     for path in traces:
         recorded = Recorded.of(open_trace(path))
@@ -118,7 +119,7 @@ def predictions(points: pd.DataFrame, traces: Sequence[Path]) -> pd.DataFrame:
 
 
 def advice(points: pd.DataFrame, traces: Sequence[Path]) -> pd.DataFrame:
-    """Return what is advised for each recording and budget, run, and the best of the sweep."""
+    """Return the advised technique per recording and budget, its run, and the sweep's best."""
     covered = [name for name in law.STATED if exists(name)]
     swept = primary(points)
     swept = swept[swept["technique"].isin(covered)]
@@ -193,7 +194,7 @@ def against(points: pd.DataFrame, cheap: pd.DataFrame) -> pd.DataFrame:
 
 
 def _errors(points: pd.DataFrame, row: object) -> pd.Series[float]:
-    """Return the errors of a chosen setting by recording; without knobs, as published."""
+    """Return the errors of a chosen setting by recording; the published one without knobs."""
     of = points[points["technique"] == row.technique]
     if (~of["published"]).any():
         of = of[~of["published"]]
@@ -237,7 +238,7 @@ def cost_table(folder: Path) -> pd.DataFrame:
 
 
 def _interval(row: object) -> str:
-    """Return an error and its interval, percent; nothing where the technique is dearer."""
+    """Return an error and its interval, percent; empty if the technique costs more."""
     if not np.isfinite(row.error):
         return ""
     high = f"{100 * row.high:.3g}" if np.isfinite(row.high) else "∞"
@@ -252,7 +253,7 @@ def _rounded(value: str) -> str:
 
 
 def described(points: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the tables that no statement needs."""
+    """Return the tables that are not for a statement."""
     return {
         "at-cost": frontier.at_cost(points),
         "at-error": frontier.at_error(points),
@@ -262,7 +263,7 @@ def described(points: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def tested(points: pd.DataFrame, cheap: pd.DataFrame, paths: list[Path]) -> dict[str, pd.DataFrame]:
-    """Return the tables of the statements, and they themselves."""
+    """Return the statements, and their tables."""
     kept_points = means(points)
     predicted, advised = predictions(kept_points, paths), advice(kept_points, paths)
     return {
@@ -280,7 +281,7 @@ def write(folder: Path, tables: dict[str, pd.DataFrame], points: pd.DataFrame, w
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         table.to_csv(folder / f"{name}.csv", index=False, float_format="%.5g")
-    # Without prices: `frontier.read` puts today's to the events.
+    # Without prices: `frontier.read` adds the current prices of the events.
     unpriced = points.drop(columns=["insn", "overhead"])
     unpriced.to_parquet(folder / "all.points.parquet", index=False, compression="zstd")
     command = f"python -m experiments.wss_bench {what}TRACES POINTS {folder}"
@@ -288,16 +289,17 @@ def write(folder: Path, tables: dict[str, pd.DataFrame], points: pd.DataFrame, w
 
 
 def main(*given: str) -> None:
-    """Sweep, and write the tables: see the functions for their columns."""
+    """Sweep, and write the tables; the functions describe the columns."""
     short, (traces, kept, out) = given[0] == "--short", given[-3:]
     paths = sorted(Path(traces).glob("*.trace"))
 
-    def tell(trace: str, technique: str) -> None:
+    def report_progress(trace: str, technique: str) -> None:
         print(trace, technique, file=sys.stderr)
 
     plans = {"short": SHORT} if short else {str(n): plan for n, plan in enumerate(PLANS)}
     swept = [
-        frontier.sweep(paths, plan, Path(kept) / name, 2, tell) for name, plan in plans.items()
+        frontier.sweep(paths, plan, Path(kept) / name, 2, report_progress)
+        for name, plan in plans.items()
     ]
     points = pd.concat(swept, ignore_index=True)
     tables = described(points)

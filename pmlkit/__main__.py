@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m pmlkit`` and the console script: the command `pmlkit`.
 
-What a signal does is settled before anything else is imported, which takes its time: until
-`pmlkit.cli.main` has taken over, Ctrl-C is silent.
+The handlers of signals are set before the slow imports. Ctrl-C is silent until `pmlkit.cli.main`
+sets its own handlers.
 """
 
 import os
@@ -15,7 +15,7 @@ def _leave(number: int, _: object) -> None:
 
 
 def _open_closed_streams() -> None:
-    """Let the null device stand in for standard streams that are closed.
+    """Replace closed standard streams by the null device.
 
     Otherwise the next file that is opened takes a stream's number, and gets what is printed.
     """

@@ -119,7 +119,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Best:
-    """The technique with the least mean error, and how far ahead of the next it is.
+    """The technique with the least mean error, and the next best one.
 
     Of techniques with the same error it is the one with the least overhead. Errors are mean
     absolute errors as a share of the mean of W.
@@ -170,10 +170,10 @@ class Best:
             f"{self.error:.1%} of W, {costs}."
         )
         truth = f"The truth is W = {format_bytes(self.true_bytes)} on average in T = {self.window}"
-        return " ".join([first, *self._lead, f"{truth}, of all accesses."])
+        return " ".join([first, *self._error_gap, f"{truth}, of all accesses."])
 
     @property
-    def _lead(self) -> Iterator[str]:
+    def _error_gap(self) -> Iterator[str]:
         if not self.next_title:
             return
         points = [f"{100 * share:.1f}" for share in (self.ahead, self.low, self.high)]
@@ -209,10 +209,10 @@ def _best(comparison: Comparison) -> Best | None:
         pd.to_numeric(rows["overhead"]).groupby(level=0).agg(lambda each: each.mean(skipna=False))
     )
     ranked = pd.DataFrame({"error": wide.mean(axis=1), "overhead": costs}).loc[wide.index]
-    equal = ranked["error"].round(9)  # what differs less is rounding
+    equal = ranked["error"].round(9)  # smaller differences are rounding errors
     ranked = ranked.assign(equal=equal).sort_values(["equal", "overhead"], kind="stable")
     first, second = ranked.index[0], ranked.index[1] if len(ranked) > 1 else None
-    ahead, low, high = _lead(wide, rows, first, second)
+    ahead, low, high = _error_gap(wide, rows, first, second)
     return Best(
         technique=str(first),
         title=str(rows.loc[[first], "title"].iloc[0]),
@@ -229,19 +229,19 @@ def _best(comparison: Comparison) -> Best | None:
     )
 
 
-def _lead(
+def _error_gap(
     wide: pd.DataFrame, rows: pd.DataFrame, first: str, second: str | None
 ) -> tuple[float, float, float]:
-    """Return how much larger the second technique's error is, and a 95 % interval of that."""
+    """Return how much larger the second technique's error is, and its 95 % interval."""
     if second is None:
         return float("nan"), float("nan"), float("nan")
-    apart = np.asarray(wide.loc[second], float) - np.asarray(wide.loc[first], float)
-    if len(apart) > 1:
-        _, low, high = scores.resampled(apart, np.mean)
-        return float(apart.mean()), low, high
+    gaps = np.asarray(wide.loc[second], float) - np.asarray(wide.loc[first], float)
+    if len(gaps) > 1:
+        _, low, high = scores.resampled(gaps, np.mean)
+        return float(gaps.mean()), low, high
     halves = pd.to_numeric(rows.loc[[first, second], "mae_ci"]).to_numpy(float)
     half = float(np.hypot(halves[0], halves[1]))
-    return float(apart[0]), float(apart[0]) - half, float(apart[0]) + half
+    return float(gaps[0]), float(gaps[0]) - half, float(gaps[0]) + half
 
 
 PARTS = ("scores", "estimates", "truth", "steps", "events")
@@ -288,16 +288,16 @@ def compare(
 
 
 def paths_of(traces: Sequence[PathLike]) -> list[Path]:
-    """Find the traces; raise `UsageError` if there is none, or if two have the same name."""
+    """Find the traces; raise `UsageError` without a trace, or if two have the same name."""
     paths = [recordings.find(trace) for trace in traces]
     names = [path.name.removesuffix(".trace") for path in paths]
     if not paths or len(set(names)) < len(names):
-        raise UsageError("give at least one trace, and no two of the same name")
+        raise UsageError("give at least one trace, and each name only once")
     return paths
 
 
 def on_each(
-    look: Callable[[Path], R],
+    function: Callable[[Path], R],
     paths: Sequence[Path],
     jobs: int = 1,
 ) -> list[R]:
@@ -312,20 +312,20 @@ def on_each(
         Processes.
     """
     if jobs == 1 or len(paths) == 1:
-        return [look(path) for path in progress.over(paths, name=_name)]
-    others = set(active_children())
+        return [function(path) for path in progress.over(paths, name=_name)]
+    other_processes = set(active_children())
     # A fresh interpreter per worker: a fork of one that has threads (pyarrow) may hang.
     with (
         ProcessPoolExecutor(min(jobs, len(paths)), get_context("spawn"), _begin_worker) as pool,
-        _ending_workers(others),
+        _ending_workers(other_processes),
     ):
-        waiting = {pool.submit(look, path): path for path in paths}
-        with progress.task("", len(waiting)) as task:
-            for done in as_completed(waiting):
+        pending = {pool.submit(function, path): path for path in paths}
+        with progress.task("", len(pending)) as task:
+            for done in as_completed(pending):
                 done.result()  # raises the worker's error at once
-                task.begin(f"{_name(waiting[done])} is done")
+                task.begin(f"{_name(pending[done])} is done")
                 task.advance()
-        return [future.result() for future in waiting]
+        return [future.result() for future in pending]
 
 
 def _name(path: Path) -> str:
@@ -338,12 +338,12 @@ def _begin_worker() -> None:
 
 
 @contextlib.contextmanager
-def _ending_workers(others: set[BaseProcess]) -> Iterator[None]:
+def _ending_workers(other_processes: set[BaseProcess]) -> Iterator[None]:
     """End the workers (all children but `others`) at once if the batch ends early."""
     try:
         yield
     except BaseException:
-        for worker in set(active_children()) - others:
+        for worker in set(active_children()) - other_processes:
             worker.terminate()
         raise
 
@@ -409,7 +409,7 @@ def _attributes(technique: Technique) -> Json:
 
 
 def _score(runs: Sequence[Run], truth: Truth) -> Json:
-    """Return the means over the runs of a technique, a run for each seed."""
+    """Return the means over the runs of a technique (one run per seed)."""
     accuracy = pd.DataFrame([scores.accuracy(run.estimates, truth) for run in runs])
     mape, half = scores.interval(accuracy["mape"])
     mae, mae_half = scores.interval(accuracy["mae"])
@@ -442,7 +442,8 @@ def _overhead(runs: Sequence[Run]) -> Json:
 
 
 def _tables(name: str, runs: Sequence[Run], truth: Truth) -> dict[str, pd.DataFrame]:
-    """Return a technique's estimates of all seeds, and its steps and events of the first."""
+    """Return a technique's estimates with all seeds, and its steps and events with the first
+    seed."""
     estimates = [run.estimates[["t_ns", "pages"]].assign(seed=run.seed) for run in runs]
     steps = scores.reactivity(runs[0].estimates, truth)
     steps.insert(0, "technique", name)
@@ -463,7 +464,7 @@ def _joined(trace: str, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def pareto(rows: pd.DataFrame, error: str = "mape") -> pd.DataFrame:
-    """Return the rows that no other beats in both ``error`` and ``overhead``, by ``overhead``."""
+    """Return the Pareto-optimal rows in ``error`` and ``overhead``, sorted by ``overhead``."""
     rows = rows.dropna(subset=["overhead", error]).sort_values(["overhead", error])
     return rows[rows[error] < rows[error].cummin().shift(fill_value=float("inf"))]
 
@@ -542,7 +543,7 @@ class Plan:
 
 
 def _words(time: str | int) -> str:
-    """Write a time: as a duration, or by the phase that it is named after."""
+    """Format a time: as a duration, or by the phase whose edge it is."""
     if isinstance(time, str) and is_named(time):
         which, _, name = time.partition(":")
         return f"the {'start' if which == 'mark' else 'end'} of phase {name}"

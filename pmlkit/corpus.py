@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """WSS-Bench: 24 recorded programs, half of them for development and half held out.
 
-The programs are folders of ``experiments/workloads/wssbench/``. A rule that nobody can choose
-splits them: in the order of the SHA-256 of their names, the first half is for development. What
-each recording has to be stands in ``experiments/corpus.csv``, by a digest: two recordings are equal
-to the bit. ``experiments/protocol.md`` says what is done with which half.
+The programs are folders of ``experiments/workloads/wssbench/``. The split is fixed by a rule
+without a choice: in the order of the SHA-256 of their names, the first half is for development.
+``experiments/corpus.csv`` holds a digest of each recording: recordings are reproducible to the bit.
+``experiments/protocol.md`` states what each half is used for.
 
 A folder of recordings holds ``development/NAME.trace`` and ``held-out/NAME.trace``. The first two
 programs of each half, in that order, are also recorded with four other seeds, to tell programs
-apart from runs of a program: ``development/repeats/NAME-2.trace`` and so on. Three programs in
-larger guests, of which they use half, are ``large/NAME.trace``; they belong to no half. Repeats and
-large guests are scored by nothing that does not ask for them.
+apart from runs of a program: ``development/repeats/NAME-2.trace`` and so on. Three programs also
+run in larger guests and use half of their memory: ``large/NAME.trace``. They belong to no half.
+Repeats and large guests are scored only on request.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ __all__ = [
 
 DEVELOPMENT, HELD_OUT = HALVES = ("development", "held-out")
 LARGE = "large"
-WINDOW = "25ms"  # of a round: a quarter of the shortest T of the protocol, 0.1 s
-REPEATED = 2  # programs of each half
-REPEATS = 5  # recordings of such a program
+WINDOW = "25ms"  # length of a round: a quarter of the shortest T of the protocol, 0.1 s
+REPEATED = 2  # programs of each half that are repeated
+REPEATS = 5  # recordings of each of them
 SEED_STEP = 1000  # from a repeat's seed to the next one's
 REGISTRY = recordings.ROOT / "experiments" / "corpus.csv"
 _FOLDER = recordings.ROOT / "experiments" / "workloads" / "wssbench"
@@ -67,24 +67,24 @@ _DIGEST_BYTES = 16
 
 @dataclass(frozen=True)
 class Program:
-    """A program of the corpus, and what its recording is.
+    """A program of the corpus, and the facts of its recording.
 
     Attributes
     ----------
     name, half : str
         The half is one of `HALVES`, or `LARGE`.
     seed : int
-        Of what the program draws: sizes, orders, pauses.
+        Seed of the program's random numbers: sizes, orders, pauses.
     seconds : int
-        Of guest time.
+        Guest time.
     rounds, entries : int
-        Of the recording; 0 before it is registered.
+        Size of the recording; 0 before it is registered.
     digest : str
         `content_digest` of the recording; empty before it is registered.
     versions : str
         Digest of the versions of the kernel, of the packages and of QEMU.
     repeat : int
-        1, or which of the `REPEATS` recordings with other seeds.
+        Number of the recording of this program, 1 to `REPEATS`.
     """
 
     name: str
@@ -104,7 +104,7 @@ class Program:
 
     @property
     def command(self) -> str:
-        """The command that makes the recording again."""
+        """The command that reproduces the recording."""
         more = " --repeats" * (self.repeat > 1) + " --half large" * (self.half == LARGE)
         return f"pmlkit corpus record {self.name}{more} -o corpus"
 
@@ -116,7 +116,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `check` says of a recording: ``equal``, ``differs``, ``missing``, ``unregistered``."""
+    """A recording's state as of `check`: ``equal``, ``differs``, ``missing``, ``unregistered``."""
 
     program: Program
     state: str
@@ -206,18 +206,18 @@ def _write(known: Sequence[Program], path: Path) -> None:
 
 
 def workload(program: Program) -> Workload:
-    """Return what a program's guest runs."""
+    """Return the workload that a program's guest runs."""
     from pmlkit.sources.guest.workload import load
 
-    given = {"seconds": str(program.seconds), "seed": str(program.seed)}
+    parameters = {"seconds": str(program.seconds), "seed": str(program.seed)}
     folder = _LARGE_FOLDER if program.half == LARGE else _FOLDER
-    return load(folder / program.name).with_parameters(given)
+    return load(folder / program.name).with_parameters(parameters)
 
 
 def record(
     program: Program, folder: PathLike, progress: Callable[[Progress], object] | None = None
 ) -> Trace | None:
-    """Record a program to a folder of recordings, unless a whole recording of it is there.
+    """Record a program to a folder of recordings, unless it has a complete recording already.
 
     Returns
     -------
@@ -235,13 +235,13 @@ def record(
     if is_whole(path):
         return None
     path.parent.mkdir(parents=True, exist_ok=True)
-    limit_s = 60.0 * program.seconds  # a loaded machine takes some seconds for one of the guest's
+    limit_s = 60.0 * program.seconds  # a busy machine takes some seconds for a second of the guest
     options = RecordOptions(window=WINDOW, overwrite=True, time_limit_s=limit_s)
     return record_workload(workload(program), path, options, progress)
 
 
 def is_whole(path: Path) -> bool:
-    """Return whether a recording is there, readable and complete."""
+    """Return whether a recording exists, is readable and is complete."""
     try:
         return bool(Trace.open(path).meta.complete)
     except PmlkitError:
@@ -249,7 +249,7 @@ def is_whole(path: Path) -> bool:
 
 
 def content_digest(path: PathLike) -> str:
-    """Return a digest of all tables of a trace, its PML log's included.
+    """Return a digest of all tables of a trace, including those of its PML log.
 
     It leaves out ``trace.json``, which holds when and how fast it was recorded. Equal recordings
     have an equal digest if the same release of Arrow wrote them.
@@ -257,16 +257,16 @@ def content_digest(path: PathLike) -> str:
     path, total = Path(path), hashlib.blake2b(digest_size=_DIGEST_BYTES)
     for file in sorted(path.rglob("*.parquet")):
         with open(file, "rb") as stream:
-            one = hashlib.file_digest(stream, "sha256").hexdigest()
-        total.update(f"{file.relative_to(path).as_posix()} {one}\n".encode())
+            file_digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        total.update(f"{file.relative_to(path).as_posix()} {file_digest}\n".encode())
     return total.hexdigest()
 
 
 def _versions(trace: Trace) -> str:
-    """Return a digest of what the guest and its machine are made of."""
+    """Return a digest of the versions of the guest's and its machine's software."""
     document = json.loads((trace.path / "trace.json").read_text())
-    made_of = {k: v for k, v in document["provenance"]["versions"].items() if k != "python"}
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
+    named_versions = {k: v for k, v in document["provenance"]["versions"].items() if k != "python"}
+    return hashlib.sha256(json.dumps(named_versions, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _measured(program: Program, path: Path) -> Program:
@@ -282,12 +282,12 @@ def _measured(program: Program, path: Path) -> Program:
 
 
 def register(folder: PathLike, chosen: Sequence[Program] | None = None) -> list[Program]:
-    """Write the facts of whole recordings that are not registered yet to the registry.
+    """Add the facts of complete recordings that are not registered yet to the registry.
 
     Returns
     -------
     list of Program
-        Those that were added.
+        The programs that were added.
     """
     chosen = programs() if chosen is None else chosen
     wanted = {(program.half, program.label) for program in chosen}
@@ -304,22 +304,22 @@ def register(folder: PathLike, chosen: Sequence[Program] | None = None) -> list[
 
 
 def check(program: Program, folder: PathLike) -> Verdict:
-    """Compare a recording with what is registered."""
+    """Compare a recording with its registered facts."""
     path = program.path(folder)
     if not is_whole(path):
         return Verdict(program, "missing", f"record it: `{program.command}`")
     if not program.digest:
-        return Verdict(program, "unregistered", "`pmlkit corpus check --register` adds it")
-    here = _measured(program, path)
-    if here.digest == program.digest:
+        return Verdict(program, "unregistered", "add it with `pmlkit corpus check --register`")
+    measured = _measured(program, path)
+    if measured.digest == program.digest:
         return Verdict(program, "equal")
-    if here.versions != program.versions:
+    if measured.versions != program.versions:
         return Verdict(program, "differs", "other versions of the kernel, of packages or of QEMU")
-    return Verdict(program, "differs", "of the same versions")
+    return Verdict(program, "differs", "the versions are the same")
 
 
 def traces(folder: PathLike, half: str = DEVELOPMENT) -> list[Path]:
-    """Return the whole recordings of a half that are in a folder.
+    """Return the complete recordings of a half in a folder.
 
     Raises
     ------
@@ -327,8 +327,8 @@ def traces(folder: PathLike, half: str = DEVELOPMENT) -> list[Path]:
         If there is none.
     """
     paths = [program.path(folder) for program in programs(half=half)]
-    there = [path for path in paths if is_whole(path)]
-    if not there:
-        hint = f"`pmlkit corpus record --half {half} -o {folder}` makes them"
+    complete = [path for path in paths if is_whole(path)]
+    if not complete:
+        hint = f"make them with `pmlkit corpus record --half {half} -o {folder}`"
         raise PmlkitError(f"{folder} has no recording of the half {half}", hint)
-    return there
+    return complete

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["INSTRUCTIONS", "PROCESSORS", "Clock", "Cost", "Price", "prices", "work"]
 
-INSTRUCTIONS = "instructions"  # the unit of a price, beside the names of `PROCESSORS`
+INSTRUCTIONS = "instructions"  # a unit of prices; the names of `PROCESSORS` are the others
 _TABLE = Path(__file__).with_name("prices.csv")
 
 
@@ -54,7 +54,7 @@ class Clock:
     ns_per_insn: float | None = None
 
     def given(self, ns_per_insn: float | None) -> Clock:
-        """Return the clock with this length of an instruction, ns, unless it is already known."""
+        """Return the clock with `ns_per_insn`, unless it has one already."""
         return replace(self, ns_per_insn=self.ns_per_insn or ns_per_insn)
 
     @property
@@ -125,8 +125,8 @@ class Cost:
         return f"{self.amount:,.0f} {unit}" if self.amount >= 100 else f"{self.amount:.3g} {unit}"
 
 
-# What prices in ns are of. An instruction per cycle is an assumption: the one constant that
-# converts a published time to instructions.
+# The processors of prices in ns. One instruction per cycle is an assumption: it is the only
+# constant that converts a published time to instructions.
 PROCESSORS = {
     "ns at 3 GHz": Clock("a processor of 3 GHz, one instruction per cycle", 1 / 3),
     "ns at 2 GHz": Clock("a processor of 2 GHz, one instruction per cycle", 1 / 2),
@@ -148,7 +148,7 @@ class Price:
         A description of the event.
     kind : {"measured", "published", "assumed"}
     source : str
-        For a measurement: the file, and the computation.
+        For a measurement: the file, and the calculation.
     """
 
     event: str
@@ -167,15 +167,15 @@ class Price:
     @property
     def stated(self) -> str:
         """The source, with the original value of a converted price, and the added transition."""
-        was = "" if self.unit == INSTRUCTIONS else f"{self.price:,.10g} {self.unit}; "
-        more = "; and a transition" if self.leaves else ""
-        return f"{was}{self.source}{more}"
+        original = "" if self.unit == INSTRUCTIONS else f"{self.price:,.10g} {self.unit}; "
+        transition = "; and a transition" if self.leaves else ""
+        return f"{original}{self.source}{transition}"
 
     @property
     def insn(self) -> float:
         """The price of one event in instructions, with the transition if it leaves the guest."""
-        more = prices()["transition"].cost.insn if self.leaves else 0.0
-        return self.cost.insn + more
+        transition = prices()["transition"].cost.insn if self.leaves else 0.0
+        return self.cost.insn + transition
 
 
 @cache

@@ -34,7 +34,7 @@ import pandas as pd
 from pmlkit import workingset
 from pmlkit.errors import UsageError, argument, visible
 from pmlkit.resampling import Series, ends
-from pmlkit.selection import deed
+from pmlkit.selection import usage_verb
 from pmlkit.several import are_several, common_window, labelled, unlike
 from pmlkit.units import format_bytes, format_ns
 
@@ -67,7 +67,7 @@ class Difference:
     ----------
     before, after : str
         The labels.
-    deed : str
+    verb : str
         What the VM does to the pages that count: "uses", "writes".
     window : str
         T in words.
@@ -89,7 +89,7 @@ class Difference:
 
     before: str
     after: str
-    deed: str
+    verb: str
     window: str
     table: pd.DataFrame
     windows: Mapping[str, pd.DataFrame] = field(repr=False)
@@ -121,7 +121,7 @@ class Difference:
         row = self.table.iloc[0]
         than = "than" if row["difference"] else "as"
         return (
-            f"{self.after} {self.deed} {_size(row['difference'])} {than} {self.before} "
+            f"{self.after} {self.verb} {_size(row['difference'])} {than} {self.before} "
             f"({_interval(row)}), on average in T = {self.window}{self._of_repeats}."
         )
 
@@ -267,7 +267,7 @@ def between(
                 f"{name} has no full window of T = {window}: give a shorter {argument('window')}"
             )
     first, second = groups
-    what, repeats = deed(next(iter(groups[second].values())), **selection), None
+    what, repeats = usage_verb(next(iter(groups[second].values())), **selection), None
     if len(traces) > 2:
         sides = [[full[name] for name in group] for group in groups.values()]
         table, same = _over_repeats(sides[0], sides[1]), False

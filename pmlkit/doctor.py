@@ -225,7 +225,7 @@ def cache() -> Check:
 def results() -> Check:
     """Check that results can be written to the working directory."""
     return _folder(
-        "results", "the output folder of the demo", Path("results"), RESULTS_GIB, "go to a folder"
+        "results", "the output folder of the demo", Path("results"), RESULTS_GIB, "work in a folder"
     )
 
 
@@ -301,7 +301,7 @@ def xen_interface() -> Check:
         if pml.available():
             return check
     except XenError as error:
-        result = f"cannot be asked: {error.why}"
+        result = f"no answer from Xen: {error.why}"
     return check.warning(result, mend, root=True)
 
 
@@ -323,7 +323,7 @@ def xen_tools() -> Check:
 # A KVM host
 
 
-HOST = Host()  # tests have another
+HOST = Host()  # tests replace it
 
 
 def kvm() -> Check:
@@ -354,7 +354,7 @@ def kvm_pml() -> Check:
 
 
 def kvm_tracing() -> Check:
-    """Check that the kernel traces by kprobes, and lets us."""
+    """Check that the kernel supports kprobes and permits their use."""
     check = Check("kprobe events", "capture the log in instances of tracefs")
     lockdown = HOST.lockdown()
     if lockdown not in ("", "none"):
@@ -374,14 +374,14 @@ def kvm_tracing() -> Check:
 
 def kvm_rights() -> Check:
     """Check for the capabilities that a collection needs."""
-    check = Check("rights", "see the VMM, and trace", OK, "all required ones")
+    check = Check("rights", "read the VMM's memory map, and trace", OK, "all that are required")
     if missing := HOST.missing_capabilities():
         return check.missing(f"without {', '.join(missing)}", "run it as root", root=True)
     return check
 
 
 def kvm_vms() -> Check:
-    """Report the VMs that run."""
+    """Report the running VMs."""
     check = Check("VMs", "the VMs to be logged")
     vms = [f"{vm.name} ({vm.pid})" for vm in find.running(HOST)] if HOST.proc.exists() else []
     if not vms:
@@ -390,7 +390,7 @@ def kvm_vms() -> Check:
 
 
 def kvm_bpf() -> Check:
-    """Check that the log can be captured by BPF, which costs the guest less than ftrace does."""
+    """Check that BPF can capture the log, at a lower cost to the guest than ftrace."""
     check = Check("BPF", "captures the log at a lower cost", OK)
     otherwise = "`pmlkit collect` uses ftrace until then"
     if why := bpf.why_not(HOST):
@@ -399,12 +399,12 @@ def kvm_bpf() -> Check:
         )
         return check.warning(why, mend)
     try:
-        how = bpf.probe(HOST)
+        hook = bpf.probe(HOST)
     except NoRight as error:
         return check.warning(error.problem, f"run it as root; {otherwise}", root=True)
     except PmlkitError as error:
         return check.warning(error.problem, otherwise)
-    return check.ok(f"at the entry of {bpf.FUNCTION} ({how})")
+    return check.ok(f"at the entry of {bpf.FUNCTION} ({hook})")
 
 
 def _read(path: PathLike) -> str:
@@ -417,10 +417,12 @@ def _read(path: PathLike) -> str:
 def _run(*command: str) -> str:
     """Return a program's output; an empty text if it takes too long."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=30)
+        result = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=30
+        )
     except subprocess.TimeoutExpired:
         return ""
-    return done.stdout
+    return result.stdout
 
 
 @dataclass(frozen=True)

@@ -49,12 +49,12 @@ __all__ = [
 ]
 
 
-_LONGEST_WHY = 300  # characters, of a text that may be hostile
+_LONGEST_WHY = 300  # characters of a text that may be hostile
 _LAYOUT = "\n\t"  # the only control characters that reach a terminal
 
 
 def visible(text: object) -> str:
-    r"""Replace control characters by escapes such as ``\x1b``, but for newlines and tabs.
+    r"""Replace control characters, except newlines and tabs, by escapes such as ``\x1b``.
 
     For text from an agent, a guest or a trace: on a terminal, control characters could change the
     text above, or the window's title.
@@ -80,12 +80,12 @@ def one_line(text: object) -> str:
 
 
 def encodable(text: str) -> str:
-    """Convert any text to one that UTF-8 can encode: other bytes of paths as in `one_line`."""
+    """Convert any text to one that UTF-8 can encode; other bytes of paths become escapes."""
     return "".join(_escaped(c) if "\ud800" <= c <= "\udfff" else c for c in text)
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that is most like a misspelt one; None if none is."""
+    """Return the known name that is closest to a misspelt one; None if none is similar."""
     return next(iter(difflib.get_close_matches(name, list(known), 1)), None)
 
 
@@ -112,8 +112,12 @@ class PmlkitError(Exception):
     """
 
     def __init__(self, what: object, hint: object = "") -> None:
-        self.problem, self.hint = (one_line(_named(text, _in_python)) for text in (what, hint))
-        self.at_shell = _joined(*(one_line(_named(text, _as_option)) for text in (what, hint)))
+        self.problem, self.hint = (
+            one_line(_substituted(text, _in_python)) for text in (what, hint)
+        )
+        self.at_shell = _joined(
+            *(one_line(_substituted(text, _as_option)) for text in (what, hint))
+        )
         super().__init__(_joined(self.problem, self.hint))
 
     def amend(self, change: Callable[[str], str]) -> None:
@@ -144,7 +148,7 @@ def _joined(problem: str, hint: str) -> str:
 # ------------------------------------------------------------------------------
 # Names of arguments in messages: Python and the command line write them differently.
 
-_MARK = "\ue000"  # begins and ends the name; private use, in no text that people write
+_MARK = "\ue000"  # delimits the name; a private-use character that no text contains
 _ARGUMENT = re.compile(f"{_MARK}([a-z_]+)(?: ([^{_MARK}]*))?{_MARK}")
 
 
@@ -154,9 +158,9 @@ def argument(name: str, value: object = None) -> str:
     Parameters
     ----------
     name : str
-        Of the argument, as in Python.
+        Name of the argument, as in Python.
     value : optional
-        What to give. True: it is a flag, which has no value at the shell.
+        The value to give. True: a flag, which has no value at the shell.
 
     Examples
     --------
@@ -173,19 +177,19 @@ def argument(name: str, value: object = None) -> str:
 _FLAG = str(True)
 
 
-def _named(text: object, name: Callable[[re.Match[str]], str]) -> str:
+def _substituted(text: object, name: Callable[[re.Match[str]], str]) -> str:
     return _ARGUMENT.sub(name, str(text))
 
 
-def _in_python(found: re.Match[str]) -> str:
-    if found[2] is None:
-        return f"`{found[1]}`"
-    return f"`{found[1]}={found[2] if found[2] == _FLAG else repr(found[2])}`"
+def _in_python(match: re.Match[str]) -> str:
+    if match[2] is None:
+        return f"`{match[1]}`"
+    return f"`{match[1]}={match[2] if match[2] == _FLAG else repr(match[2])}`"
 
 
-def _as_option(found: re.Match[str]) -> str:
-    option = f"--{found[1].replace('_', '-')}"
-    return option if found[2] in (None, _FLAG) else f"{option} {found[2]}"
+def _as_option(match: re.Match[str]) -> str:
+    option = f"--{match[1].replace('_', '-')}"
+    return option if match[2] in (None, _FLAG) else f"{option} {match[2]}"
 
 
 def _rebuild(cls: type[PmlkitError], args: tuple[object, ...], facts: Json) -> PmlkitError:
@@ -331,7 +335,7 @@ class GuestError(PmlkitError):
         self.why = why
         self.console_tail = console_tail
         lines = [line for line in str(console_tail).splitlines() if line.strip()]
-        last = f"; its last words were: {lines[-1].strip()[:160]}" if lines else ""
+        last = f"; its last line was: {lines[-1].strip()[:160]}" if lines else ""
         super().__init__(
             f"the guest failed ({why}{last})",
             hint or "give it more memory or a longer time limit, or look at its console",
@@ -350,7 +354,7 @@ class ResolutionError(PmlkitError):
         self.resolution = resolution
         super().__init__(
             f"a window of {_ns(asked)} is not possible: this trace resolves {_ns(resolution)}",
-            f"ask for a multiple of {_ns(resolution)}, or record with a shorter `pmlkit record "
+            f"use a multiple of {_ns(resolution)}, or record with a shorter `pmlkit record "
             "--window`",
         )
 
@@ -404,7 +408,7 @@ class NeedsError(PmlkitError):
 
 
 class ClocksDiffer(PmlkitError):
-    """A cost and a duration are of clocks that nothing is known to relate.
+    """A cost and a duration are of two clocks whose relation is unknown.
 
     Attributes: `cost`, `duration`, what the two count, in words.
     """
@@ -412,7 +416,7 @@ class ClocksDiffer(PmlkitError):
     def __init__(self, cost: str, duration: str) -> None:
         self.cost, self.duration = cost, duration
         hint = (
-            f"give {argument('ns_per_insn')}, how long an instruction takes there, or for "
+            f"give {argument('ns_per_insn')}, the length of an instruction there, or for "
             "`pmlkit period` a "
             f"{argument('calibration')} of that host"
         )

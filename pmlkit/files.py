@@ -59,8 +59,9 @@ def open_regular(path: PathLike, limit_bytes: int | None = None) -> BinaryIO:
     OSError
         If it is not there, or cannot be opened.
     """
-    # Checked before it is opened, as opening alone can affect a device; and afterwards, as it may
-    # have been exchanged in between. O_NONBLOCK: opening a FIFO would wait.
+    # The file is checked before it is opened, because opening a device can affect it. It is checked
+    # again afterwards, because it may have been replaced. Without O_NONBLOCK, opening a FIFO would
+    # wait.
     try:
         _refuse_unfit(path, os.stat(path), limit_bytes)
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -164,7 +165,7 @@ def whole(output: PathLike, overwrite: bool = False) -> Iterator[Path]:
         raise output_error(output, error) from error
     try:
         yield partial
-        # Or a crash after the renaming could leave an empty file under the final name.
+        # Without it, a crash after the renaming could leave an empty file under the final name.
         os.fsync(lock)
         _check_free(final, overwrite)
         partial.replace(final)
@@ -329,8 +330,8 @@ class PartialFolder:
     def commit(self) -> None:
         """Rename the folder to its final name."""
         with self.writing():
-            # All that is in it has to be on the disk before it is named like a complete trace. The
-            # name is checked again, as somebody may have taken it meanwhile.
+            # Its files must be on the disk before it has the name of a complete trace. The name is
+            # checked again: another process may have taken it meanwhile.
             _sync_folder(self.path)
             self._check_free()
             with self._old_moved_away():

@@ -26,7 +26,7 @@ __all__ = ["Fields", "LIMIT_BYTES", "check_size", "foreign_class", "foreign_yaml
 
 
 # ------------------------------------------------------------------------------
-# YAML, whose values are counted before it is expanded. An alias is replaced by the value of its
+# YAML: its values are counted before it is expanded. An alias is replaced by the value of its
 # anchor, which may have aliases as well: ten lines can expand to a billion values.
 
 
@@ -112,14 +112,14 @@ class _Required(enum.Enum):
 
 
 _REQUIRED = _Required.REQUIRED
-_Value = object  # one that is not checked yet; within `Fields`, `object` is a method
+_Value = object  # a value not checked yet; within `Fields`, `object` is a method
 _Default = TypeVar("_Default")
 
 
 def loads(data: bytes) -> Json:
     """Parse a JSON object; raise `NotUnderstood` if it is something else."""
     if len(data) > LONGEST_JSON:
-        raise NotUnderstood(f"{len(data)} bytes of JSON: {LONGEST_JSON} are the most")
+        raise NotUnderstood(f"{len(data)} bytes of JSON, and the limit is {LONGEST_JSON}")
     try:
         value = _DECODER.decode(bytes(data).decode())
         if b"\\u" in data:
@@ -127,7 +127,7 @@ def loads(data: bytes) -> Json:
     except RecursionError as error:
         raise NotUnderstood("its JSON is nested too deeply") from error
     except ValueError as error:
-        raise NotUnderstood(f"what should be JSON is none ({error})") from error
+        raise NotUnderstood(f"a line is not JSON ({error})") from error
     if not isinstance(value, dict):
         raise NotUnderstood("its JSON is not an object")
     return value
@@ -142,7 +142,7 @@ def _int(text: str) -> int:
 def _float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text[:_DIGITS]} is no number")
+        raise ValueError(f"{text[:_DIGITS]} is not a number")
     return value
 
 
@@ -255,7 +255,7 @@ class Fields:
 
 
 # ------------------------------------------------------------------------------
-# Classes. Importing runs their module: it has the rights of whoever names it.
+# Classes. Importing a module runs it, with the rights of the user who named it.
 
 
 def foreign_class(name: str, base: type[_Class], what: str) -> type[_Class]:
@@ -275,15 +275,17 @@ def foreign_class(name: str, base: type[_Class], what: str) -> type[_Class]:
     """
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
-        raise UsageError(f"{name!r} names no class", "write it as module:Class")
+        raise UsageError(f"{name!r} is not the name of a class", "write it as module:Class")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        cls = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise UsageError(f"{name} cannot be imported: {error}", "see where Python looks") from error
-    if not (isinstance(found, type) and issubclass(found, base)):
         raise UsageError(
-            f"{name} is no {what}", f"derive it from {base.__module__}.{base.__name__}"
+            f"{name} cannot be imported: {error}", "see the folders where Python searches"
+        ) from error
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        raise UsageError(
+            f"{name} is not a {what}", f"derive it from {base.__module__}.{base.__name__}"
         )
-    return found
+    return cls

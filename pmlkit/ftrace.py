@@ -3,8 +3,8 @@
 
 The layout is the kernel's (``events/header_page``, ``events/header_event``, ``events/*/format`` in
 tracefs). A page has a time, the number of its bytes ("commit"), and events, each with the time
-since the one before. A page says if events before it were lost, and mostly how many. The module
-needs only Python's standard library, as a host that is traced may have nothing else;
+since the one before. A page states whether events before it were lost, and usually how many. The
+module needs only Python's standard library, because a traced host may have nothing else;
 `pmlkit.kernels.ringpages` reads the same pages at a higher rate.
 """
 
@@ -25,7 +25,7 @@ __all__ = ["Format", "Layout", "PageDamaged", "events", "format_of", "layout_of"
 
 MISSED, MISSED_STORED, LENGTH = 1 << 31, 1 << 30, (1 << 27) - 1
 PADDING, TIME_EXTEND, TIME_STAMP = 29, 30, 31
-_STAMP_TOP = 31 << 59  # the bits of a time that an absolute stamp has not
+_STAMP_TOP = 31 << 59  # the bits of a time that an absolute stamp lacks
 _KINDS = bytes(byte & 31 for byte in range(256))  # the kind of an event by its first byte
 _FIELD = re.compile(r"field:[^;]*?(\w+)(?:\[[^\]]*\])?;\s*offset:(\d{1,5});\s*size:(\d{1,5});")
 _ID = re.compile(r"^ID: (\d{1,5})$", re.MULTILINE)
@@ -55,7 +55,7 @@ class Format:
 
 
 def format_of(text: str) -> Format | None:
-    """Parse the text of ``events/SYSTEM/EVENT/format``; None if it is none."""
+    """Parse the text of ``events/SYSTEM/EVENT/format``; None if it is not a format."""
     number, name = _ID.search(text), _NAME.search(text)
     if number is None or name is None:
         return None
@@ -88,7 +88,7 @@ class Layout:
     page_bytes: int = 4096
 
     def number(self, data: bytes | memoryview) -> int:
-        """Return the number that the bytes are."""
+        """Convert bytes to a number."""
         return int.from_bytes(data, "little" if self.order == "<" else "big")
 
 
@@ -114,7 +114,7 @@ def _stop(page: bytes, layout: Layout) -> int:
 
 
 def trimmed(page: bytes, layout: Layout) -> bytes:
-    """Return a page without what follows its events; b"" if it has neither events nor losses."""
+    """Return a page without the bytes after its events; b"" if it has neither events nor losses."""
     stop = _stop(page, layout)
     if _commit(page, layout) & MISSED_STORED:
         stop += layout.commit_bytes
@@ -122,7 +122,7 @@ def trimmed(page: bytes, layout: Layout) -> bytes:
 
 
 def lost(page: bytes, layout: Layout) -> int | None:
-    """Return how many events were lost before a page; None if it does not say how many."""
+    """Return the number of events lost before a page; None if it is unknown."""
     commit = _commit(page, layout)
     if not commit & MISSED:
         return 0
@@ -144,7 +144,7 @@ def events(page: bytes, layout: Layout) -> Iterator[tuple[int, bytes]]:
 
 
 def _from(page: bytes, layout: Layout, at: int, stop: int) -> Iterator[tuple[int, bytes]]:
-    """Yield the events from a place on, up to another."""
+    """Yield the events between two positions."""
     time = layout.number(page[:8])
     word = struct.Struct(f"{layout.order}I")
     while at < stop:
@@ -186,7 +186,7 @@ def numbers(page: bytes, layout: Layout, at: int, size: int) -> tuple[int, list[
     Returns
     -------
     time_ns : int
-        None of the events is earlier.
+        No event is earlier.
     values : list of int
 
     Raises

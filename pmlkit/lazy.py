@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of a package that are imported at their first use, and imports that are left out.
+"""Names of a package that are imported at their first use, and suppressed imports.
 
 Importing one module of a package then does not import the others: ``pmlkit --help`` takes a third
 of a second instead of ten.
@@ -41,7 +41,7 @@ def lazy(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 
 @contextmanager
 def without(*names: str) -> Iterator[None]:
-    """Let imports in this context find no module of these names, unless it is imported already.
+    """Context in which modules of these names cannot be imported, unless they are already.
 
     A library that does without such a module is imported faster.
     """

@@ -64,7 +64,7 @@ CLEARED = int(TableFlag.CLEARED)
 PAGES_OF_A_TABLE = 512
 WHOSE = ("user", "all")
 _COLUMNS = ["round", "table", "level", "index", "target", "flags"]
-_HOLE_PAGES = 1 << 20  # below 4 GiB, what is no memory: as much lies beyond it
+_HOLE_PAGES = 1 << 20  # the hole below 4 GiB; as much memory lies beyond it
 
 
 def is_marked(trace: Trace) -> bool:
@@ -204,7 +204,7 @@ def covered(
 
 def _chosen(rows: pd.DataFrame, accessed: bool, whose: str, large: bool) -> Bools:
     if whose not in WHOSE:
-        raise UsageError(f"whose is {whose!r}: say {' or '.join(WHOSE)}")
+        raise UsageError(f"whose is {whose!r}: use {' or '.join(WHOSE)}")
     flags, level = (rows[name].to_numpy() for name in ("flags", "level"))
     keep = (flags & LEAF) != 0
     if accessed:
@@ -232,7 +232,7 @@ def pack(rounds: ArrayLike, gfns: ArrayLike) -> Gfns:
 
 
 def unpack(pairs: Gfns) -> tuple[Ints, Gfns]:
-    """Return rounds and frames of what `pack` has made."""
+    """Return the rounds and frames of numbers from `pack`."""
     rounds = (pairs >> np.uint64(40)).astype(np.int64)
     return rounds, pairs & np.uint64((1 << 40) - 1)
 

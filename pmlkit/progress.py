@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Progress of long work: what is done, what is left, how long that takes.
+"""Progress of long work: the work done, the work left, and the time left.
 
 Functions of the package report what they do, and need no argument for it:
 
@@ -11,12 +11,12 @@ Functions of the package report what they do, and need no argument for it:
 >>> sum(progress.over(range(3), "adding"))
 3
 
-Where it is seen depends on who calls. A command shows it with `shown`: as a bar at a terminal, as a
+The display depends on the caller. A command shows it with `shown`: as a bar at a terminal, as a
 line each ten seconds in a log. A notebook with a user shows a bar below the cell, which is gone
 when the work is done. A script, and a notebook that papermill runs, show nothing.
 
 Work that takes less than two seconds shows nothing. A thread draws, so that one long call of
-compiled code is seen, too. Kernels do not report: what calls them does.
+compiled code is seen, too. Kernels do not report: their callers do.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ __all__ = [
 
 PATIENCE_S = 2.0  # shorter work shows nothing
 LOG_EVERY_S = 10.0
-COUNTED = 1000  # of more steps, percent are shown
+COUNTED = 1000  # with more steps, percent are shown
 BAR = 20  # columns
 _CLEAR = "\r\x1b[2K"
 
@@ -78,7 +78,7 @@ class Task:
     Attributes
     ----------
     text : str
-        What is done now.
+        The current step.
     done : int
         Steps.
     """
@@ -89,11 +89,11 @@ class Task:
         self.parent: Task | None = None
 
     def begin(self, text: str) -> None:
-        """Name what is done now."""
+        """Name the current step."""
         self.text = text
 
     def stage(self, line: str) -> None:
-        """Name what is done now, in a line that stays; it is the text after a colon, too."""
+        """Name the current step in a line that stays, and as the text after a colon."""
         self.text = line
         note(line)
 
@@ -123,7 +123,7 @@ class Reporter:
         self._stop: threading.Event | None = None
 
     def open(self, task: Task) -> None:
-        """Begin a task: within the last one that is open."""
+        """Begin a task within the last open one."""
         with self._lock:
             task.parent = self.tasks[-1] if self.tasks else None
             task.began_s = self.clock()
@@ -133,9 +133,9 @@ class Reporter:
                 self._start()
 
     def close(self, task: Task) -> None:
-        """End a task; nothing of it stays on the screen."""
+        """End a task, and clear its display."""
         with self._lock:
-            gone = {task}  # and what was opened within and not closed: a generator
+            gone = {task}  # and tasks within it that were not closed, as by a generator
             for other in self.tasks:
                 if other.parent in gone:
                     gone.add(other)
@@ -144,7 +144,7 @@ class Reporter:
                 self.end()
 
     def end(self) -> None:
-        """End all tasks: an error's traceback may keep a generator, and so its task, open."""
+        """End all tasks: the traceback of an error may keep a generator, and so its task, open."""
         with self._lock:
             self.tasks = []
             if self._stop is not None:
@@ -173,7 +173,7 @@ class Reporter:
         """Remove what was drawn."""
 
     def words(self) -> str:
-        """Return what is done now: the open tasks, and what each is at."""
+        """Return the open tasks and their current steps."""
         words = [word for task in self.tasks for word in (task.what, task.text) if word]
         return one_line(": ".join(word for word, _ in itertools.groupby(words)))
 
@@ -193,7 +193,7 @@ class Reporter:
         return ", ".join(parts)
 
     def share(self) -> float | None:
-        """Return the share that is done of the outermost task that has a total; None: of none."""
+        """Return the finished share of the outermost task with a total; None if no task has one."""
         place = self.tasks.index(self._main())
         share = None
         for task in reversed(self.tasks[place:]):
@@ -347,7 +347,7 @@ _reporter: ContextVar[Reporter | None] = ContextVar("reporter", default=None)
 
 
 def _current() -> Reporter:
-    """Return what shows tasks here."""
+    """Return the current reporter."""
     reporter = _reporter.get()
     if reporter is not None:
         return reporter
@@ -361,7 +361,7 @@ def _ipython() -> Any:
 
 
 def has_user() -> bool:
-    """Return whether this is a notebook's kernel with a user: one that can be asked for input."""
+    """Return whether this is a notebook's kernel with a user, who can be asked for input."""
     kernel = getattr(_ipython(), "kernel", None)
     return kernel is not None and bool(kernel.get_parent()["content"].get("allow_stdin"))
 
@@ -409,7 +409,7 @@ def over(
 
 
 def note(line: str) -> None:
-    """Print a line that stays, on standard error, above what is drawn; nothing where silent."""
+    """Print a line that stays, on standard error, above the display; nothing where silent."""
     reporter = _reporter.get()
     (reporter or Reporter()).note(line)
 

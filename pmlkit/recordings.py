@@ -59,7 +59,7 @@ def need_clone(what: str) -> None:
 # ------------------------------------------------------------------------------
 # data/MANIFEST: the SHA-256 of every bundled file, and the command that made each recording.
 #
-# Besides traces there may be folders of tables, which are described by ``made.json``:
+# In addition to traces there may be folders of tables, which ``made.json`` describes:
 # ``{"created": TIME, "provenance": {"command": ..., "versions": {...}}}``.
 #
 # `sha256sum -c MANIFEST` reads it as well: all lines but checksums are comments. ``make manifest``
@@ -148,7 +148,7 @@ def _made_by(folder: PathLike, name: str) -> str:
     paths = (Path(folder) / name / file for file in _DESCRIPTIONS)
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
-        why = f"it holds no {' and no '.join(_DESCRIPTIONS)}"
+        why = f"it contains no {' and no '.join(_DESCRIPTIONS)}"
         raise NotATrace(Path(folder) / name, why, "keep only traces and described tables in data/")
     meta = json.loads(path.read_text())
     provenance = meta.get("provenance", {})
@@ -189,7 +189,7 @@ def bundled(name: str | None = None) -> Path | list[str]:
     Parameters
     ----------
     name : str, optional
-        Of a recording, with or without ``.trace``.
+        Name of a recording, with or without ``.trace``.
 
     Returns
     -------
@@ -217,7 +217,7 @@ def bundled(name: str | None = None) -> Path | list[str]:
     return paths[stem]
 
 
-# What a first look at each recording shows; `overview` lists it.
+# The purpose of each recording; `overview` lists it.
 GOOD_FOR = {
     "gcc-jobs": "forecasts: compilations that begin when commits come in",
     "hotcold": "known answers: 300 hot pages all the time, 1500 cold ones in one phase",
@@ -290,17 +290,18 @@ def open_trace(trace: PathLike) -> Trace:
     """Open a trace by path or by name (`find`); errors as of `Trace.open`."""
     from pmlkit.trace.reader import Trace
 
-    found = find(trace)
-    if not os.path.lexists(found) and (near := closest(os.fspath(trace), bundled())):
+    path = find(trace)
+    if not os.path.lexists(path) and (near := closest(os.fspath(trace), bundled())):
         raise TraceNotFound(trace, f"do you mean the bundled {near!r}?")
-    return Trace.open(found)
+    return Trace.open(path)
 
 
 def opened(trace: Trace | PathLike) -> Trace:
     """Open a path or a name; a trace stays as it is."""
     from pmlkit.trace.reader import Trace
 
-    if isinstance(trace, Trace):  # path-like itself: what was set on it, as phases, must stay
+    # A trace is path-like, too. Reopening it would lose its settings, such as phases.
+    if isinstance(trace, Trace):
         return trace
     return open_trace(trace) if isinstance(trace, str | os.PathLike) else trace
 

@@ -3,7 +3,7 @@
 
 Values that are independent of one another (programs, recordings, repeats) are drawn one by one
 (Efron 1979). The values of a series are not independent: working sets of one window and of the next
-are alike. `Series` draws blocks of consecutive values, so that what is alike stays together (the
+are alike. `Series` draws blocks of consecutive values, so that similar values stay together (the
 moving-block bootstrap of Künsch 1989, on a circle as Politis and Romano 1992).
 
 A short series of slow changes holds few independent values, and no method can make an interval of
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Series", "drawn", "ends"]
 
-BLOCKS = 6  # of a series, at most: fewer and longer blocks make intervals that are valid more often
+BLOCKS = 6  # of a series, at most: with fewer, longer blocks, intervals are valid more often
 
 
 def drawn(n: int, draws: int, seed: int = 0) -> Ints:
@@ -38,7 +38,7 @@ def ends(values: Floats, level: float = 0.95, method: str = "linear") -> tuple[f
     ----------
     values : ndarray of float64, shape (draws,)
     method : str
-        As of `numpy.quantile`; with ``"inverted_cdf"``, values may be infinite.
+        As in `numpy.quantile`; with ``"inverted_cdf"``, values may be infinite.
     """
     tail = (1 - level) / 2
     low, high = np.quantile(values, [tail, 1 - tail], method=method)  # type: ignore[call-overload]
@@ -67,7 +67,7 @@ class Series:
 
     @cached_property
     def independent(self) -> float:
-        """How many independent values the mean is worth: n (1 - r) / (1 + r).
+        """The number of independent values that give an equally precise mean: n (1 - r) / (1 + r).
 
         r is the correlation of neighbours (`least` values apart), with Kendall's (1954) correction
         for its bias in short series.

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The score of one technique or forecaster over many recordings, as tables and a page.
 
-A technique is somebody's class (`pmlkit.techniques.protocol.Technique`), named ``module:Class``. It
+A technique is a user's class (`pmlkit.techniques.protocol.Technique`), named ``module:Class``. It
 is swept over its two knobs, `looks` and `watched`, by `pmlkit.frontier`. Its error is the mean
 absolute error over the mean W(t, T), its cost the share of instructions. At a budget, one setting
 stands for all programs: the one of least mean error whose mean cost is within the budget.
 
-A forecaster is somebody's quantile regressor (`pmlkit.forecast.models.Quantiles`). It is judged as
-our own are, by `pmlkit.forecast.trial`, beside the simple rules.
+A forecaster is a user's quantile regressor (`pmlkit.forecast.models.Quantiles`).
+`pmlkit.forecast.trial` judges it like pmlkit's own, together with the simple rules.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _ROWS, _SETTINGS, _FACTS, _PAGE = "scores.csv", "settings.csv", "score.json", "R
 
 @dataclass(frozen=True)
 class Score:
-    """What a technique does at each setting, on each recording.
+    """The error and cost of a technique at each setting, on each recording.
 
     Attributes
     ----------
@@ -110,13 +110,13 @@ def score(
     NeedsError
         If a recording lacks what the technique looks at.
     UsageError, ResolutionError, ClocksDiffer
-        As of `pmlkit.frontier.sweep`.
+        As in `pmlkit.frontier.sweep`.
     """
     plan = replace(plan or frontier.Plan(), techniques=(technique,))
     one = techniques.make(technique)
     points = frontier.sweep(traces, plan, jobs=jobs)
     for missing, part in points[points["missing"] != ""].groupby("missing"):
-        raise NeedsError(part["trace"].iloc[0], str(missing), "record what has it")
+        raise NeedsError(part["trace"].iloc[0], str(missing), "use recordings that have it")
     means = points.assign(
         program=points["trace"],
         window=points["window_ns"].map(format_ns),
@@ -135,7 +135,7 @@ def _setting(point: dict[Hashable, Any], knobs: Sequence[str]) -> str:
 
 
 def best(score: Score, budgets: Sequence[float] = BUDGETS) -> pd.DataFrame:
-    """Choose a setting for each T and budget: of least mean error, of a mean cost within it.
+    """Choose a setting per T and budget: the least mean error at a mean cost within the budget.
 
     Returns
     -------
@@ -153,7 +153,7 @@ def best(score: Score, budgets: Sequence[float] = BUDGETS) -> pd.DataFrame:
 
 
 def standing(score: Score) -> pd.DataFrame:
-    """Return what a score's settings do: means over programs with 95 % intervals.
+    """Return the results of a score's settings: means over programs with 95 % intervals.
 
     Returns
     -------
@@ -226,7 +226,7 @@ def score_forecaster(
     Returns
     -------
     DataFrame
-        Of `pmlkit.forecast.trial.judge`.
+        As returned by `pmlkit.forecast.trial.judge`.
     """
     plan = replace(plan or trial.Plan(), learners=(name,))
     judged = trial.samples_of(traces, plan)
@@ -236,7 +236,7 @@ def score_forecaster(
 
 
 def forecast_page(table: pd.DataFrame, name: str) -> str:
-    """Return the page of a forecaster's score, Markdown: it, and the rules, by cost."""
+    """Return the page of a forecaster's score, Markdown: the forecaster and the rules, by cost."""
     head = f"""\
 # {name} on {table["program"].nunique()} programs
 
@@ -287,7 +287,7 @@ def save(score: Score, folder: PathLike) -> Path:
 
 
 def read(folder: PathLike) -> Score:
-    """Read a score that `save` wrote; its settings are those that were written.
+    """Read a score that `save` wrote, with the settings that it contains.
 
     Raises
     ------
@@ -301,7 +301,7 @@ def read(folder: PathLike) -> Score:
         return Score(facts["technique"], *tables)
     except (OSError, ValueError, KeyError) as error:
         hint = "`pmlkit corpus score` writes one"
-        raise PmlkitError(f"{folder} holds no score", hint) from error
+        raise PmlkitError(f"{folder} contains no score", hint) from error
 
 
 def page(score: Score) -> str:

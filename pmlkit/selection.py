@@ -58,12 +58,12 @@ __all__ = [
     "Part",
     "Selection",
     "Stream",
-    "deed",
     "edges",
     "select",
     "stream",
     "time_ns",
     "times_ns",
+    "usage_verb",
 ]
 
 
@@ -119,27 +119,28 @@ def _joined(batches: Iterable[tuple[Ints, Gfns]]) -> tuple[Ints, Gfns]:
     return rounds, gfns
 
 
-_DEEDS = {Kind.READ: "reads", Kind.WRITE: "writes", Kind.EXEC: "executes"}
+_VERBS = {Kind.READ: "reads", Kind.WRITE: "writes", Kind.EXEC: "executes"}
 
 
-def deed(
+def usage_verb(
     trace: Trace, kinds: str | int | None = "rwx", page_tables: str = "drop", **_others: object
 ) -> str:
-    """Return what a VM does to the pages that a selection counts, as a verb.
+    """Return the verb for the pages that a selection counts: how the VM uses them.
 
     Examples
     --------
     >>> import pmlkit
-    >>> from pmlkit.selection import deed
-    >>> deed(pmlkit.open("hotcold")), deed(pmlkit.open("hotcold"), kinds="read,written")
+    >>> from pmlkit.selection import usage_verb
+    >>> trace = pmlkit.open("hotcold")
+    >>> usage_verb(trace), usage_verb(trace, kinds="read,written")
     ('uses', 'reads or writes')
     """
     if trace.meta.kind == "pml":
-        reached = "writes, or reaches through logged page tables,"
-        return reached if page_tables == "expand" else "writes"
+        with_tables = "writes, or reaches through logged page tables,"
+        return with_tables if page_tables == "expand" else "writes"
     mask = parse_kinds(kinds)
-    done = [verb for kind, verb in _DEEDS.items() if mask is None or mask & kind]
-    return "uses" if len(done) in (0, len(_DEEDS)) else " or ".join(done)
+    verbs = [verb for kind, verb in _VERBS.items() if mask is None or mask & kind]
+    return "uses" if len(verbs) in (0, len(_VERBS)) else " or ".join(verbs)
 
 
 # ------------------------------------------------------------------------------
@@ -189,13 +190,13 @@ class Stream:
         part, parts = self.of_frames
         for rounds, gfns in self._batches():
             if parts > 1:
-                mine = gfns % np.uint64(parts) == part
-                rounds, gfns = rounds[mine], gfns[mine]
+                is_in_part = gfns % np.uint64(parts) == part
+                rounds, gfns = rounds[is_in_part], gfns[is_in_part]
             yield rounds, gfns
 
     def _batches(self) -> Iterator[tuple[Ints, Gfns]]:
         entries = self._entries()
-        if self.expand:  # the snapshots are read at once, and so is what they expand
+        if self.expand:  # the snapshots and the frames that they expand to are read at once
             from pmlkit.pagetables import expand
 
             rounds, gfns = _joined(entries)
@@ -226,7 +227,7 @@ class Stream:
         return by_page.references(rounds, gfns, self.n_rounds, distinct=self.distinct)
 
     def last_uses(self) -> Ints:
-        """Read all uses at once; return the number of each one's use before (`by_page`)."""
+        """Read all uses at once; return the index of each one's previous use (`by_page`)."""
         return by_page.last_uses(*_joined(self), self.distinct)
 
     def numbered(self, index: PageIndex | None = None) -> Iterator[Numbered]:
@@ -265,7 +266,7 @@ def stream(
         If the trace has no round between `start` and `end`, as far as given.
     """
     if SAMPLED in trace.meta.options:
-        hint = "`pmlkit reads NAME.trace --method sample` makes an estimate of it"
+        hint = "estimate it with `pmlkit reads NAME.trace --method sample`"
         raise NeedsError(trace, "accesses of all frames, instead of a sample's", hint)
     mask = _mask(trace, kinds, page_tables)
     span = times_ns(trace, start, end, phase, between)
@@ -288,7 +289,7 @@ def _mask(trace: Trace, kinds: str | int | None, page_tables: str) -> int | None
         raise UsageError(f"page_tables is {page_tables!r}: use drop, keep or expand")
     if page_tables == "expand" and trace.meta.kind != "pml":
         what = "page tables to expand"
-        raise NeedsError(trace, what, "take the log of the run: trace.pml, NAME.trace/pml.trace")
+        raise NeedsError(trace, what, "use the log of the run: trace.pml, NAME.trace/pml.trace")
     mask = parse_kinds("rwx" if kinds is None and page_tables == "expand" else kinds)
     if mask is None:
         return None

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several recordings at once: their labels, and what keeps them from being compared.
+"""Several recordings at once: their labels, and differences that forbid a comparison.
 
 Functions that take several recordings take a mapping of label to trace::
 
     pmlkit.wss({"before": "a.trace", "after": "b.trace"}, window="1s")
 
-`labelled` makes such a mapping of anything that names recordings. `unlike` states in what respects
-recordings differ that changes what a number means: a log of writes holds fewer pages than all
-accesses do, a second of a guest's instructions is no second of a host's clock. Tables and figures
-of several recordings name these differences; a comparison in numbers refuses them.
+`labelled` makes such a mapping of anything that names recordings. `unlike` states differences of
+recordings that change the meaning of a number: a log of writes holds fewer pages than all accesses,
+and a second of a guest's instructions is not a second of a host's clock. Tables and figures of
+several recordings name these differences; a comparison in numbers refuses them.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ def labelled(traces: Traces, labels: Sequence[str] = ()) -> dict[str, Trace]:
     elif isinstance(traces, Iterable):
         given = list(traces)
     else:
-        raise UsageError(f"{traces!r} is no recording: give a trace, or a mapping of name to trace")
+        raise UsageError(
+            f"{traces!r} is not a recording: give a trace, or a mapping of name to trace"
+        )
     if not given:
         raise UsageError("there is no recording: give one or more")
     opened = [trace if isinstance(trace, Trace) else open_trace(trace) for trace in given]
@@ -121,7 +123,7 @@ def _parts(trace: Trace) -> tuple[str, ...]:
 
 
 def _shortest(paths: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return the last parts of distinct paths, as many as tell each from the others."""
+    """Return the shortest ends of distinct paths that distinguish them."""
     lengths = [1 + (path[-1] == "pml") for path in paths]  # the log nested in another recording
     while True:
         names = ["/".join(path[-n:]) for path, n in zip(paths, lengths, strict=True)]
@@ -131,11 +133,11 @@ def _shortest(paths: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 # ------------------------------------------------------------------------------
-# What keeps recordings from being compared.
+# Differences that forbid a comparison.
 
 
 class Unlike(NamedTuple):
-    """A respect in which recordings differ.
+    """One difference between recordings.
 
     Attributes
     ----------
@@ -154,12 +156,12 @@ class Unlike(NamedTuple):
 
 
 def unlike(traces: Mapping[str, Trace], kinds: str | int | None = "rwx") -> list[Unlike]:
-    """Return the respects in which recordings differ that change what a number of pages means.
+    """Return the differences of recordings that change the meaning of a number of pages.
 
     Parameters
     ----------
     traces : dict of str to Trace
-        As of `labelled`.
+        As in `labelled`.
     kinds : str or int
         What counts. If only writes do, a log of writes is like a recording of all accesses.
 
@@ -211,7 +213,7 @@ def common_window(
     wanted_ns: int = SECOND,
     **selection: Unpack[Selection],
 ) -> Window:
-    """Return the T that several recordings are looked at with.
+    """Return a common T for several recordings.
 
     Parameters
     ----------
@@ -246,7 +248,7 @@ def common_window(
 def stacked(
     measure: Callable[..., pd.DataFrame], traces: Traces, *arguments: object, **how: object
 ) -> pd.DataFrame:
-    """Return one table of several recordings: that of each, under its label.
+    """Return one table of several recordings, each under its label.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An agent as files, as one zipapp, and what a host runs to begin with.
+"""An agent as files, as one zipapp, and the program with which a host starts it.
 
-A module of its own, as the agents of both kinds of host are sent in the same way: over SSH
+This module is separate because the agents of both kinds of host are sent in the same way: over SSH
 (`pmlkit.sources.host.launch`), and on the disks of the labs' hosts.
 """
 
@@ -48,7 +48,7 @@ def bootstrap(package: str) -> str:
 
 
 def sources(package: str, more: tuple[str, ...] = ()) -> dict[str, bytes]:
-    """Return the modules of an agent, and those that all agents import.
+    """Return the modules of an agent, and the modules that all agents import.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ class Ended(KeyboardInterrupt):
     number : int
         The signal.
     kept : str
-        Which results are kept, in words; may be empty.
+        Description of the results that are kept; may be empty.
     """
 
     def __init__(self, number: int, kept: str = "") -> None:
@@ -66,8 +66,8 @@ def caught(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]
     hook = sys.unraisablehook
 
     def raise_again(dropped: sys.UnraisableHookArgs) -> None:
-        # Python drops what is raised in some callbacks, as those of weak references. From here
-        # it would be dropped, too: a thread raises it when this has returned.
+        # Python drops exceptions in some callbacks, such as those of weak references. An exception
+        # from here would be dropped, too, so a thread raises it after this returns.
         if isinstance(dropped.exc_value, Ended):
             number = signal.Signals(dropped.exc_value.number)
             threading.Timer(AGAIN_S, _thread.interrupt_main, (number,)).start()

@@ -4,7 +4,7 @@
 A collector that dies loses at most the frame that it was writing. Each frame has its number, its
 length and a checksum: a reader (`pmlkit.spool_reader`) returns only complete frames with valid
 checksums, and reports what is missing. A spool may also come through a pipe. The module needs only
-Python's standard library, as dom0 has nothing else.
+Python's standard library, because dom0 may have nothing else.
 
 Layout, little-endian::
 

@@ -57,7 +57,7 @@ _COLLECT_AGAIN = "without its header the content is unreadable; collect again"
 
 
 class _Frame(NamedTuple):
-    """A frame whose checksum may still be computed; or the reason why there is none."""
+    """A frame, whose checksum may still be in computation; or the reason why there is none."""
 
     missing: str  # `Spool.missing` if the checksum is wrong
     kind: int = 0
@@ -80,7 +80,7 @@ class Spool:
     missing : str or None
         After a complete iteration, what could not be read; None if nothing is missing.
     fault : str or None
-        Which frame was not understood, and why (`understand`); then `missing` is the same.
+        The frame that was not understood, and why (`understand`); `missing` is then the same.
     offset : int
         Bytes of valid frames so far.
     ended : bool
@@ -195,14 +195,14 @@ class Spool:
             return _Frame(self._cut_off(at, sequence), unfinished=True)
         marker, kind, zero, number, length = FRAME.unpack_from(head)
         if (marker, zero, number) != (MARKER, 0, sequence):
-            return _Frame(self._rest(at, f"is no frame {sequence}"))
+            return _Frame(self._rest(at, f"is not frame {sequence}"))
         if length > LONGEST_FRAME:
             why = f"is a frame {sequence} of {length} bytes, and none has more than {LONGEST_FRAME}"
             return _Frame(self._rest(at, why))
         if length > left - len(head):
             return _Frame(self._cut_off(at, sequence), unfinished=True)
         payload = self._file.read(length)
-        # Short payloads are hashed faster than they are handed to a thread.
+        # Short payloads are hashed faster than a thread would start.
         valid = (
             pool.submit(_has_valid_checksum, head, payload, length)
             if length > _THREAD_BYTES
@@ -272,7 +272,7 @@ def read_spool(path: PathLike) -> Spool:
 def _read_header(path: PathLike, file: BinaryIO) -> tuple[Json, int]:
     head = file.read(HEADER.size + SUM_BYTES)
     if head[: len(MAGIC)] != MAGIC:
-        raise NotATrace(path, "not a spool either: it does not begin like one", "give a spool")
+        raise NotATrace(path, "not a spool either: its first bytes differ", "give a spool")
     if len(head) < HEADER.size + SUM_BYTES:
         raise SpoolDamaged(path, len(head), "its header is cut off", _COLLECT_AGAIN)
     _, version, length = HEADER.unpack_from(head)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An agent and its starter: the job, orders, the spool through a pipe, the end.
-
-A module of its own, as the agents of both kinds of host need it. Python 3.9, no dependency.
+"""An agent and its starter: the job, orders, the spool through a pipe, the end. This module is
+separate because the agents of both kinds of host need it. Python 3.9, no dependency.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _GONE = "the program that started the collection has ended"
 
 
 def report(text: str) -> None:
-    """Tell the starter something, on standard error."""
+    """Write a message to the starter, on standard error."""
     print(f"agent: {text}", file=sys.stderr, flush=True)
 
 
@@ -57,14 +56,14 @@ def first_line(descriptor: int) -> Json:
     try:
         job = json.loads(line)
     except ValueError as error:
-        raise UsageError("the first line of standard input is no job (JSON)") from error
+        raise UsageError("the first line of standard input is not a job (JSON)") from error
     if not isinstance(job, dict):
         raise UsageError("the job is not a JSON object")
     return job
 
 
 class Ending:
-    """Why a collection should end. A context manager: signals are caught while it lasts.
+    """The reason to end a collection. A context manager: signals are caught while it lasts.
 
     Parameters
     ----------
@@ -106,12 +105,12 @@ class Ending:
 
     @property
     def deserted(self) -> bool:
-        """Whether nobody reads the output any more."""
+        """Whether no process reads the output any more."""
         self._listen(0)
         return self.kind == "lost" or self._orders == _ENDED
 
     def wait(self, seconds: float) -> None:
-        """Sleep until an order comes, at most so long."""
+        """Sleep until an order arrives, for `seconds` at most."""
         if seconds > 0 and self._orders in (None, _ENDED):
             time.sleep(seconds)
         elif seconds > 0:

@@ -37,7 +37,7 @@ MOST = 10_000_000  # windows of a table, at most
 GRID = 100_000  # values of T of a curve, at most
 CHOSEN = 100_000  # windows of a table with the default T, at most
 ROUNDS_ALIKE = 0.9  # share of rounds with the usual length in a regular trace
-KEPT_TO = 0.1  # tolerance, in periods, for taking the usual length to be the period
+KEPT_TO = 0.1  # tolerance, in periods, within which the usual length counts as the period
 SECOND = 1_000_000_000
 
 
@@ -81,7 +81,7 @@ class Axis:
 
 
 def _unknown() -> Array:
-    """Return what `Windows` has for each window if only rounds are counted."""
+    """Return the value of unknown times of `Windows` that count rounds."""
     return np.zeros(0, np.int64)
 
 
@@ -159,7 +159,7 @@ class Timeline:
     Attributes
     ----------
     name : str
-        Of the trace, for messages.
+        Name of the trace, for messages.
     t_ns : ndarray of int64, shape (n_rounds + 1,)
         Boundaries of the rounds.
     used : ndarray of bool, shape (n_rounds,)
@@ -216,7 +216,7 @@ class Timeline:
         return rounds, rounds * unit
 
     def size(self, window: str | int | Window, longest: bool = True) -> int:
-        """Return the length of a window, in rounds or ns as it is given.
+        """Return the length of a window, in its own unit: rounds or ns.
 
         Raises
         ------

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 __all__ = ["Array", "Bools", "Floats", "Gfns", "Ids", "Ints", "Json", "PathLike", "Tell"]
 
 PathLike = str | os.PathLike[str]
-# What JSON and YAML files hold: their keys are text, their values anything.
+# The content of JSON and YAML files: keys are text, values anything.
 Json = dict[str, Any]
-# Gets a line of text about the progress.
+# A callback that gets a line of text about the progress.
 Tell = Callable[[str], object]
 
 Gfns = NDArray[np.uint64]

@@ -321,7 +321,7 @@ def described(
     units: Mapping[Any, str],
     missing: Mapping[Any, str] | str | None = None,
 ) -> pd.DataFrame:
-    """Attach to a table what a reader needs: units, and why values are missing.
+    """Attach units, and reasons for missing values, to a table.
 
     Parameters
     ----------
@@ -342,7 +342,7 @@ def described(
     return table
 
 
-_UNITS, _MISSING = "units", "missing"  # of a table's `attrs`
+_UNITS, _MISSING = "units", "missing"  # keys of a table's `attrs`
 
 
 def units_of(table: pd.DataFrame) -> dict[str, str]:
@@ -351,7 +351,7 @@ def units_of(table: pd.DataFrame) -> dict[str, str]:
 
 
 def missing_texts(table: pd.DataFrame) -> dict[str, str]:
-    """Return why values of a table's columns are missing, as `described` attached it."""
+    """Return the reasons for missing values by column, as `described` attached them."""
     return dict(table.attrs.get(_MISSING, {}))
 
 

@@ -251,7 +251,7 @@ def curve(trace: Trace, **selection: Unpack[Selection]) -> pd.DataFrame:
 
 def _slope(pages: Floats, rounds: Ints) -> Floats:
     """Return the slope from each T but the first to the next one."""
-    # W is never larger for a T beyond the end: nothing is older than the start.
+    # W does not grow for a T beyond the end: no use is older than the start.
     rises = np.append(np.diff(pages[1:]), 0.0)[: len(pages) - 1]
     return rises / np.append(np.diff(rounds[1:]), 1)[: len(pages) - 1]
 
@@ -328,7 +328,7 @@ def reuse(trace: Trace, **selection: Unpack[Selection]) -> pd.DataFrame:
     statistics = Reuse(source.numbered(), source.timeline.axis, lengths)
     gap = np.flatnonzero(statistics.gap_counts)
     uses = statistics.gap_counts[gap]
-    # A gap beyond the grid's last T is less than a usual round longer.
+    # A gap beyond the grid's last T exceeds it by less than a usual round.
     gap_rounds = np.append(rounds, rounds[-1] + 1)[gap]
     gap_ns = np.rint(statistics.gap_sums[gap] / uses).astype(np.int64)
     timed = source.timeline.resolution_ns is not None
@@ -352,8 +352,8 @@ def references(trace: Trace, **selection: Unpack[Selection]) -> References:
 # From a stream of uses to the sizes of its working sets.
 
 
-MARKS = 63  # regions that fit into a page's mark at once
-AT_ONCE = 1 << 22  # entries that are sorted in memory: sooner done than the compiler is imported
+MARKS = 63  # regions that fit into the bits of a page's mark
+AT_ONCE = 1 << 22  # entries that are sorted in memory, in less time than the compiler's import
 MEMORY = 1 << 29  # bytes for the last uses of pages; above, the trace is read more than once
 
 
@@ -422,7 +422,7 @@ def means(source: Stream, axis: Axis, sizes: Ints, min_counts: Sequence[int]) ->
 
 
 def _pages(source: Stream, few: int) -> int:
-    """Return how many pages are used: at most so many as memory and entries allow, if `few`."""
+    """Return an upper bound of the used pages; without `few`, their number."""
     most = min(source.trace.memory_pages, source.trace.meta.entries)
     if most <= few or source.expand:
         return most

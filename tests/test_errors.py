@@ -75,7 +75,7 @@ def test_the_installation_command_is_the_hint():
 
 def test_a_guest_error_shows_the_last_words():
     error = errors.GuestError("it panicked", "booting\nKernel panic - not syncing\n")
-    assert "its last words were: Kernel panic - not syncing" in str(error)
+    assert "its last line was: Kernel panic - not syncing" in str(error)
 
 
 def test_control_characters_do_not_reach_the_terminal():

@@ -199,7 +199,7 @@ FOOTERS = {
     "lists of more than 1,048,576 elements": b"\x29\xfc\x28"  # 40 row groups of 100,000 columns
     + 40 * (b"\x19\xfc" + varint(100_000) + 100_000 * CHUNK + b"\0"),
     "more than 65,536 columns": b"\x29\x1c\x19\xfc" + varint(65_537) + 65_537 * CHUNK + b"\0",
-    "a column in row group 0 of which its footer says nothing": b"\x29\x1c\x19\x1c" + CHUNK + b"\0",
+    "a column in row group 0 without metadata in the footer": b"\x29\x1c\x19\x1c" + CHUNK + b"\0",
     "structs that are nested more than 6 deep": b"\x2c" + 9 * b"\x1c" + 9 * b"\0",
     "a list of other types in field 4": b"\x29\x18\0",
 }

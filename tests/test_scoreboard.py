@@ -99,7 +99,7 @@ def test_a_score_is_read_as_it_was_written(scored, tmp_path):
     pd.testing.assert_frame_equal(again.settings, scored.settings)
     assert page.read_text() == scoreboard.page(scored)
     assert "| 20 ms | 10 | looks=1 watched=256 | 14 |" in page.read_text()
-    with pytest.raises(PmlkitError, match="holds no score"):
+    with pytest.raises(PmlkitError, match="contains no score"):
         scoreboard.read(tmp_path)
 
 
@@ -121,10 +121,10 @@ def test_two_scores_are_compared_program_by_program():
 def test_a_class_is_loaded_by_its_name():
     assert techniques.make(NAME, watched=7) == Share(watched=7)
     for name, why in (
-        (f"{__name__}:", "names no class"),
+        (f"{__name__}:", "is not the name of a class"),
         ("nowhere:Share", "cannot be imported"),
         (f"{__name__}:Nothing", "cannot be imported"),
-        (f"{__name__}:Kind", "is no technique"),
+        (f"{__name__}:Kind", "is not a technique"),
     ):
         with pytest.raises(UsageError, match=why):
             techniques.make(name)
@@ -141,5 +141,5 @@ def test_a_foreign_forecaster_is_judged_beside_the_rules(tmp_path):
     assert {f"{__name__}:Always", "last value"} <= set(table["model"])
     page = scoreboard.save_forecasts(table, "mine:Always", tmp_path / "scores").read_text()
     assert "# mine:Always on 3 programs" in page and "| last value" in page
-    with pytest.raises(UsageError, match="is no forecaster"):
+    with pytest.raises(UsageError, match="is not a forecaster"):
         analogs.make(NAME)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit.answers.wss import window_text
-from pmlkit.selection import deed
+from pmlkit.selection import usage_verb
 from pmlkit.trace.summary import source_text
 from pmlkit.units import exact_ns, format_bytes
 
@@ -34,7 +34,7 @@ class MissRatio:
 
     Attributes
     ----------
-    name, source, deed : str
+    name, source, verb : str
         As in `WorkingSet`.
     curve : MissRatioCurve
     sizes : dict of float to int or None
@@ -49,7 +49,7 @@ class MissRatio:
 
     name: str
     source: str
-    deed: str
+    verb: str
     curve: MissRatioCurve
     sizes: dict[float, int | None]
     knee_bytes: int
@@ -85,7 +85,7 @@ class MissRatio:
     @property
     def origin(self) -> str:
         """What a use is, and what kind of source it is from."""
-        return _origin(self.deed, self.round_ns, self.source)
+        return _origin(self.verb, self.round_ns, self.source)
 
     @property
     def _sure(self) -> str:
@@ -149,7 +149,7 @@ def miss_ratio(
     return MissRatio(
         name=trace.path.stem,
         source=source_text(trace),
-        deed=deed(trace, **selection),
+        verb=usage_verb(trace, **selection),
         curve=curve,
         sizes={target: None if n is None else n * page for target, n in pages.items()},
         knee_bytes=curve.knee() * page,
@@ -158,10 +158,10 @@ def miss_ratio(
     )
 
 
-def _origin(deed: str, round_ns: int | None, source: str) -> str:
+def _origin(verb: str, round_ns: int | None, source: str) -> str:
     """Return what a use is, and what kind of source it is from."""
     each = "in each round" if round_ns is None else f"in a round of {exact_ns(round_ns)}"
-    uses = f"a page that the VM {deed} {each}"
+    uses = f"a page that the VM {verb} {each}"
     return f"A use is {uses}; first uses are misses. Source: {source}."
 
 
@@ -175,7 +175,7 @@ class MissRatios:
 
     Attributes
     ----------
-    name, source, deed : str
+    name, source, verb : str
         As in `WorkingSet`.
     window : str
         T in words.
@@ -193,7 +193,7 @@ class MissRatios:
 
     name: str
     source: str
-    deed: str
+    verb: str
     window: str
     windows: int
     partial: int
@@ -237,7 +237,7 @@ class MissRatios:
             ends = " and ".join(f"at {at / 1e9:.3f} s ({target:g})" for target, at in most.items())
             short = f"; {self.partial:,} cut short left out" if self.partial else ""
             lines.append(f"The window that needs most ends {ends}{short}.")
-        return [*lines, _origin(self.deed, self.round_ns, self.source)]
+        return [*lines, _origin(self.verb, self.round_ns, self.source)]
 
     def as_dict(self) -> Json:
         """Return the answer for JSON; sizes in bytes, None where no size meets the target."""
@@ -294,7 +294,7 @@ def miss_ratios(
     return MissRatios(
         name=trace.path.stem,
         source=source_text(trace),
-        deed=deed(trace, **selection),
+        verb=usage_verb(trace, **selection),
         window=window_text(window, table),
         windows=used["t_ns"].nunique(),
         partial=int((~ends["full"]).sum()),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.selection import deed, times_ns
+from pmlkit.selection import times_ns, usage_verb
 from pmlkit.trace.summary import source_text
 from pmlkit.units import exact_ns, format_bytes, format_ns, parse_window
 
@@ -34,7 +34,7 @@ class WorkingSet:
     ----------
     name, source : str
         The recording's, and what it is (`pmlkit.trace.summary.source_text`).
-    deed : str
+    verb : str
         What the VM does to the pages that count: "uses", "writes".
     window, part : str
         T in words; and what part of the pages counts, empty for all.
@@ -59,7 +59,7 @@ class WorkingSet:
 
     name: str
     source: str
-    deed: str
+    verb: str
     window: str
     part: str
     window_ns: int
@@ -87,7 +87,7 @@ class WorkingSet:
             return f"{self.name} has no full window of T = {self.window}."
         where = f" (phase {self.peak_phase})" if self.peak_phase else ""
         return (
-            f"{self.name} {self.deed} {format_bytes(self.mean)}{self.part} on average in "
+            f"{self.name} {self.verb} {format_bytes(self.mean)}{self.part} on average in "
             f"T = {self.window}; the peak is {format_bytes(self.peak)}, in the window ending at "
             f"{self.peak_ns / 1e9:.3f} s{where}."
         )
@@ -181,7 +181,7 @@ def working_set(
     return WorkingSet(
         name=trace.path.stem,
         source=source_text(trace),
-        deed=deed(trace, **selection),
+        verb=usage_verb(trace, **selection),
         window=window_text(window, table),
         part=_part_text(min_count, selection),
         window_ns=int(table["asked_ns"].iloc[0]) if len(table) else -1,

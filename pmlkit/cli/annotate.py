@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`pmlkit annotate`: phases that a trace is given afterwards."""
+"""`pmlkit annotate`: add phases to an existing trace."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.argument("file", type=PATH, required=False, metavar="[PHASES.csv]")
 @option("--phase", "phases", multiple=True, metavar="NAME=START..END", help="A phase, in place of "
         "the file; may be repeated.")  # fmt: skip
-@option("--remove", is_flag=True, help="Remove the phases that TRACE was given.")
+@option("--remove", is_flag=True, help="Remove the phases that were added to TRACE.")
 @overwrite
 @as_json
 def annotate(
@@ -54,7 +54,7 @@ def annotate(
     opened = Trace.open(trace)
     if remove:
         was = annotation.remove(opened)
-        line = f"{trace}: {'has its recorded phases again' if was else 'was given no phases'}"
+        line = f"{trace}: {'has its recorded phases again' if was else 'has no added phases'}"
         return show(as_json, {"trace": trace, "removed": was}, echo, line, indent=None)
     if file or phases:
         given = file or [annotation.parse(text) for text in phases]
@@ -80,7 +80,7 @@ def _rows(trace: Trace) -> list[Json]:
 
 
 def _seconds(ns: int) -> str:
-    """Write a time in seconds, exactly."""
+    """Format a time in seconds, exactly."""
     return f"{ns // 10**9}.{ns % 10**9:09d}".rstrip("0").rstrip(".")
 
 

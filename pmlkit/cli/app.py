@@ -61,7 +61,7 @@ _LISTS = (
     "Lists: `pmlkit info` (recordings), `record --list` (workloads), `plot --list` (figures), "
     "`compare --list` (techniques), `export --list` (formats)"
 )
-# Words that people try, and what does it.
+# Words that users try, and the command that they need.
 MEANT = {
     **dict.fromkeys(("list", "ls", "recordings", "traces"), _LISTS),
     **dict.fromkeys(("draw", "figure", "figures"), "Did you mean 'plot'?"),
@@ -226,19 +226,21 @@ def wss(
         return several.wss(opened, step, only_answer, as_json, **how)
     with console.busy("counting pages", quiet=as_json):
         ((label, trace),) = opened.items()
-        found = replace(answers.working_set(trace, how.pop("window"), step, **how), name=label)
-    rows = [] if only_answer else [lambda: console.windows(found.table)]
-    value = {"summary": found.as_dict()} if only_answer else lambda: found.table.to_dict("records")
-    show(as_json, value, console.answer, found.lines, *rows)
+        answer = replace(answers.working_set(trace, how.pop("window"), step, **how), name=label)
+    rows = [] if only_answer else [lambda: console.windows(answer.table)]
+    value = (
+        {"summary": answer.as_dict()} if only_answer else lambda: answer.table.to_dict("records")
+    )
+    show(as_json, value, console.answer, answer.lines, *rows)
 
 
 def _next_word(ctx: click.Context, param: click.Parameter, begun: str) -> list[Any]:
     """Complete a trace and, after the first one, the name of a figure."""
     from pmlkit.figures.catalogue import FIGURES
 
-    # Until a further word is there, click takes the trace for the figure.
-    found = [name for name in FIGURES if name.startswith(begun)] if ctx.params["figure"] else []
-    return found or TRACE.shell_complete(ctx, param, begun)
+    # Before the next word is typed, click takes the trace for the figure.
+    figures = [name for name in FIGURES if name.startswith(begun)] if ctx.params["figure"] else []
+    return figures or TRACE.shell_complete(ctx, param, begun)
 
 
 @cli.command(

@@ -61,9 +61,9 @@ __all__ = [
 ]
 
 
-EFFECTIVE_FAR = 0.1  # share of T by which the effective one may be off without a note
+EFFECTIVE_FAR = 0.1  # share of T by which the effective T may differ without a note
 GAP_WINDOWS = 10  # a longer run of windows without uses is printed as one line
-WIDE = 120  # columns of a terminal that has room for more
+WIDE = 120  # columns at most on a wider terminal
 UNFOLDED = 10_000  # columns of output that is not a terminal
 
 
@@ -71,7 +71,7 @@ class _Console(Console):
     """A console that escapes control characters in texts; its own styles pass."""
 
     def render_str(self, text: str, **how: Any) -> Text:
-        return super().render_str(visible(text), **how)  # before it is measured
+        return super().render_str(visible(text), **how)  # escaped before the width is measured
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
@@ -127,7 +127,7 @@ def doctor(capabilities: Sequence[Capability]) -> None:
 
     A check that several capabilities share is in the table of the first.
     """
-    page, told = console(), set[str]()
+    page, printed = console(), set[str]()
     answer(_verdict(capabilities))
     for capability in capabilities:
         page.print()
@@ -136,16 +136,16 @@ def doctor(capabilities: Sequence[Capability]) -> None:
             Text(f"{capability.name}: {verdict} ({capability.purpose})", style="bold"),
             soft_wrap=False,
         )
-        new = [check for check in capability.checks if check.name not in told]
-        shared = [check.name for check in capability.checks if check.name in told]
+        new = [check for check in capability.checks if check.name not in printed]
+        shared = [check.name for check in capability.checks if check.name in printed]
         put(page, _checks(new))
         if shared:
             answer([f"and, as above: {', '.join(shared)}"])
-        told |= {check.name for check in new}
+        printed |= {check.name for check in new}
 
 
 def _verdict(capabilities: Sequence[Capability]) -> list[str]:
-    """Return what works here, and what fixes the rest, each remedy once."""
+    """Return the capabilities that work here, and each remedy for the others once."""
     ready = [capability.name for capability in capabilities if capability.ready]
     other = [capability.name for capability in capabilities if not capability.ready]
     lines = [f"Works here: {', '.join(ready) or 'nothing'}."]
@@ -238,7 +238,7 @@ def windows(table: pd.DataFrame) -> None:
 def _without_long_gaps(table: pd.DataFrame) -> Iterator[tuple[Json, int]]:
     """Yield the rows to print, each with the number of rows skipped before it.
 
-    Of a long run of windows without uses, only the first and the last are printed.
+    Only the first and the last window of a long run without uses are printed.
     """
     empty = table["pages"].to_numpy() == 0
     alike = empty & np.append(False, empty[:-1]) & np.append(empty[1:], False)
@@ -268,14 +268,14 @@ def window_notes(table: pd.DataFrame) -> Iterator[str]:
         )
 
 
-def summaries(found: Mapping[str, WorkingSet]) -> None:
+def summaries(answers: Mapping[str, WorkingSet]) -> None:
     """Print the working sets of recordings in a few numbers, a line each."""
     sizes = ("mean", "p50", "p95", "p99", "peak")
     page = make_table("recording", *sizes, "peak at", "in phase", "T", "windows", right=range(1, 7))
-    for label, one in found.items():
-        numbers = (format_bytes(getattr(one, size)) if one.windows else "" for size in sizes)
-        at = f"{one.peak_ns / 1e9:.3f} s" if one.windows else ""
-        page.add_row(label, *numbers, at, one.peak_phase, one.window, f"{one.windows:,}")
+    for label, answer in answers.items():
+        numbers = (format_bytes(getattr(answer, size)) if answer.windows else "" for size in sizes)
+        at = f"{answer.peak_ns / 1e9:.3f} s" if answer.windows else ""
+        page.add_row(label, *numbers, at, answer.peak_phase, answer.window, f"{answer.windows:,}")
     put(console(), page)
 
 
@@ -303,13 +303,13 @@ def side_by_side(tables: Mapping[str, pd.DataFrame]) -> None:
                 answer([f"{label}: {line}"])
 
 
-def difference(found: Difference) -> None:
+def difference(result: Difference) -> None:
     """Print statistics before and after, their differences, and those of each repeat."""
     from pmlkit.difference import signed_bytes
 
-    headers = ("W", "phase", found.before, found.after, "difference", "95 % interval")
+    headers = ("W", "phase", result.before, result.after, "difference", "95 % interval")
     page = make_table(*headers, right=range(2, 6))
-    for row in found.table.to_dict("records"):
+    for row in result.table.to_dict("records"):
         ends = (
             [signed_bytes(row[end]) for end in ("low", "high")] if np.isfinite(row["low"]) else []
         )
@@ -317,9 +317,9 @@ def difference(found: Difference) -> None:
         numbers = (*sizes, signed_bytes(row["difference"]), " to ".join(ends) or "-")
         page.add_row(row["statistic"], row["phase"] or "all", *numbers)
     put(console(), page, keys=2)
-    if found.repeats is not None:
+    if result.repeats is not None:
         each = make_table("", "recording", "mean", "p95", "peak", right=range(2, 5))
-        for row in found.repeats.to_dict("records"):
+        for row in result.repeats.to_dict("records"):
             means = (format_bytes(row[name]) for name in ("mean", "p95", "peak"))
             each.add_row(row["label"], row["recording"], *means)
         answer([], lambda: put(console(), each, keys=2))

@@ -89,8 +89,8 @@ def record(
     chosen, states = bench.programs(names, half, repeats), {}
     with console.busy("corpus", quiet=as_json):
         for program in progress.over(chosen, name=lambda program: program.label):
-            with console.recording(quiet=as_json) as heard:
-                trace = bench.record(program, output, heard)
+            with console.recording(quiet=as_json) as callback:
+                trace = bench.record(program, output, callback)
             states[program.label] = "there" if trace is None else f"{trace.meta.entries:,} entries"
             if trace is not None and not trace.meta.complete:
                 raise click.Abort

@@ -87,10 +87,10 @@ def diff(
 
     with console.busy("counting pages", quiet=as_json):
         step = "sliding" if sliding else None
-        found = difference.between(_sides(traces, labels), None, window, step, **how)
-    tables = [] if only_answer else [lambda: console.difference(found)]
-    value = {"summary": found.as_dict()} if only_answer else found.as_dict
-    show(as_json, value, console.answer, found.lines, *tables)
+        result = difference.between(_sides(traces, labels), None, window, step, **how)
+    tables = [] if only_answer else [lambda: console.difference(result)]
+    value = {"summary": result.as_dict()} if only_answer else result.as_dict
+    show(as_json, value, console.answer, result.lines, *tables)
 
 
 def _sides(traces: Sequence[str], labels: Sequence[str]) -> Any:

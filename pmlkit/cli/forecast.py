@@ -104,10 +104,10 @@ def forecast(traces: tuple[str, ...], only_answer: bool, as_json: bool, **option
         value, render = actions[asked[0]](traces, as_json, options)
         return show(as_json, value, render)
     results, lines = _ahead(traces, as_json, options)
-    found = [result["summary"]["answer"] for result in results]
+    answers = [result["summary"]["answer"] for result in results]
     if only_answer:
-        return show(as_json, [{"summary": r["summary"]} for r in results], console.answer, found)
-    show(as_json, results, console.answer, found, lambda: console.answer(lines))
+        return show(as_json, [{"summary": r["summary"]} for r in results], console.answer, answers)
+    show(as_json, results, console.answer, answers, lambda: console.answer(lines))
 
 
 def _settings(options: Json) -> Json:
@@ -128,7 +128,7 @@ def _logs(traces: Sequence[str], options: Json) -> list[Log]:
 
 
 def _inputs(trace: Trace, options: Json) -> str:
-    """Return what was asked for; that of a saved model; or all that the trace has."""
+    """Return the requested input; that of a saved model; or all inputs of the trace."""
     from pmlkit.forecast import log, store
 
     saved = store.load(options["model"]).inputs if options["model"] else None
@@ -158,11 +158,11 @@ def _train(traces: Sequence[str], quiet: bool, options: Json) -> tuple[Json, Ren
 
 
 def _same(logs: Sequence[Log], name: str) -> str:
-    """Return what the logs have in common; UsageError if they differ."""
-    found = {getattr(log, name) for log in logs}
-    if len(found) > 1:
-        raise UsageError(f"the traces differ in {name} ({', '.join(sorted(found))}): use --inputs")
-    return str(found.pop())
+    """Return the logs' common value of an attribute; UsageError if the values differ."""
+    values = {getattr(log, name) for log in logs}
+    if len(values) > 1:
+        raise UsageError(f"the traces differ in {name} ({', '.join(sorted(values))}): use --inputs")
+    return str(values.pop())
 
 
 def _ahead(traces: Sequence[str], quiet: bool, options: Json) -> tuple[list[Json], list[str]]:

@@ -124,8 +124,8 @@ def build(as_json: bool, **how: Any) -> None:
     from pmlkit.sources import lab as lab_source
 
     with console.busy("lab build", quiet=as_json) as task:
-        heard = _quiet if as_json else task.stage
-        made = lab_source.build(lab_source.LabOptions(**how), heard)
+        report = _quiet if as_json else task.stage
+        made = lab_source.build(lab_source.LabOptions(**how), report)
     lines = [f"{name:14} {version}" for name, version in made.versions.items()]
     show(as_json, made.versions, click.echo, "\n".join(lines))
 
@@ -203,8 +203,8 @@ def run(guest: str | None, output: str, list_them: bool, as_json: bool, **how: A
 
         kvm_options = _kvm_options(how, of_kvm)
         with console.busy("lab run", quiet=as_json) as task:
-            heard = _quiet if as_json else task.stage
-            trace = session.run(guest, output, kvm_options, heard)
+            report = _quiet if as_json else task.stage
+            trace = session.run(guest, output, kvm_options, report)
         show_trace(as_json, trace)
         return
     for name, value in of_kvm.items():
@@ -215,8 +215,8 @@ def run(guest: str | None, output: str, list_them: bool, as_json: bool, **how: A
 
     options = _options(how)
     with console.busy("lab run", quiet=as_json) as task:
-        heard = _quiet if as_json else task.stage
-        trace = lab_source.run(guest, output, options, heard)
+        report = _quiet if as_json else task.stage
+        trace = lab_source.run(guest, output, options, report)
     show_trace(as_json, trace)
 
 
@@ -344,4 +344,4 @@ def _print_guests(guests: Json) -> None:
 
 
 def _quiet(line: str) -> None:
-    """A program reads the output: no milestones."""
+    """Print nothing: a program reads the output."""

@@ -98,7 +98,7 @@ class _Curve:
         self.lost += seen.lost
 
     def text(self) -> Text:
-        """Return the curve; empty where the terminal is too low for it and the table."""
+        """Return the curve; empty if the terminal is too low for the curve and the table."""
         width, height = self.page.size
         room = min(height - _ROWS - 6, _CURVE_ROWS)
         if len(self.t_s) < 2 or room < _FEWEST_ROWS:

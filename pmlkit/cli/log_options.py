@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class _Harvest(Choice):  # type: ignore[type-arg]
-    """A kind of harvest. What follows an option without its value is taken for the value."""
+    """A kind of harvest. click takes the next word for the value of an option without a value."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value not in self.choices:

@@ -51,7 +51,7 @@ def of_trace(what: Callable[[Trace], Iterable[str]]) -> Callable[..., list[str]]
         try:
             trace = open_trace(given if isinstance(given, str) else given[0])
             return [name for name in dict.fromkeys(what(trace)) if name.startswith(begun)]
-        except (PmlkitError, TypeError, IndexError):  # no trace yet, or none that can be opened
+        except (PmlkitError, TypeError, IndexError):  # no trace yet, or it cannot be opened
             return []
 
     return complete
@@ -66,7 +66,7 @@ def example(*lines: str) -> str:
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-# Of `pmlkit record` and of `pmlkit` itself, which does not import its commands.
+# Examples of `pmlkit record` and of `pmlkit` itself, which does not import its commands.
 RECORDING = example(
     "pmlkit record --list",
     "pmlkit record hotcold --memory 256 -o h.trace",
@@ -112,7 +112,9 @@ def span(command: Command, opened: bool = True) -> Command:
     def chosen(*arguments: Any, phases: tuple[str, ...], between: Any, **options: Any) -> object:
         given = {name: options[name] for name in ("start", "end") if options[name] is not None}
         if bool(phases) + bool(between) + bool(given) > 1:
-            raise UsageError("--phase, --between, and --start with --end choose a part: take one")
+            raise UsageError(
+                "--phase, --between, and --start with --end choose a part: use one of them"
+            )
         if between:
             options["start"], options["end"] = (f"mark:{name}" for name in between)
         if phases:
@@ -145,7 +147,7 @@ def span_of_paths(command: Command) -> Command:
 
 
 def _of_phases(phases: Sequence[str], given: Json) -> Json:
-    """Return what ``--phase`` stands for: ``start`` and ``end``, and traces with phases."""
+    """Return the meaning of ``--phase``: ``start`` and ``end``, and traces with phases."""
     from pmlkit.trace import annotation
 
     traces = {name: value for name, value in given.items() if value}
@@ -163,7 +165,7 @@ def _of_phases(phases: Sequence[str], given: Json) -> Json:
         first = f"{names[0]}#1" if names.count(names[0]) > 1 else names[0]
         return {"start": f"mark:{first}", "end": f"end:{last}", **named}
     if len(phases) > 1 and not traces:
-        raise UsageError("several phases: define them as NAME=START..END, or take --between")
+        raise UsageError("several phases: define them as NAME=START..END, or use --between")
     for path in _flat(traces) if len(phases) > 1 else []:
         annotation.check_joined(_open(path), phases)
     return {"start": f"mark:{phases[0]}", "end": f"end:{phases[-1]}"}

@@ -98,8 +98,8 @@ def reads(
         summary = answers.closest_method(table)
         lines = [summary["answer"]]
     else:
-        found = answers.reads(opened, table, "aging" if aging else method)
-        summary, lines = found.as_dict(), found.lines
+        answer = answers.reads(opened, table, "aging" if aging else method)
+        summary, lines = answer.as_dict(), answer.lines
     if only_answer:
         return show(as_json, {"summary": summary}, console.answer, lines)
     rows = lambda: table.to_dict("records")  # noqa: E731

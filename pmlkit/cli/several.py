@@ -42,25 +42,27 @@ def wss(
     with console.busy("counting pages", quiet=as_json):
         part = {name: value for name, value in how.items() if name != "min_count"}
         common = several.common_window(traces, window, **part)
-        found = {
+        summaries = {
             label: replace(answers.working_set(trace, common, step, **how), name=label)
             for label, trace in traces.items()
         }
         apart = several.unlike(traces, how["kinds"])
-    lines = [f"Note: {one}." for one in apart] + [one.answer for one in found.values()]
-    tables = [lambda: console.summaries(found)]
+    lines = [f"Note: {one}." for one in apart] + [one.answer for one in summaries.values()]
+    tables = [lambda: console.summaries(summaries)]
     if not only_answer:
-        tables.append(lambda: console.side_by_side({n: f.table for n, f in found.items()}))
-    show(as_json, lambda: _json(found, apart, only_answer), console.answer, lines, *tables)
+        tables.append(lambda: console.side_by_side({n: f.table for n, f in summaries.items()}))
+    show(as_json, lambda: _json(summaries, apart, only_answer), console.answer, lines, *tables)
 
 
 def _json(
-    found: Mapping[str, WorkingSet], apart: Sequence[Unlike], only_answer: bool
+    summaries: Mapping[str, WorkingSet], apart: Sequence[Unlike], only_answer: bool
 ) -> dict[str, Json]:
     document: dict[str, Json] = {
         "unlike": {one.what: one.values for one in apart},
-        "summaries": {label: one.as_dict() for label, one in found.items()},
+        "summaries": {label: one.as_dict() for label, one in summaries.items()},
     }
     if not only_answer:
-        document["windows"] = {label: one.table.to_dict("records") for label, one in found.items()}
+        document["windows"] = {
+            label: one.table.to_dict("records") for label, one in summaries.items()
+        }
     return document

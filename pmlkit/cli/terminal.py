@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["print_figure"]
 
 
-_ON_PAPER = ("columns", "venue", "width", "height")  # options of `pmlkit plot`
+_ON_PAPER = ("columns", "venue", "width", "height")  # options of `pmlkit plot` for paper only
 
 
 def print_figure(trace: PathLike | None, figure: str, as_json: bool, **how: Any) -> None:

@@ -2,8 +2,8 @@
 """Functions that return a matplotlib Figure, and `save`, which writes it with its data.
 
 All figures take `columns`, 1 or 2: the columns of a paper that the figure spans. They take `venue`,
-which says how wide these are, or a `width` and a `height`. Those of a trace take `start` and `end`,
-`phase`, or `between`, which limit what is drawn as in `pmlkit.selection`.
+which sets the width of a column, or a `width` and a `height`. Figures of a trace take `start` and
+`end`, `phase`, or `between`, which limit the drawn part as in `pmlkit.selection`.
 
 Modules
 -------
@@ -13,8 +13,8 @@ style, axes fonts, colours, saving; axes of time, pages and addresses
 time, window, heat, mrc, reads, compare, frontier, forecast
             figures by subject
 law         the law of errors, against runs
-caps        guests capped at what techniques say; what the guest's clock moves
-visible     what a KVM host sees of a guest, by each way of looking
+caps guests capped at the techniques' estimates; effect of the guest's clock
+visible the pages of a guest that each method of a KVM host sees
 live        a figure that grows while a guest is logged
 explorer    the figure behind `pmlkit.explore`
 terminal    figures as text

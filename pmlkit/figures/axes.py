@@ -39,7 +39,7 @@ __all__ = [
     "panel_letter",
     "plain_log",
     "root_figure",
-    "say_empty",
+    "write_empty",
     "seconds_axis",
     "time_limits",
     "time_name",
@@ -76,7 +76,7 @@ def color_bar(axes: Axes, mesh: QuadMesh, label: str) -> Colorbar:
     return bar
 
 
-def say_empty(axes: Axes, text: str) -> None:
+def write_empty(axes: Axes, text: str) -> None:
     """Write a text into axes without data (a logarithmic axis fails without)."""
     axes.set(xticks=[], yticks=[])
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="#6E6E6E")
@@ -87,7 +87,7 @@ def panel_letter(axes: Axes, letter: str) -> None:
     axes.set_title(f"({letter})", loc="left")
 
 
-UNMARKED = "start"  # the phase that every recording begins with
+UNMARKED = "start"  # the first phase of every recording
 SLANTED_INCHES = 0.17  # between two slanted names: a line's height over the sine of the slant
 
 
@@ -196,7 +196,9 @@ def mark_phases(axes: Axes, trace: Trace, shade: bool = False, labels: bool = Tr
     edges = np.clip(edges, low, high)
     for index, edge in enumerate(edges[:-1]):
         if not shade and low < edge < high:
-            axes.axvline(edge, color="white", lw=0.7, zorder=3)  # to be seen on dark cells
+            axes.axvline(
+                edge, color="white", lw=0.7, zorder=3
+            )  # so that it is visible on dark cells
             axes.axvline(edge, color="black", lw=0.6, ls=(0, (2, 2)), zorder=3)
         elif shade and index % 2 == 0 and phases["name"][index]:  # a gap has no name
             axes.axvspan(edge, edges[index + 1], color="#EFEFEF", lw=0, zorder=0)
@@ -206,7 +208,7 @@ def mark_phases(axes: Axes, trace: Trace, shade: bool = False, labels: bool = Tr
 
 def _label_phases(axes: Axes, names: Sequence[str], edges: Floats) -> None:
     low, high = axes.get_xlim()
-    inches = root_figure(axes).get_size_inches()[0] * 0.76  # about what labels leave of the width
+    inches = root_figure(axes).get_size_inches()[0] * 0.76  # approximate width without the labels
     visible = [i for i, name in enumerate(names) if name and edges[i] < edges[i + 1]]
     names = [names[i] for i in visible]
     centres = ((edges[:-1] + edges[1:]) / 2)[visible]
@@ -271,7 +273,7 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, Style]]) -> None:
 
 
 def _spread(wanted: Floats, height: Floats) -> Floats:
-    """Move labels apart by as little as possible, within 0 to 1; keep the order of `wanted`."""
+    """Move labels apart as little as possible, within 0 to 1; keep the order of `wanted`."""
     order = np.argsort(wanted, kind="stable")
     placed = np.clip(wanted, 0, 1)[order]
     half = height[order] / 2
@@ -292,11 +294,11 @@ def name_points(axes: Axes, x: Floats, y: Floats, names: Sequence[str], size: fl
     Parameters
     ----------
     axes : Axes
-        With all that is drawn in its figure but the names: these depend on the layout.
+        Axes whose figure is complete except for the names, which depend on the layout.
     x, y : array of float, shape (points,)
     names : sequence of str, shape (points,)
     size : float
-        Of the letters, points.
+        Size of the letters, points.
     """
     figure = root_figure(axes)
     figure.draw_without_rendering()
@@ -304,7 +306,7 @@ def name_points(axes: Axes, x: Floats, y: Floats, names: Sequence[str], size: fl
     spots = axes.transData.transform(np.c_[x, y]) * scale
     frame = axes.get_window_extent().extents * scale  # type: ignore[operator]
     taken = np.vstack((_around(spots, 2), _obstacles(axes, scale)))
-    for index in np.argsort(-spots[:, 0]):  # from the right, where there is the least room
+    for index in np.argsort(-spots[:, 0]):  # from the right, where space is scarcest
         width, height = 0.65 * size * len(names[index]), 1.35 * size
         boxes = [(shift, _moved(spots[index], shift, width, height)) for shift in _SHIFTS]
         shift, box = min(boxes, key=lambda it: _cost(it[0], it[1], taken, frame))
@@ -329,7 +331,7 @@ _SHIFTS = [(4, 0), (-4, 0), (0, 5), (0, -5)] + [
 
 
 def _obstacles(axes: Axes, scale: float) -> Floats:
-    """Return boxes around what is drawn in axes, marks and lines: shape (boxes, 4), points."""
+    """Return boxes around the marks and lines in axes: shape (boxes, 4), points."""
     boxes = [np.zeros((0, 4))]
     for line in axes.lines:
         path = (
@@ -342,8 +344,8 @@ def _obstacles(axes: Axes, scale: float) -> Floats:
         for segment in bars.get_segments():
             path = axes.transData.transform(np.asarray(segment, float).reshape(-1, 2)) * scale
             boxes.append(_around(_along(path), 0.5))
-    found = np.vstack(boxes)
-    return found[np.isfinite(found).all(axis=1)]
+    finite_boxes = np.vstack(boxes)
+    return finite_boxes[np.isfinite(finite_boxes).all(axis=1)]
 
 
 def _around(spots: Floats, half: float) -> Floats:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guests that are capped at what techniques say; and what the guest's clock moves."""
+"""Guests that are capped at the techniques' estimates; and the effect of the guest's clock."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pmlkit.figures.axes import name_points, panel_letter, plain_log, say_empty
+from pmlkit.figures.axes import name_points, panel_letter, plain_log, write_empty
 from pmlkit.figures.style import COLORS, new_figure, paper_figure
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _TRUTH: Style = {"marker": "*", "ms": 7, "color": COLORS["vermilion"], "zorder":
 _TECHNIQUE: Style = {"marker": "o", "ms": 3, "color": COLORS["blue"], "zorder": 3}
 _WORK: Style = {"marker": "o", "ms": 3, "mfc": "white", "color": COLORS["grey"], "zorder": 2}
 _FEW = 1.0  # swap-ins a second: the axis is linear below
-_MOST_NAMED = {1: 1, 2: 2}  # of techniques at one point, by the figure's columns
+_MOST_NAMED = {1: 1, 2: 2}  # names of techniques at one point, by the figure's columns
 
 
 @paper_figure
@@ -41,7 +41,7 @@ def capped_guests(table: pd.DataFrame, columns: int = 2) -> Figure:
     height = 3.9 if columns == 2 else 0.8 + 1.5 * max(len(programs), 1)
     figure = new_figure(columns, height, {"caps": table})
     if not programs:
-        say_empty(figure.subplots(), "no guest was capped")
+        write_empty(figure.subplots(), "no guest was capped")
         return figure
     pairs = _pairs(figure, len(programs), columns)
     for (above, below), program in zip(pairs, programs, strict=True):
@@ -109,7 +109,7 @@ def _points(axes: Axes, points: pd.DataFrame, column: str) -> None:
 
 
 def _bars(of: pd.DataFrame, column: str) -> np.ndarray:
-    """Return the bars of an interval, down and up: down to a twentieth, as an axis is a log's."""
+    """Return the bars of an interval, down and up; down to a twentieth for a logarithmic axis."""
     half = of[f"{column}_pm"].to_numpy(float)
     return np.vstack([np.minimum(half, of[column].to_numpy(float) * 0.95), half])
 
@@ -187,7 +187,7 @@ def _errors(axes: Axes, ranks: pd.DataFrame, programs: list[str], clocks: list[f
     wide = of.pivot_table(index=["program", "technique"], columns="ns_per_insn", values="error")
     wide = wide[(wide > 0).all(axis=1)]
     if wide.empty:
-        say_empty(axes, "no technique is within the budget")
+        write_empty(axes, "no technique is within the budget")
         return
     for program, color in zip(programs, _PROGRAMS, strict=False):
         rows = wide[wide.index.get_level_values("program") == program] * 100

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FIGURES", "HOMES", "SEVERAL", "about", "draw"]
 
-# What `pmlkit plot` draws of a trace: by the command's name, the module and its function.
+# The figures of `pmlkit plot`: name, module and function.
 FIGURES = {
     "wss": "time:wss_over_time",
     "kinds": "time:wss_by_kind",
@@ -42,9 +42,9 @@ FIGURES = {
     "mrc": "mrc:miss_ratio",
     "mrc-time": "mrc:miss_ratio_over_time",
 }
-# Those that also take several recordings, by label.
+# Figures that also take several recordings, by label.
 SEVERAL = ("wss", "window", "percentiles", "mrc")
-# Figures of more than a trace.
+# Figures that need more than a trace.
 _OTHERS = (
     "frontier:error_against_cost",
     "caps:capped_guests",

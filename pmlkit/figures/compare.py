@@ -12,7 +12,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm
 from matplotlib.patches import Patch
 
 from pmlkit.compare import pareto
-from pmlkit.figures.axes import name_points, plain_log, root_figure, say_empty
+from pmlkit.figures.axes import name_points, plain_log, root_figure, write_empty
 from pmlkit.figures.style import COLORS, new_figure, pad, paper_figure, save
 from pmlkit.techniques.scores import WITHIN, resampled
 
@@ -32,7 +32,7 @@ __all__ = ["all_of", "error_against_overhead", "errors", "over_time", "save", "s
 PANELS_ACROSS = 4
 TOP = 2.0  # times the largest truth: estimates above are cut off, with a mark
 MAX_POINTS = 600
-TITLE_LETTERS = 14  # in an inch of a panel
+TITLE_LETTERS = 14  # letters per inch of a panel
 FIRST_SEED: Style = {"color": COLORS["blue"], "lw": 0.7, "zorder": 2}
 OTHER_SEEDS: Style = {"color": COLORS["sky"], "lw": 0.3, "alpha": 0.5, "zorder": 1.5}
 PASSIVE: Style = {"marker": "o", "color": COLORS["blue"]}
@@ -132,7 +132,7 @@ def error_against_overhead(
     axes = figure.subplots()
     points = points[points["mae"] > 0].reset_index(drop=True)
     if points.empty or not (points["overhead"] > 0).any():
-        say_empty(axes, "no technique has both an estimate and an error")
+        write_empty(axes, "no technique has both an estimate and an error")
         return figure
     front = pareto(points, "mae")
     least = points.loc[points["overhead"] > 0, "overhead"].min()
@@ -144,7 +144,7 @@ def error_against_overhead(
         axes.plot(x[chosen], y[chosen], ls="", ms=3.5, **style)
     _bars(axes, points, x, y)
     axes.step(x[front.index], y[front.index], where="post", color=COLORS["grey"], lw=0.8, zorder=0)
-    axes.set_xlim(x.min() / 4, x.max() * 14)  # room for names
+    axes.set_xlim(x.min() / 4, x.max() * 14)  # space for names
     axes.set_ylim(y.min() / 1.8, y.max() * 1.8)
     axes.set_xlabel("overhead (% of guest time)")
     axes.set_ylabel("mean error (% of the mean W)")
@@ -216,7 +216,7 @@ def step_response(comparison: Comparison, trace: str, columns: int = 2) -> Figur
     kinds = [up for up in (True, False) if (steps["up"] == up).any()]
     figure = new_figure(columns, 1.15 + 0.14 * max(len(names), 1), {"steps": steps})
     if not kinds:
-        say_empty(figure.subplots(), "the working set has no step between phases")
+        write_empty(figure.subplots(), "the working set has no step between phases")
         return figure
     pad(figure, w_pad=0.06)  # labels are a little wider in print
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
@@ -303,7 +303,7 @@ def errors(comparison: Comparison, column: str = "mae", columns: int = 2) -> Fig
     Parameters
     ----------
     column : str
-        Of `Comparison.scores`, a share of the working set.
+        A column of `Comparison.scores` that is a share of the working set.
     """
     table = _table(comparison, column)
     titles = comparison.scores.drop_duplicates("technique").set_index("technique")["title"]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables of a comparison as LaTeX, HTML and CSV, and the cost model.
 
-They stand apart from `figures.compare`, so that printing a table does not import matplotlib.
+This module is separate from `figures.compare`, so that printing a table does not import matplotlib.
 """
 
 from __future__ import annotations

@@ -81,9 +81,9 @@ class View:
     technique : (str, DataFrame, float), optional
         Its name, its estimates (``t_ns``, ``pages``), and their mean, pages.
     difference : DataFrame, optional
-        Of two recordings: ``t_ns``, ``pages``.
+        The difference of two recordings: ``t_ns``, ``pages``.
     message : str
-        Why there is no line, if so.
+        The reason if there is no line.
     """
 
     window: str
@@ -278,11 +278,11 @@ def _set(line: Line2D, table: pd.DataFrame, mib: float) -> float:
 
 
 # ------------------------------------------------------------------------------
-# The heat maps under it.
+# The heat maps below it.
 
 
 LEAST_LEFT = 0.085  # for the labels of W
-MAP_WIDTH = 0.72  # of the figure: the rest is for the curve against T above it
+MAP_WIDTH = 0.72  # share of the figure's width; the rest is for the curve against T above
 
 
 @styled
@@ -295,7 +295,7 @@ def maps(
     ----------
     traces : dict of str to Trace
     limits_ns : (int, int)
-        Of the time axis.
+        Limits of the time axis.
 
     Returns
     -------
@@ -383,9 +383,9 @@ class Picture:
         """Redraw the widget."""
         canvas: Any = self.figure.canvas
         if self.live:
-            # Drawn at once: the browser's own request takes longer, and the browser makes none
-            # while it waits for another picture. Before it is there, a picture would confuse it: it
-            # asks for the first one itself.
+            # Draw at once: a request by the browser takes longer, and it makes none while it waits
+            # for another picture. The browser requests the first picture itself; an earlier one
+            # would confuse it.
             if not canvas.syncing_data_url:
                 canvas.draw()
         else:

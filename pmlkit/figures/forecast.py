@@ -34,7 +34,7 @@ MODEL_STYLES: dict[str, Style] = {
     "boosted by price": {"color": COLORS["vermilion"], "ls": (0, (3, 1)), "lw": 1.4},
     "linear by price": {"color": COLORS["blue"], "ls": (0, (3, 1)), "lw": 1.4},
 }
-# Deciders that a trial's figures name, by their part in it.
+# Deciders that a trial's figures name, by their role.
 PARTS: dict[str, tuple[str, Style]] = {
     "rule": ("best rule", {"color": COLORS["blue"], "marker": "s"}),
     "model": ("best model", {"color": COLORS["vermilion"], "marker": "D"}),
@@ -54,14 +54,14 @@ def _named(chosen: pd.DataFrame, inputs: str, horizon: int) -> dict[str, tuple[s
 
 @paper_figure
 def use(summary: pd.DataFrame, chosen: pd.DataFrame, columns: int = 2) -> Figure:
-    """Draw what lies idle against violations, in absolute terms, with intervals.
+    """Draw idle memory against violations, in absolute terms, with intervals.
 
     Parameters
     ----------
     summary : DataFrame
-        Of `verdict.summary`.
+        As returned by `verdict.summary`.
     chosen : DataFrame
-        Of `verdict.choose`: the rule and the model that are drawn apart.
+        As returned by `verdict.choose`: the rule and the model that are drawn apart.
     """
     asked = chosen.attrs.get("asked", 0.05)
     table = summary[np.isclose(summary["asked"], asked)]
@@ -118,7 +118,7 @@ def _draw_use(
     axes: Axes, part: pd.DataFrame, named: dict[str, tuple[str, Style]], asked: float
 ) -> None:
     axes.axvline(100 * asked, color="black", lw=0.6, ls=(0, (1, 2)))
-    least = 0.3  # percent: what is lower is drawn there
+    least = 0.3  # percent: smaller values are drawn at this one
     for row in part.sort_values("decider").to_dict("records"):
         x, y = (max(100 * row[name], least) for name in ("violations", "idle"))
         style = named.get(row["decider"], ("", {"color": COLORS["grey"], "marker": "."}))[1]
@@ -143,9 +143,9 @@ def runs(judged: pd.DataFrame, chosen: pd.DataFrame, columns: int = 2) -> Figure
     Parameters
     ----------
     judged : DataFrame
-        Of `trial.judge`.
+        As returned by `trial.judge`.
     chosen : DataFrame
-        Of `verdict.choose`.
+        As returned by `verdict.choose`.
     """
     table = judged[np.isclose(judged["asked"], chosen.attrs.get("asked", 0.05))]
     inputs, horizons = table["inputs"].unique(), table["horizon"].unique()
@@ -184,7 +184,7 @@ def calibration(coverage: pd.DataFrame, columns: int = 1) -> Figure:
     Parameters
     ----------
     coverage : DataFrame
-        Of `Study.coverage`.
+        `Study.coverage`.
     """
     figure = new_figure(columns, 2.0, {"coverage": coverage})
     axes = figure.subplots()
@@ -275,7 +275,7 @@ def limits(table: pd.DataFrame, columns: int = 1) -> Figure:
     Parameters
     ----------
     table : DataFrame
-        Of `limits.limits`.
+        As returned by `limits.limits`.
     """
     figure = new_figure(columns, 2.2, {"limits": table})
     axes = figure.subplots()

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from pmlkit import frontier
-from pmlkit.figures.axes import plain_log, say_empty
+from pmlkit.figures.axes import plain_log, write_empty
 from pmlkit.figures.style import COLORS, new_figure, paper_figure
 from pmlkit.techniques import TECHNIQUES
 from pmlkit.units import exact_ns
@@ -35,7 +35,8 @@ STYLES: tuple[Style, ...] = (
     {"color": COLORS["green"], "ls": (0, (4, 1.5))},
 )
 OTHERS: Style = {"color": "#B5B5B5", "lw": 0.6, "zorder": 1}
-# Percent, where the axes end at the latest; what costs more than the machine has is not drawn.
+# Percent: the widest limits of the axes. Settings that cost more than the machine has are not
+# drawn.
 LEAST_ERROR, MOST_ERROR, LEAST_COST = 0.1, 1000.0, 1e-3
 
 
@@ -67,7 +68,7 @@ def error_against_cost(
     styles = dict(zip(names, STYLES, strict=False))
     panels = figure.subplots(1, len(windows), sharex=True, sharey=True, squeeze=False)[0]
     if curves.empty:
-        say_empty(panels[0], "no technique has an estimate for every recording")
+        write_empty(panels[0], "no technique has an estimate for every recording")
         return figure
     for axes, window in zip(panels, windows, strict=True):
         mine, at = (table[table["window_ns"] == window] for table in (curves, marked))
@@ -122,7 +123,9 @@ def _panel(
         axes.step(cost, error, where="post", **(style or OTHERS))
         if style:
             band: Style = {"color": style["color"], "alpha": 0.13, "lw": 0, "zorder": 0}
-            some = np.isfinite(curve["high"])  # else hardly a setting is so cheap in all resamples
+            some = np.isfinite(
+                curve["high"]
+            )  # otherwise the band ends where a resample has no setting that cheap
             low, high = (curve[end] * 100 for end in ("low", "high"))
             axes.fill_between(cost, low, high, where=some, step="post", **band)
     for row in marked.to_dict("records"):

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables of a frontier: errors at equal cost, costs at equal error, in percent, for people.
 
-They stand apart from `figures.frontier`, so that printing a table does not import matplotlib.
+This module is separate from `figures.frontier`, so that printing a table does not import
+matplotlib.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def _units(sheet: pd.DataFrame, begin: str, unit: str) -> dict[str, str]:
 
 
 def published(points: pd.DataFrame) -> pd.DataFrame:
-    """Return the techniques as published: error and cost in percent, and what was scaled."""
+    """Return the techniques as published: error and cost in percent; whether they can be swept."""
     rows = frontier.published(points)
     sheet = pd.DataFrame(
         {
@@ -104,7 +105,7 @@ def left_out(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sheet(rows: pd.DataFrame, bound: str, value: str, head: str) -> pd.DataFrame:
-    """Return a row for each technique and columns for each bound; the best at the largest first."""
+    """Return a row per technique and columns per bound, sorted by value at the largest."""
     bounds = sorted(rows[bound].unique(), reverse=bound == "target")
     order = rows.sort_values(bound, ascending=bound == "target", kind="stable", ignore_index=True)
     names = order.sort_values([bound, value], ascending=[bound == "target", True], kind="stable")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Array, Gfns, Ints
 
-    # Read these columns of the entries that are drawn.
+    # Columns of the entries that are drawn.
     Entries = Callable[[list[str]], Iterator[Any]]
 
 
@@ -205,7 +205,7 @@ def heat_map(
     )
 
 
-_CUT = 3  # rows of white where a range of addresses is left out
+_CUT = 3  # white rows in place of an omitted range of addresses
 
 
 def _size(pages: int, page_size: int) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The law of errors: what it predicts against what runs measure, and the curve that it is from."""
+"""The law of errors: predicted against measured errors, and the curve behind the prediction."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit import workingset
-from pmlkit.figures.axes import name_points, plain_log, say_empty, timeline_between
+from pmlkit.figures.axes import name_points, plain_log, timeline_between, write_empty
 from pmlkit.figures.style import COLORS, finish, new_figure, paper_figure
 from pmlkit.law.curves import drifts
 from pmlkit.law.parts import RULED
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["drift", "predicted_against_measured"]
 
-BLIND = 0.01  # of W missed or too much: from there on a technique counts as blind
+BLIND = 0.01  # share of W: a technique with a larger error counts as blind
 _KINDS: dict[str, Style] = {
     "counts all uses": {"color": COLORS["blue"], "marker": "o", "ms": 2.6},
     "draws a sample": {"color": COLORS["vermilion"], "marker": "^", "ms": 2.6},
@@ -36,7 +36,7 @@ LOOKS = (1, 2, 4, 10)
 
 @paper_figure
 def predicted_against_measured(points: pd.DataFrame, columns: int = 1) -> Figure:
-    """Draw the error that the law predicts against that of runs, a point for each setting.
+    """Draw the predicted error against the measured one, a point for each setting.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def _kind(points: pd.DataFrame) -> pd.Series[str]:
 
 
 def _spread(points: pd.DataFrame) -> tuple[float, float]:
-    """Return within which factor half of the points are, and nine of ten."""
+    """Return the factors within which half of the points are, and nine of ten."""
     off = np.exp(np.abs(np.log(points["predicted"] / points["measured"])))
     half, most = np.quantile(off, [0.5, 0.9])
     return float(half), float(most)
@@ -119,7 +119,7 @@ def drift(
     figure = new_figure(columns, 2.3, {"drift": table})
     axes = figure.subplots()
     if table["drift"].isna().all():
-        say_empty(axes, "the recording is not longer than T")
+        write_empty(axes, "the recording is not longer than T")
         return figure
     ages = table["age_ns"] / 1e6
     axes.plot(ages, 100 * table["drift"], color=COLORS["black"], label="mean change of W")

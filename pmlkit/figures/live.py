@@ -35,7 +35,7 @@ _CAPTION = (
 
 
 class LiveFigure:
-    """A figure of rounds as they come. In a notebook it is shown once and redrawn in place.
+    """A figure of arriving rounds. In a notebook it is shown once and redrawn in place.
 
     >>> live = LiveFigure()                                  # doctest: +SKIP
     >>> for seen in live.follow(collection):                 # doctest: +SKIP
@@ -54,7 +54,7 @@ class LiveFigure:
         self._drawn = 0.0
 
     def follow(self, rounds: Ints) -> Iterator[Seen]:
-        """Yield the rounds, drawing them as they come.
+        """Yield the rounds, and draw each as it arrives.
 
         Parameters
         ----------
@@ -78,7 +78,7 @@ class LiveFigure:
             self.draw()
 
     def say(self, line: str) -> None:
-        """Show a line of text in place of the figure, as long as there is no round."""
+        """Show a line of text in place of the figure until the first round arrives."""
         if not self._seen:
             self._show({"text/plain": visible(line)})
 

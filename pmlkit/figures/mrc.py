@@ -14,9 +14,9 @@ from pmlkit.figures.axes import (
     color_bar,
     mark_phases,
     plain_log,
-    say_empty,
     seconds_axis,
     time_limits,
+    write_empty,
 )
 from pmlkit.figures.several import finish_several, name_lines, styles, titles
 from pmlkit.figures.style import finish, new_figure, paper_figure
@@ -100,7 +100,7 @@ def compare_curves(
     axes = figure.subplots()
     axes.set(xlabel="memory (MiB)", ylabel="miss ratio")
     if not any(curve.uses for curve in curves.values()):
-        say_empty(axes, "no page is used")
+        write_empty(axes, "no page is used")
         return _finished(figure, trace, "miss ratio against memory: no page is used.")
     for name, curve in thin.items():
         _draw_curve(axes, shown[name], curve, of_each[name])
@@ -170,7 +170,7 @@ def miss_ratio_over_time(
     table = table[table["full"]]
     grid = table.pivot(index="pages", columns="t_ns", values="miss_ratio")
     if grid.empty or not grid.notna().to_numpy().any():
-        say_empty(axes, "no page is used")
+        write_empty(axes, "no page is used")
         return finish(figure, trace, "miss ratio over time: no page is used.")
     _draw_grid(axes, grid, limits[0] / 1e9)
     mark_phases(axes, trace)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a notebook shows below a figure or a table: its caption, and links to its files.
+"""The notes below a figure or a table in a notebook: caption, and links to files.
 
 Captions have one source, `Figure.caption` or the table's. `save` writes them to the files too.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The distribution of the working set over a recording: how many windows a size is enough for."""
+"""The distribution of the working set over a recording: the share of windows that a size covers."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ from pmlkit.figures.axes import (
     mark_phases,
     panel_letter,
     plain_log,
-    say_empty,
     seconds_axis,
     time_limits,
+    write_empty,
 )
 from pmlkit.figures.style import COLORS, finish, new_figure, paper_figure
 from pmlkit.reads import mechanism as reads_mechanism
@@ -172,7 +172,7 @@ def mechanism(
     start: Time = None,
     end: Time = None,
 ) -> Figure:
-    """Draw how reads get into a log of writes: the page walk, and one leaf table over time.
+    """Draw how a log of writes shows reads: the page walk, and one leaf table over time.
 
     Parameters
     ----------
@@ -280,7 +280,7 @@ _COSTS: dict[str, tuple[str, Style, str]] = {
 def hotness(
     ranking: pd.DataFrame, truth: pd.Series[float], score: Score, columns: int = 1
 ) -> Figure:
-    """Draw the place of a table's first log against the pages touched under it.
+    """Draw the position of a table's first entry in the log against the pages touched below it.
 
     Parameters
     ----------
@@ -293,7 +293,7 @@ def hotness(
     figure = new_figure(columns, 2.2, {"hotness": both})
     axes = figure.subplots()
     if both.empty:
-        say_empty(axes, "no leaf table")
+        write_empty(axes, "no leaf table")
         return figure
     axes.plot(both["place"], both["touched"], "o", ms=3, color=COLORS["blue"], mew=0, alpha=0.7)
     axes.set(xlabel="place of the first log in a window (0: first)", xlim=(0, 1))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What figures of several recordings share: styles of lines, names that warn, captions."""
+"""Shared parts of figures of several recordings: line styles, names with warnings, captions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STYLES: tuple[Style, ...] = (
     {"color": COLORS["orange"], "ls": "-"},
 )
 FEW = 4  # lines that a legend within the axes names
-_NAMED = ("contents", "clock")  # differences that stand in a line's name
+_NAMED = ("contents", "clock")  # differences that a line's name states
 
 
 def styles(names: Collection[str]) -> dict[str, Style]:
@@ -50,12 +50,12 @@ def styles(names: Collection[str]) -> dict[str, Style]:
 def titles(
     traces: Mapping[str, Trace], kinds: str | int = "rwx", counts: bool = False
 ) -> dict[str, str]:
-    """Return the names of lines: labels and, where most recordings are not like it, what it has.
+    """Return the names of lines: labels, and attributes that differ from most recordings.
 
     Parameters
     ----------
     counts : bool
-        Whether uses are counted: then rounds of other lengths have other counts.
+        Whether uses are counted, which depend on the length of rounds.
     """
     named = (*_NAMED, "rounds") if counts else _NAMED
     warnings: dict[str, list[str]] = {label: [] for label in traces}
@@ -106,7 +106,7 @@ def common_axis(
 def finish_several(
     figure: Figure, traces: Mapping[str, Trace], caption: str, kinds: str | int = "rwx"
 ) -> Figure:
-    """Set the caption of a figure of several recordings, with what keeps them apart."""
+    """Set the caption of a figure of several recordings, with notes on their differences."""
     notes = "".join(f" Note: {one}." for one in unlike(traces, kinds))
     figure.caption = f"{', '.join(traces)}: {caption}{notes}"
     return figure

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The size of a figure on paper: widths of columns by venue, or a width and a height of one's own.
+"""The size of a figure on paper: widths of columns by venue, or a given width and height.
 
-Letters have the same size at every width: a figure is drawn at the size that it is printed at.
+Letters have the same size at every width, because a figure is drawn at its printed size.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Size:
         return cls(_inches(width), _inches(height), DEFAULT if venue is None else venue.lower())
 
     def columns(self) -> int | None:
-        """Return the layout that fits a width of one's own: 1 or 2; None if there is none."""
+        """Return the layout for a given width: 1 or 2 columns; None without a width."""
         return None if self.width is None else 1 + (self.width >= _WIDE_INCHES)
 
     def inches(self, columns: int, height: float) -> tuple[float, float]:
@@ -99,13 +99,13 @@ _CURRENT: ContextVar[Size] = ContextVar("size")
 
 
 def current() -> Size:
-    """Return the size asked for in the call that draws."""
+    """Return the size that the current call requests."""
     return _CURRENT.get(Size())
 
 
 @contextlib.contextmanager
 def sized(size: Size) -> Iterator[None]:
-    """Let figures that are made within have a size."""
+    """Context in which new figures have this size."""
     token = _CURRENT.set(size)
     try:
         yield

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pmlkit.types import PathLike
     from pmlkit.units import Window
 
-    # What figures take: a time of the trace, and a window T; None is the default of either.
+    # Arguments of figures: a time of the trace, and a window T; None selects the default.
     Time = str | int | None
     Length = str | int | Window | None
 
@@ -124,7 +124,7 @@ class Figure(_Figure):
     Attributes
     ----------
     data : dict of str to pandas.DataFrame
-        What was drawn, by the name of the part; `save` writes it next to the picture.
+        The drawn data by part; `save` writes it next to the picture.
     caption : str
         What the figure shows and how to read it. A notebook shows it below the figure. `save`
         writes it to a text file, and into the metadata of the others.
@@ -155,7 +155,7 @@ class Figure(_Figure):
         if self._saved_png is None or self.stale:
             png = styled(_render)(self, "png", SCREEN_DPI)
         else:
-            png = self._saved_png  # unchanged since it was saved
+            png = self._saved_png  # the figure is unchanged since it was saved
         # Larger than in print: a screen is read from further away.
         width, height = (int(inches * 120) for inches in self.get_size_inches())
         return png, {"width": width, "height": height}
@@ -174,7 +174,7 @@ def styled(function: Callable[P, R]) -> Callable[P, R]:
     return wrapper
 
 
-# What these parameters mean in every figure that has them.
+# Descriptions of parameters that figures share.
 _SHARED = {
     "window": "window : str or Window, optional\n    The window T. Default: 100 ms, or the nearest "
     "T that the trace supports.",
@@ -208,7 +208,7 @@ def paper_figure(function: Callable[..., Figure]) -> Callable[..., Figure]:
     """
     own = inspect.signature(function)
     takes_part = {"start", "end"} <= own.parameters.keys()
-    takes_trace = next(iter(own.parameters), None) == "trace"  # some have it as a label, later
+    takes_trace = next(iter(own.parameters), None) == "trace"  # some have it as a label
     draw = styled(function)
 
     @functools.wraps(function)
@@ -226,14 +226,14 @@ def paper_figure(function: Callable[..., Figure]) -> Callable[..., Figure]:
             chosen = own.bind_partial(*args, **kwargs).arguments
         except TypeError as error:
             raise TypeError(f"{function.__name__}() {error}") from None
-        if takes_trace and args:  # also a name or a path, or a list of them, as elsewhere
+        if takes_trace and args:  # also a name, a path, or a list of them
             args = (_opened(args[0]), *args[1:])
         elif takes_trace and "trace" in kwargs:
             kwargs["trace"] = _opened(kwargs["trace"])
         columns = size.columns()
         if columns and "columns" not in chosen:
             kwargs["columns"] = columns
-        if venue is width is height is None:  # or of the figure that calls this one
+        if venue is width is height is None:  # or the size of the figure that calls this one
             return draw(*args, **kwargs)
         with sized(size):
             return draw(*args, **kwargs)
@@ -390,7 +390,7 @@ def _laid_out(figure: Figure) -> Iterator[None]:
     try:
         if engine is not None:
             engine.execute(figure)
-            figure.set_layout_engine(None)  # and not "none", with which each file is drawn twice
+            figure.set_layout_engine(None)  # not "none", with which each file is drawn twice
         yield
     finally:
         figure.set_layout_engine(engine)
@@ -398,7 +398,7 @@ def _laid_out(figure: Figure) -> Iterator[None]:
 
 def _render(figure: Figure, kind: str, dpi: int) -> bytes:
     caption = encodable(getattr(figure, "caption", ""))
-    # None leaves the date out; with it, two files of the same figure would differ.
+    # None omits the date, with which two files of the same figure would differ.
     metadata = {
         "pdf": {"CreationDate": None, "Subject": caption},
         "svg": {"Date": None, "Description": caption},

@@ -54,9 +54,9 @@ def table(df: pd.DataFrame, stem: PathLike, caption: str, label: str | None = No
         The files' name, with or without one of the suffixes; the folder is made when it does not
         exist.
     caption : str
-        Text: what LaTeX would take as commands is escaped.
+        Caption; special characters of LaTeX are escaped.
     label : str, optional
-        Of the LaTeX table; ``tab:`` and the stem's name by default.
+        Label of the LaTeX table; ``tab:`` and the stem's name by default.
 
     Returns
     -------
@@ -130,7 +130,7 @@ def latex(df: pd.DataFrame, caption: str, label: str, wide: bool = False) -> str
 
 
 def _boxes(df: pd.DataFrame, cells: list[list[str]], room: int) -> list[str]:
-    """Choose how LaTeX sets each column: numbers flush right, long texts folded into the rest.
+    """Choose how LaTeX sets each column: numbers flush right, long texts folded.
 
     Returns
     -------
@@ -153,7 +153,7 @@ def _boxes(df: pd.DataFrame, cells: list[list[str]], room: int) -> list[str]:
 
 
 def _set(text: str, box: str) -> str:
-    """Write a cell as LaTeX: a minus instead of a hyphen, folded text ragged."""
+    """Format a cell as LaTeX: a minus instead of a hyphen, folded text ragged."""
     if box == "r":
         return "$-$" + text[1:] if re.match(r"-[\d.]", text) else escape(text)
     if box == "l":
@@ -162,7 +162,7 @@ def _set(text: str, box: str) -> str:
 
 
 def column(values: pd.Series[Any]) -> list[str]:
-    """Format the values of a column; floats have the same decimals, so that they line up.
+    """Format the values of a column; floats have equally many decimals, so that they align.
 
     Parameters
     ----------
@@ -189,12 +189,12 @@ def column(values: pd.Series[Any]) -> list[str]:
 
 
 def is_number(dtype: np.dtype | ExtensionDtype) -> bool:
-    """Return whether a column holds numbers (booleans are none)."""
+    """Return whether a column holds numbers (booleans do not count)."""
     return pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype)
 
 
 def escape(text: str) -> str:
-    """Escape what LaTeX would take as a command."""
+    """Escape characters that LaTeX would interpret."""
     return "".join(_ESCAPES.get(char, char) for char in str(text))
 
 

@@ -33,7 +33,7 @@ FIGURES = ("wss", "heat", "mrc")
 HEIGHT = 16  # rows of a figure, without its axes
 LEAST_WIDTH = 30
 SHADES = " ░▒▓█", " .:+#"
-DOTS = 2, 4  # of a character: columns, rows
+DOTS = 2, 4  # dots of a character: columns, rows
 _BRAILLE = 0x2800
 _UPPER, _LOWER = 0x01 | 0x08 | 0x02 | 0x10, 0x04 | 0x20 | 0x40 | 0x80
 
@@ -106,7 +106,7 @@ def wss(
     low, high = (edge / 1e9 for edge in time_limits(trace, start, end))
     t_s, mib = table["t_ns"].to_numpy() / 1e9, table["bytes"].to_numpy() / (1 << 20)
     if not len(table):
-        return "no window is full: take a shorter T"
+        return "no window is full: give a shorter T"
     asked = int(table["asked_ns"].iloc[0])
     name = exact_ns(asked) if asked >= 0 else str(window)
     peak = int(mib.argmax())
@@ -192,9 +192,9 @@ def line(
     ----------
     x, y : sequence of float
     limits : (float, float)
-        Of the x axis.
+        Limits of the x axis.
     unit : str
-        Of x.
+        Unit of x.
     width, height : int
         Columns of the whole, rows of the area.
     ascii_only : bool
@@ -273,7 +273,7 @@ _FRAME, _ASCII_FRAME = ("└", "│", "─", "┴"), ("+", "|", "-", "+")
 
 
 def _column(share: float, columns: int) -> int:
-    """Return the column of a share of the width: that of its dot, as a canvas rounds it."""
+    """Return the column at a share of the width, rounded as the canvas rounds its dots."""
     return min(round(share * columns * DOTS[0]) // DOTS[0], columns - 1)
 
 
@@ -292,7 +292,7 @@ def _ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def _phases(trace: Trace, limits: tuple[float, float], drawn: Sequence[str]) -> list[str]:
-    """Return a line with the names of phases, each from where it starts; none without phases."""
+    """Return a line with the names of phases, each at its start; an empty line without phases."""
     phases = trace.phases
     if not len(phases):
         return []

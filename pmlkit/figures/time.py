@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures with time on x: the working set, by kind of access, and what PML sees of it."""
+"""Figures with time on x: the working set, by kind of access, and the part that PML logs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TWO_SCALES_FROM = 3  # times the peak of the working set
 
 @dataclass(frozen=True)
 class Line:
-    """A line of these figures: what it counts, its name, colour and dashes."""
+    """A line of these figures: the kinds of use that it counts, its name, colour and dashes."""
 
     kinds: str
     name: str
@@ -55,7 +55,7 @@ class Line:
 
     @property
     def style(self) -> Style:
-        """As matplotlib takes it."""
+        """Keyword arguments for matplotlib."""
         return {"color": self.color, "ls": self.dashes}
 
 
@@ -69,7 +69,7 @@ LINES = {
 # A harvest of accessed flags does not tell reads from executions.
 NOT_WRITTEN = Line("r", "not written", COLORS["blue"])
 HARVESTED = {"rwx": LINES["rwx"], "r": NOT_WRITTEN, "w": LINES["w"]}
-# Of a change of the working set: its sign, and how it is drawn.
+# Changes of the working set: sign and style of each.
 CHANGES: dict[str, tuple[int, Style]] = {
     "came": (1, {"color": COLORS["green"], "ls": "-"}),
     "left": (-1, {"color": COLORS["vermilion"], "ls": (0, (4, 1))}),
@@ -211,7 +211,7 @@ def turnover(
     ends = []
     for name, (sign, style) in CHANGES.items():
         mib = sign * drawn[name] * trace.meta.domain["page_size"] / MIB
-        mib = mib.where(mib.index > 0).bfill()  # what is drawn begins at the first window's end
+        mib = mib.where(mib.index > 0).bfill()  # the drawn part begins at the first window's end
         axes.step(drawn["t_ns"] / 1e9, mib, where="pre", lw=1.0, **style)
         ends += [(mib.iloc[-1], name, style)] if mib.notna().any() else []
     axes.axhline(0, color="black", lw=0.6)
@@ -283,7 +283,7 @@ def _name(window: Window, wss: pd.DataFrame) -> str:
 
 
 def _folded(name: str) -> str:
-    """Put what `_name` adds in brackets on a line of its own."""
+    """Move the addition of `_name` in brackets to a separate line."""
     return name.replace(" (", "\n(")
 
 

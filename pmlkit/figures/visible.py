@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each way of looking from a KVM host sees of a guest whose accesses are known."""
+"""The pages of a guest with known accesses that each method of a KVM host sees."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["host_sees"]
 
-# What a panel shows of a row: its column, and its title.
+# Panels: the column that each shows, and its title.
 _PANELS = {"seen": "all", "written": "written", "read": "only read", "tables": "tables"}
 _KERNELS: tuple[Style, ...] = (
     {"color": COLORS["orange"], "marker": "o", "mfc": "white", "ms": 3},
@@ -24,7 +24,7 @@ _KERNELS: tuple[Style, ...] = (
 )
 _ROW_INCHES, _REST_INCHES = 0.19, 0.72
 _ASIDE = 0.3  # between the marks of two kernels, rows
-_ROOM = 1.3  # the end of a panel, of its truth
+_ROOM = 1.3  # the end of a panel, relative to the truth
 
 
 @paper_figure
@@ -74,14 +74,22 @@ def _draw_panel(
     axes.axvline(truth, color=COLORS["black"], lw=0.7, zorder=1)
     kernels = list(dict.fromkeys(shown["kernel"]))
     for number, (kernel, style) in enumerate(zip(kernels, _KERNELS, strict=False)):
-        of = shown[shown["kernel"] == kernel]
-        y = of["name"].map(places) + _ASIDE * (len(kernels) - 1) / 2 - _ASIDE * number
-        told, lacks = of[column].notna(), of["seen"].isna()
+        rows = shown[shown["kernel"] == kernel]
+        y = rows["name"].map(places) + _ASIDE * (len(kernels) - 1) / 2 - _ASIDE * number
+        has_value, lacks_method = rows[column].notna(), rows["seen"].isna()
         marks: Style = {"ls": "none", "zorder": 3, "clip_on": False}
-        axes.plot(of[column][told].astype(float), y[told], **marks, **style)
+        axes.plot(rows[column][has_value].astype(float), y[has_value], **marks, **style)
         if column == "seen":
-            _whiskers(axes, of[told], y[told], style)
-            axes.plot(0 * y[lacks], y[lacks], "x", ms=2.6, mew=0.8, color=style["color"], **marks)
+            _whiskers(axes, rows[has_value], y[has_value], style)
+            axes.plot(
+                0 * y[lacks_method],
+                y[lacks_method],
+                "x",
+                ms=2.6,
+                mew=0.8,
+                color=style["color"],
+                **marks,
+            )
     counts = shown[shown[column].isna() & shown["seen"].notna()]["name"].unique()
     for name in counts:
         axes.text(
@@ -94,10 +102,10 @@ def _draw_panel(
     axes.grid(True, axis="y")
 
 
-def _whiskers(axes: Axes, of: pd.DataFrame, y: pd.Series[float], style: Style) -> None:
-    """Draw the bounds, or from the least to the most of the rounds."""
-    low = of["low"].fillna(of["least"]).astype(float)
-    high = of["high"].fillna(of["most"]).astype(float)
+def _whiskers(axes: Axes, rows: pd.DataFrame, y: pd.Series[float], style: Style) -> None:
+    """Draw the bounds, or the range from the least to the most of the rounds."""
+    low = rows["low"].fillna(rows["least"]).astype(float)
+    high = rows["high"].fillna(rows["most"]).astype(float)
     axes.hlines(y, low, high, color=style["color"], lw=0.8, zorder=2)
 
 

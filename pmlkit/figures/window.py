@@ -17,8 +17,8 @@ from pmlkit.figures.axes import (
     panel_letter,
     plain_log,
     root_figure,
-    say_empty,
     timeline_between,
+    write_empty,
 )
 from pmlkit.figures.several import finish_several, name_lines, styles, titles
 from pmlkit.figures.style import COLORS, finish, new_figure, paper_figure
@@ -162,7 +162,7 @@ def _slope_panel(
     axes.set_xscale("log")
     plain_log(axes.xaxis)
     if not (curve["miss_rate"] > 0).any():
-        return say_empty(axes, "no page is missing")
+        return write_empty(axes, "no page is missing")
     misses, slope = (curve[name] / 256 * per_second for name in ("miss_rate", "derivative"))
     axes.plot(t_ms, misses, color=COLORS["sky"], lw=2.6, label="misses, counted")
     axes.plot(t_ms, slope, color=COLORS["black"], lw=0.9, label="slope of (a)")
@@ -196,7 +196,7 @@ def _gap_panel(axes: Axes, gaps: pd.DataFrame, round_ms: float) -> None:
     """Draw shares of re-uses in logarithmic bins, whose edges lie between rounds."""
     axes.set(xlabel="gap to the next use (ms)", ylabel="re-uses (%)")
     if gaps.empty:
-        return say_empty(axes, "no page is used again")
+        return write_empty(axes, "no page is used again")
     longest = int(gaps["gap_rounds"].max())
     edges = np.append(_spaced(longest, 24), longest + 1) - 0.5
     counts, _ = np.histogram(gaps["gap_rounds"], edges, weights=gaps["uses"])
@@ -211,7 +211,7 @@ def _uses_panel(axes: Axes, uses: pd.DataFrame) -> None:
     """Draw the complementary cumulative distribution of the uses per page."""
     axes.set(xlabel="least number of rounds with a use", ylabel="pages (%)")
     if uses.empty:
-        return say_empty(axes, "no page is used")
+        return write_empty(axes, "no page is used")
     share = uses["pages"][::-1].cumsum()[::-1] / uses["pages"].sum() * 100
     axes.step(uses["uses"], share, where="pre", color=COLORS["black"])
     axes.set(xscale="log", yscale="log")
@@ -220,7 +220,7 @@ def _uses_panel(axes: Axes, uses: pd.DataFrame) -> None:
 
 @paper_figure
 def period_trade_off(trace: Trace, advice: Advice, columns: int = 2) -> Figure:
-    """Draw what a period costs, what it shows, and how much that depends on it."""
+    """Draw a period's cost, the working set of that T, and its growth if T doubles."""
     table = advice.table
     figure = new_figure(columns, 2.3 if columns == 2 else 5.4, {"periods": table})
     shape = (1, 3) if columns == 2 else (3, 1)
@@ -263,7 +263,7 @@ def _draw_surface(figure: Figure, sizes: pd.DataFrame, round_ms: float) -> None:
     axes = figure.subplots()
     if not values.count():
         axes.set(xlabel="window T (ms)", ylabel="threshold m (rounds)")
-        return say_empty(axes, "less than a page")
+        return write_empty(axes, "less than a page")
     low, high = max(values.min(), values.max() / 1000), values.max()
     mesh = axes.pcolormesh(
         _edges(t_ms),

@@ -115,12 +115,12 @@ def forecast(
 
 
 def answer(result: Json, rate: float = 0.05) -> Json:
-    """Answer how much memory to give, and how sure that is.
+    """Answer how much memory to give, and state the evidence.
 
     Parameters
     ----------
     result : dict
-        Of `forecast`.
+        As returned by `forecast`.
     rate : float
         Share of windows that may have too little.
 
@@ -130,27 +130,29 @@ def answer(result: Json, rate: float = 0.05) -> Json:
         ``answer`` (a sentence), ``give_mib``, ``by`` (what decides), ``at_s``, ``asked`` (`rate`),
         ``past_windows`` and the share of them with too little, ``past_short`` (None if unknown).
     """
-    found = result.get("recommended")
-    if found is None:
-        tau, give = _quantile_for(result["quantiles_mib"], 1 - rate)
-        by, windows, short = f"the {tau:g} quantile of the forecast", 0, None
+    recommended = result.get("recommended")
+    if recommended is None:
+        tau, mib = _quantile_for(result["quantiles_mib"], 1 - rate)
+        source, windows, short = f"the {tau:g} quantile of the forecast", 0, None
     else:
-        give, by, windows = found["mib"], f"the rule '{found['decider']}'", found["windows"]
-        short = found["violations"] if windows else None
+        mib, windows = recommended["mib"], recommended["windows"]
+        source = f"the rule '{recommended['decider']}'"
+        short = recommended["violations"] if windows else None
     name = Path(result["log"]).name.removesuffix(".trace")
     when = "until" if result["target"] == "peak" else "at"
     asked = f"{100 * rate:g} %"
     past = f"{100 * (short or 0):.1f} % of its {windows:,} past windows had too little"
-    sure = (
+    evidence = (
         f"{past} (asked: {asked})" if windows else f"its past cannot confirm the requested {asked}"
     )
-    blind = "" if result["measures"] == "used" else " for what is written (reads come on top)"
+    written = " for what is written (reads come on top)"
+    scope = "" if result["measures"] == "used" else written
     text = (
-        f"Give {name} {give:.2f} MiB {when} {result['for_s']:.1f} s{blind}, in windows of "
-        f"T = {result['window_s']:g} s. This is from {by}: {sure}."
+        f"Give {name} {mib:.2f} MiB {when} {result['for_s']:.1f} s{scope}, in windows of "
+        f"T = {result['window_s']:g} s. This is from {source}: {evidence}."
     )
     return {
-        "answer": text, "give_mib": give, "by": by, "at_s": result["for_s"], "asked": rate,
+        "answer": text, "give_mib": mib, "by": source, "at_s": result["for_s"], "asked": rate,
         "past_windows": windows, "past_short": short,
     }  # fmt: skip
 
@@ -168,7 +170,7 @@ def _last_quantiles(model: Forecaster | Pooled, present: Sample) -> dict[str, fl
 
 
 def _changes(present: Sample) -> list[float]:
-    """Return when the segments of a log begin, s."""
+    """Return the times at which the segments of a log begin, s."""
     starts_s = present.table["t_ns"].to_numpy() / 1e9 - present.window_s
     return [float(starts_s[change]) for change in change_points(np.log1p(present.table["pages"]))]
 
@@ -192,7 +194,7 @@ def training_of(log: Log, window: str | int) -> tuple[list[Sample], dict[str, st
         lengths = ", ".join(f"{s:g} s" for s in sorted({s.window_s for s in fit})) or "none"
         raise PmlkitError(
             f"the bundled data does not show what other programs use in windows of {window_s:g} s",
-            f"say {argument('window')} ({lengths}), or give a model of `pmlkit forecast "
+            f"set {argument('window')} ({lengths}), or give a model of `pmlkit forecast "
             f"--save` by {argument('model')}",
         )
     return fit, {s.name: trial.digest(s) for s in fit}
@@ -232,7 +234,7 @@ def _exceeded(present: Sample, allocation_mib: float, horizon: int) -> Json:
 
 
 def lines(result: Json) -> list[str]:
-    """Return what is behind the answer of `forecast`, as lines of text."""
+    """Return the details of the answer of `forecast`, as lines of text."""
     name = f"{Path(result['log']).name}{' (composed)' if result['composed'] else ''}"
     what = SEEN[result["inputs"]]
     when = "at most, until" if result["target"] == "peak" else "at"
@@ -257,22 +259,23 @@ def lines(result: Json) -> list[str]:
     return [*text, f"change points so far: {len(changes)}{last}"]
 
 
-def _recommended(found: Json, measures: str) -> list[str]:
-    """Return the recommendation as lines: who decides, and what that has cost so far."""
-    asked = f"{100 * found['asked']:g} % of the windows may have more {measures}"
-    text = [f"recommended: {found['mib']:.2f} MiB, by {found['decider']} ({asked})"]
-    if not found["windows"]:
+def _recommended(recommended: Json, measures: str) -> list[str]:
+    """Return the recommendation as lines: the decider, and its costs so far."""
+    asked = f"{100 * recommended['asked']:g} % of the windows may have more {measures}"
+    text = [f"recommended: {recommended['mib']:.2f} MiB, by {recommended['decider']} ({asked})"]
+    if not recommended["windows"]:
         return [*text, "  decided on recorded programs: PML alone does not show reads"]
-    text.append(f"  in {found['windows']} windows of its past: {_cost(found)}")
-    model = found["model"]
-    if model["decider"] != found["decider"]:
+    text.append(f"  in {recommended['windows']} windows of its past: {_cost(recommended)}")
+    model = recommended["model"]
+    if model["decider"] != recommended["decider"]:
         text.append(f"  {model['decider']}: {model['mib']:.2f} MiB; {_cost(model)}")
     return text
 
 
-def _cost(found: Json) -> str:
-    runs = f" (the longest run {found['longest']})" if found["violations"] else ""
+def _cost(recommended: Json) -> str:
+    runs = f" (the longest run {recommended['longest']})" if recommended["violations"] else ""
     return (
-        f"too little in {100 * found['violations']:.1f} %{runs}, idle {100 * found['idle']:.0f} % "
+        f"too little in {100 * recommended['violations']:.1f} %{runs}, idle "
+        f"{100 * recommended['idle']:.0f} % "
         "of the use"
     )

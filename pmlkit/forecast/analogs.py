@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Analogs", "LEARNERS", "Pooled", "make", "mix", "states"]
 
 MIN_SIMILARITY = 1e-6  # weight of a past window that is not similar at all
-MIN_OUTCOMES = 8  # known outcomes without which nothing is predicted
+MIN_OUTCOMES = 8  # least number of known outcomes for a prediction
 
 
 class Analogs(RegressorMixin, BaseEstimator):
@@ -90,7 +90,7 @@ class Analogs(RegressorMixin, BaseEstimator):
         return self.predict_quantiles(X).mean(axis=1)
 
     def predict_rolling(self, X: Array, y: Array, horizon: int) -> Floats:
-        """Predict the outcome of each row from the outcomes known there, as if fitted at each row.
+        """Predict each row's outcome from the outcomes known at that row, as if fitted there.
 
         Parameters
         ----------
@@ -122,7 +122,7 @@ class Analogs(RegressorMixin, BaseEstimator):
         return self._quantiles(np.asarray(X, float), np.where(age <= near, -1, age))
 
     def _fit_all(self, X: Array, y: Array) -> Ints:
-        """Fit on all known outcomes; return by how many rows each row follows each of them."""
+        """Fit on all known outcomes; return the distance in rows from each outcome to each row."""
         known = np.isfinite(y)
         self.fit(np.asarray(X)[known], np.asarray(y)[known])
         return np.arange(len(y))[:, None] - np.flatnonzero(known)
@@ -164,7 +164,7 @@ def states(table: pd.DataFrame) -> Floats:
     """Return log(1 + W), now and smoothed over 2 and 8 windows, shape (windows, 3)."""
     now = np.log1p(table["pages"])
     fast, slow = (now.ewm(halflife=windows).mean() for windows in (2, 8))
-    return np.column_stack([now, fast, 0.5 * slow])  # `slow` says less: half the weight
+    return np.column_stack([now, fast, 0.5 * slow])  # `slow` is less informative: half the weight
 
 
 # ------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ class Pooled(Calibrated):
     Attributes
     ----------
     bandwidth_ : float
-        Of `Analogs`.
+        Settings of `Analogs`.
     share_ : float
         Weight of the own past, 0 to 1.
     unseen_ : list

@@ -79,7 +79,7 @@ class Outcome:
     window_s: float
     t_ns: Array
     y: Floats
-    given: Floats
+    allocations: Floats
     taus: Floats | None = None
     quantiles: Floats | None = None
     seen: Floats | None = None
@@ -97,11 +97,11 @@ def leave_one_out(
     Parameters
     ----------
     samples : list of Sample
-        Of at least two programs.
+        Samples of at least two programs.
     forecasters : dict of str to Forecaster, optional
         Default: `default_forecasters`.
     rules : sequence of str, optional
-        Of `baselines.BASELINES`; default all.
+        One of `baselines.BASELINES`; default all.
     programs : sequence of str, optional
         The models forecast only these programs; default: all.
 
@@ -152,8 +152,8 @@ def rule_outcomes(
     outcomes = []
     for sample in samples:
         for rule in rules or baselines.BASELINES:
-            given = baselines.forecast(rule, sample.table["pages"].to_numpy(), horizon)
-            outcomes.append(judged_outcome(rule, sample, horizon, target, given, ahead=ahead))
+            allocations = baselines.forecast(rule, sample.table["pages"].to_numpy(), horizon)
+            outcomes.append(judged_outcome(rule, sample, horizon, target, allocations, ahead=ahead))
     return outcomes
 
 
@@ -180,7 +180,7 @@ def judged_outcome(
     sample: Sample,
     horizon: int,
     target: str,
-    given: Floats,
+    allocations: Floats,
     taus: Floats | None = None,
     quantiles: Floats | None = None,
     ahead: bool = False,
@@ -200,7 +200,7 @@ def judged_outcome(
         sample.window_s,
         sample.table["t_ns"].to_numpy()[keep],
         y[keep],
-        given[keep],
+        allocations[keep],
         taus,
         None if quantiles is None else quantiles[keep],
         sample.seen(horizon, target)[keep],
@@ -259,7 +259,7 @@ def _forecasts(o: Outcome) -> list[tuple[float, Floats]]:
         return list(zip(o.taus, o.quantiles.T, strict=True))
     median = 0  # knob of the percentile rule
     knob = median if "percentile" in o.model else int(np.argmin(np.abs(baselines.MARGINS - 1)))
-    return [(np.nan, o.given[:, knob])]
+    return [(np.nan, o.allocations[:, knob])]
 
 
 def _labels(o: Outcome) -> dict[str, str | bool]:
@@ -288,17 +288,17 @@ def relative_slack(o: Outcome, rate: float, counts: Ints | None = None, block: i
     edges = np.arange(0, len(o.y), block)
     weights = np.ones((1, len(edges))) if counts is None else counts
     y = o.y[:, None]
-    missed = weights @ np.add.reduceat((y > o.given).astype(float), edges)
-    slack = weights @ np.add.reduceat(np.maximum(o.given - y, 0), edges)
+    missed = weights @ np.add.reduceat((y > o.allocations).astype(float), edges)
+    slack = weights @ np.add.reduceat(np.maximum(o.allocations - y, 0), edges)
     windows, used = (weights @ np.add.reduceat(x, edges) for x in (np.ones(len(o.y)), o.y))
     missed, slack = missed / windows[:, None], slack / used[:, None]
-    # Knobs rise, so violations never do: the first knob that keeps to the rate is the cheapest.
+    # Violations never rise with the knob: the first knob that satisfies the rate is the cheapest.
     rows, keeps = np.arange(len(missed)), missed <= rate
     right = keeps.argmax(axis=1)
     left = (missed == missed[rows, np.maximum(right - 1, 0)][:, None]).argmax(axis=1)
     span = missed[rows, left] - missed[rows, right]
     share = np.where(span > 0, (rate - missed[rows, right]) / np.where(span > 0, span, 1), 0.0)
     interpolated = slack[rows, right] + share * (slack[rows, left] - slack[rows, right])
-    # If the first knob keeps to the rate, there is nothing to interpolate with.
+    # If the first knob satisfies the rate, there is nothing to interpolate with.
     cheapest = np.where(right == 0, slack[:, 0], interpolated)
     return np.where(keeps.any(axis=1), cheapest, np.nan)

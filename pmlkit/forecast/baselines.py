@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BASELINES", "MARGINS", "QUANTILES", "Vpa", "extend", "forecast"]
 
-# Up to 64 times: a rule that is far too low can be made careful, too.
+# Up to 64 times: a large margin can correct a rule that is far too low.
 MARGINS = np.geomspace(0.5, 64, 57)
 QUANTILES = np.array([0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99, 0.995])
 

@@ -197,7 +197,7 @@ def _join(log: Log, spans: Sequence[tuple[int, int]]) -> Log:
         pause_ns=log.pause_ns[rounds],
         inputs="pml",
         touched=None,
-        used=None,  # only what was written is put together
+        used=None,  # only the written pages are concatenated
     )
 
 
@@ -255,7 +255,7 @@ def _meta(log: Log) -> TraceMeta:
 
 
 # ------------------------------------------------------------------------------
-# The logs and samples that a study is made of.
+# The logs and samples of a study.
 
 # The bundled recordings of programs under a changing load: long enough to be forecast.
 LOAD_TRACES = ("gcc-jobs", "log-archive", "numpy-jobs", "redis-tides", "sqlite-batches")

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 __all__ = ["PARTS", "REGIONS", "WSS_COLUMNS", "change_points", "since_change", "table", "uses"]
 
-LOGGED = "log_"  # prefix of what PML's log says, where the sample has the plain names
+LOGGED = "log_"  # prefix of the log's columns where the plain names are the sample's
 PARTS = 5
 REGIONS = 8
-SOON = 8  # windows: a page that comes back within them was away for a short time
+SOON = 8  # windows; a page that returns within them was away for a short time
 # (T in windows, threshold m) of each column of working sets.
 WSS_COLUMNS = {
     f"w{size}" if m == 1 else f"w{size}_m{m}": (size, m)
@@ -47,7 +47,7 @@ WSS_COLUMNS = {
 
 
 def table(log: Log, window: str | int = "500ms") -> pd.DataFrame:
-    """Compute what is known at the end of each window.
+    """Compute the features of each window, known at its end.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def table(log: Log, window: str | int = "500ms") -> pd.DataFrame:
 
 
 def _seen(log: Log, k: int, n: int) -> dict[str, Array]:
-    """Return the counts of pages by what the log's inputs show."""
+    """Return the counts of pages according to the log's inputs."""
     if log.inputs == "pml" or log.touched is None:
         return _counts(log, k, n)
     sample = _as_log(log, log.touched)
@@ -128,27 +128,27 @@ def _seen(log: Log, k: int, n: int) -> dict[str, Array]:
     return columns | {LOGGED + name: written[name] for name in FROM_LOG}
 
 
-# Of the log, where there is a sample, too.
+# Counts of the log; with a sample, also those of the sample.
 FROM_LOG = ("pages", "w2", "w4", "w8", "w16", "w32", "part_last", "kept", "new", "late", "logged")
 
 
 def _blind_to_log(log: Log) -> Log:
-    """Return the log without anything of PML's, where the inputs are the sample alone."""
+    """Return the log without PML's data if the inputs are the sample alone."""
     if log.inputs != "sample" or log.touched is None:
         return log
     nothing = np.zeros_like(log.exits)
     return replace(_as_log(log, log.touched), exits=nothing, pause_ns=nothing)
 
 
-def _as_log(log: Log, found: References) -> Log:
-    """Return a log with entries for what was found, and nothing else."""
-    order = np.argsort(found.round, kind="stable")
+def _as_log(log: Log, references: References) -> Log:
+    """Return a log whose entries are these references alone."""
+    order = np.argsort(references.round, kind="stable")
     no_table = np.zeros(len(order), bool)
-    return replace(log, gfn=found.gfn[order], round=found.round[order], table=no_table)
+    return replace(log, gfn=references.gfn[order], round=references.round[order], table=no_table)
 
 
 def _joined(log: Log, k: int, n: int) -> Ints:
-    """Return what was logged and, times `one_in`, what of the sample was not, per window."""
+    """Return logged pages plus `one_in` times sampled pages that were not logged, per window."""
     assert log.touched is not None
     logged = by_page.references(log.round, log.gfn, log.n_rounds, distinct=True)
     frames = sampled(logged.gfn, log.one_in)
@@ -160,10 +160,10 @@ def _joined(log: Log, k: int, n: int) -> Ints:
     return _distinct(logged, k, n) + log.one_in * unlogged
 
 
-def _distinct(found: References, k: int, n: int) -> Ints:
+def _distinct(references: References, k: int, n: int) -> Ints:
     """Return the distinct pages in each of `n` windows of `k` rounds."""
-    inside = found.round < n * k
-    gfn, window = found.gfn[inside], found.round[inside] // k
+    inside = references.round < n * k
+    gfn, window = references.gfn[inside], references.round[inside] // k
     first = np.ones(len(window), bool)
     first[1:] = (gfn[1:] != gfn[:-1]) | (window[1:] != window[:-1])
     return np.bincount(window[first], minlength=n)
@@ -257,7 +257,7 @@ def _phase(log: Log, k: int, n: int) -> dict[str, Array]:
 # Truong, Oudre, Vayatis (2020), "Selective review of offline change point detection methods",
 # Signal Processing 167; the exact search is PELT: Killick, Fearnhead, Eckley (2012), JASA 107.
 
-LOOK_BACK = 48  # windows that the causal detection looks at
+LOOK_BACK = 48  # windows that the causal detection uses
 PENALTY = 3.0  # times the noise's variance and the logarithm of the length
 
 

@@ -42,8 +42,8 @@ __all__ = [
 ]
 
 MODELS = {"boosted": BoostedQuantiles, "linear": LinearQuantiles}
-ETA = 0.03  # how fast the online calibration moves, relative to the spread of the scores
-WARM_UP = 16  # windows at a log's start that are not judged: there is no past yet
+ETA = 0.03  # learning rate of the online calibration, relative to the spread of the scores
+WARM_UP = 16  # windows at a log's start that are not judged, because there is no past yet
 
 
 def unfitted() -> Floats:
@@ -303,7 +303,7 @@ def track(
 
 
 # ------------------------------------------------------------------------------
-# From tables of features to what models learn: scale-free rows X, and targets.
+# From tables of features to the training data of models: scale-free rows X, and targets.
 #
 # Programs differ in size by orders of magnitude, and a model for unseen programs must not depend on
 # size. Sizes therefore enter as differences of logarithms, and targets are predicted relative to a

@@ -56,7 +56,7 @@ class Decision:
     Attributes
     ----------
     outcome : Outcome
-        The outcome for the log; its `given` has all knobs.
+        The outcome for the log; its `allocations` are for all knobs.
     knob : str
         One of `KNOBS`, or ``""`` if none applies.
     asked : float
@@ -70,7 +70,7 @@ class Decision:
     outcome: Outcome
     knob: str
     asked: float
-    given: Floats
+    allocations: Floats
     model: str
 
     @property
@@ -89,14 +89,14 @@ class Decision:
             "log": o.sample,
             "program": o.program,
             "windows": len(o.y),
-            **metrics.runs(o.y > self.given),
-            **metrics.idle_and_short(o.y, self.given, self.asked),
+            **metrics.runs(o.y > self.allocations),
+            **metrics.idle_and_short(o.y, self.allocations, self.asked),
         }
 
 
 def rates(outcomes: Sequence[Outcome]) -> Floats:
     """Return the share of violations at each knob: the mean over programs, shape (knobs,)."""
-    shares = pd.DataFrame([(o.y[:, None] > o.given).mean(axis=0) for o in outcomes])
+    shares = pd.DataFrame([(o.y[:, None] > o.allocations).mean(axis=0) for o in outcomes])
     return shares.groupby([o.program for o in outcomes]).mean().mean().to_numpy()
 
 
@@ -133,10 +133,10 @@ def by_past(o: Outcome, rates: Floats, asked: float, weight: float = WEIGHT) -> 
     -------
     ndarray of int, shape (n,)
     """
-    missed, known = _known(o, _seen(o)[:, None] > o.given)
+    missed, known = _known(o, _seen(o)[:, None] > o.allocations)
     blended = (weight * np.asarray(rates) + missed) / (weight + known[:, None])
     keeps = blended <= asked
-    return np.where(keeps.any(axis=1), keeps.argmax(axis=1), o.given.shape[1] - 1)
+    return np.where(keeps.any(axis=1), keeps.argmax(axis=1), o.allocations.shape[1] - 1)
 
 
 def _seen(o: Outcome) -> Floats:
@@ -160,18 +160,20 @@ def _known(o: Outcome, values: Floats | Bools) -> tuple[Floats, Ints]:
 
 def decide(o: Outcome, rates: Floats, asked: float) -> list[Decision]:
     """Return a decider's allocations for a log, for each available way to set its knob."""
-    found = {"as is": as_is(o, asked), "others": trained(rates, asked)}
-    chosen: dict[str, int | Ints] = {way: knob for way, knob in found.items() if knob is not None}
+    knobs = {"as is": as_is(o, asked), "others": trained(rates, asked)}
+    chosen: dict[str, int | Ints] = {way: knob for way, knob in knobs.items() if knob is not None}
     if np.isfinite(_seen(o)).any():
         chosen["past"] = by_past(o, rates, asked)
     rows = np.arange(len(o.y))
-    return [Decision(o, way, asked, o.given[rows, knob], o.model) for way, knob in chosen.items()]
+    return [
+        Decision(o, way, asked, o.allocations[rows, knob], o.model) for way, knob in chosen.items()
+    ]
 
 
 def follow(
     decisions: Sequence[Decision], costs: Sequence[float], name: str, weight: float = WEIGHT
 ) -> tuple[Decision, Ints]:
-    """Follow, at each window, the decider with the lowest cost so far, on others and on this log.
+    """At each window, follow the decider whose cost so far, on others and on this log, is lowest.
 
     Parameters
     ----------
@@ -186,15 +188,17 @@ def follow(
     -------
     Decision
     leaders : ndarray of int, shape (n,)
-        Which decision is followed.
+        Index of the decision that is followed.
     """
     o, asked = decisions[0].outcome, decisions[0].asked
-    given = np.column_stack([decision.given for decision in decisions])
+    allocations = np.column_stack([decision.allocations for decision in decisions])
     seen = np.nan_to_num(_seen(o))[:, None]
-    losses = np.maximum(given - seen, 0) + (1 - asked) / asked * np.maximum(seen - given, 0)
+    losses = np.maximum(allocations - seen, 0) + (1 - asked) / asked * np.maximum(
+        seen - allocations, 0
+    )
     lost, known = _known(o, losses)
     used, _ = _known(o, seen)
     mean_use = np.maximum(used / np.maximum(known[:, None], 1), 1)
     blended = (weight * np.asarray(costs) + lost / mean_use) / (weight + known[:, None])
     leaders = blended.argmin(axis=1)
-    return Decision(o, "", asked, given[np.arange(len(o.y)), leaders], name), leaders
+    return Decision(o, "", asked, allocations[np.arange(len(o.y)), leaders], name), leaders

@@ -97,8 +97,8 @@ def _decider_outcomes(sample: Sample, horizon: int) -> list[backtest.Outcome]:
     )
     outcomes = []
     for name, quantiles in zip(DECIDERS, forecasts, strict=True):
-        given = backtest.allocations_by_price(sample, _pages(quantiles, sample))
-        outcomes.append(backtest.judged_outcome(name, sample, horizon, "at", given))
+        allocations = backtest.allocations_by_price(sample, _pages(quantiles, sample))
+        outcomes.append(backtest.judged_outcome(name, sample, horizon, "at", allocations))
     return outcomes
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["INPUTS", "Log", "best_inputs", "check_inputs", "read", "step_of", "window_ns"]
 
 MAX_STEPS = 10_000_000
-# What a forecast may look at: PML's log; with a sample of accessed flags; that sample alone.
+# Inputs of a forecast: PML's log; the log and a sample of accessed flags; the sample alone.
 INPUTS = ("pml", "pml+sample", "sample")
 
 
@@ -135,7 +135,7 @@ class Log:
 def check_inputs(inputs: str) -> None:
     """Raise UsageError unless `inputs` is one of `INPUTS`."""
     if inputs not in INPUTS:
-        raise UsageError(f"the inputs {inputs!r} are not known: say {', '.join(INPUTS)}")
+        raise UsageError(f"the inputs {inputs!r} are not known: use {', '.join(INPUTS)}")
 
 
 def best_inputs(trace: Trace) -> str:
@@ -161,7 +161,7 @@ def read(
     phase: str | None = None,
     between: tuple[str, str] | None = None,
 ) -> Log:
-    """Read the PML log of a trace; from an access trace, also what was used, and a sample of it.
+    """Read the PML log of a trace; of an access trace, also the used frames and a sample of them.
 
     Parameters
     ----------
@@ -228,7 +228,7 @@ def read(
 def _accesses(
     trace: Trace, inputs: str, span: tuple[int | None, int | None], round_ns: int
 ) -> tuple[References | None, int, References | None]:
-    """Return what the sample found, one frame of how many it has, and what was used."""
+    """Return the sample's accessed frames, its rate (one frame in N), and the used frames."""
     if trace.meta.kind == "access":
         used = _by_step(trace, span, round_ns)
         found = used.select(sampled(used.gfn, ONE_IN)) if inputs != "pml" else None
@@ -239,7 +239,7 @@ def _accesses(
         raise NeedsError(
             trace,
             "fixed sample of accessed flags",
-            f"say {argument('inputs', 'pml')}, or log with `pmlkit collect --harvest sampled "
+            f"use {argument('inputs', 'pml')}, or log with `pmlkit collect --harvest sampled "
             "--draw fixed`",
         )
     one_in: int = trace.sample.meta.options[SAMPLED]
@@ -283,7 +283,7 @@ def _sum_by_step(values: pd.Series[int], step: Ints, n_steps: int) -> Ints:
 
 
 def _rounds_at_step_ends(rounds: pd.DataFrame, round_ns: int, n_steps: int) -> Ints:
-    """Return the round that runs, or ends, at the end of each step."""
+    """Return the round that is under way, or ends, at the end of each step."""
     starts = rounds["t_start_ns"].to_numpy(np.int64)
     ends = starts[0] + (np.arange(n_steps) + 1) * round_ns
     return np.searchsorted(starts, ends) - 1

@@ -43,12 +43,12 @@ def pinball(y: Floats, forecast: Floats, tau: float) -> float:
 
 
 def coverage(y: Floats, forecast: Floats) -> float:
-    """Return the mean absolute percentage error where y > 0; NaN if y is never above 0."""
+    """Return the share of values y that are not above the forecast."""
     return float(np.mean(np.asarray(y) <= np.asarray(forecast)))
 
 
 def mape(y: Floats, forecast: Floats) -> float:
-    """Return the mean absolute percentage error where y > 0; NaN if that is nowhere."""
+    """Return the mean absolute percentage error where y > 0; NaN if y is never above 0."""
     y, forecast = np.asarray(y, float), np.asarray(forecast, float)
     used = y > 0
     return float(100 * np.mean(np.abs(forecast - y)[used] / y[used])) if used.any() else np.nan
@@ -152,14 +152,14 @@ def slack_at_rate(curve: pd.DataFrame, rate: float) -> float:
 # ------------------------------------------------------------------------------
 # From quantiles to an allocation: the one of least expected cost.
 #
-# To keep to a rate of violations with least slack, the rate need not be the same in every window.
+# For a given rate of violations, slack is least if the rate differs between windows.
 # Avoiding a violation costs much slack where the forecast has a long tail. An allocation a
 # therefore minimises E[max(a - Y, 0)] + price P(Y > a) under the forecast distribution of Y. The
 # price is the knob (a Lagrange multiplier), the same for all windows of a log relative to its size.
 # Autopilot (EuroSys'20, section 3.2.2) weighs over- and underruns likewise. Violations fall where
 # they save most, which may be in the largest peaks: consider the shortfall, too.
 
-PRICES = np.geomspace(0.02, 400, 60)  # times the mean of the log's own past
+PRICES = np.geomspace(0.02, 400, 60)  # relative to the mean of the log's own past
 LEVELS = (np.arange(100) + 0.5) / 100
 
 

@@ -34,7 +34,7 @@ __all__ = ["LOOK_BACK", "PageClassifier", "backtest", "best_threshold", "candida
 LOOK_BACK = 16  # windows
 TIMES = (1, 2, 4, 8, 16)  # T of the fixed thresholds, windows
 COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # m
-MAX_ROWS = 20_000  # of a log that a classifier is fitted on
+MAX_ROWS = 20_000  # rows of a log on which a classifier is fitted
 
 
 def candidates(
@@ -240,7 +240,7 @@ def backtest(
     tables : list of DataFrame
         Tables from `candidates`, one per log.
     programs, names : list of str
-        Of the logs.
+        The programs of the logs.
     held_out : sequence of str, optional
         Programs; default all.
 

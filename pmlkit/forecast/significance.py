@@ -49,7 +49,7 @@ def permutation(differences: Floats, seed: int = 0) -> float:
         flips = 1 - 2 * ((np.arange(1 << n)[:, None] >> np.arange(n)) & 1)
     else:
         flips = np.random.default_rng(seed).choice([-1, 1], (DRAWS, n))
-        flips[0] = 1  # what was observed is one of the ways
+        flips[0] = 1  # the observed signs are one of the ways
     means = np.abs(flips @ differences)
     return float(np.mean(means >= abs(differences.sum()) * (1 - 1e-12)))
 
@@ -101,7 +101,7 @@ def paired_ratio(ours: Floats, theirs: Floats) -> Json:
 
 
 def holm(p: Floats) -> Floats:
-    """Return p values of several tests, each raised so that one in 20 families errs (Holm 1979)."""
+    """Return the p values of several tests, corrected for multiple testing (Holm 1979)."""
     p = np.asarray(p, float)
     order = np.argsort(p, kind="stable")
     raised = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))

@@ -59,7 +59,7 @@ class Saved:
     window : str
         The window T of its forecasts.
     inputs, measures : str
-        Of the logs (`log.Log`) that it was fitted on: its input, and the forecast quantity.
+        The input and the forecast quantity of the logs (`log.Log`) of its training.
     data : dict of str to str
         Digest (`Log.digest`) of each log that it was fitted on, by name.
     versions : dict of str to str
@@ -168,7 +168,7 @@ def load(path: PathLike) -> Saved:
 
 
 def _check_unpacked(path: PathLike, data: bytes) -> None:
-    """Refuse a file whose members together declare too large a size; none unpacks to more."""
+    """Refuse a file if the declared sizes of its members exceed the limit."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         total = sum(member.file_size for member in archive.infolist())
     if total > MAX_UNPACKED_BYTES:

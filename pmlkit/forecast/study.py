@@ -220,7 +220,7 @@ def study_of(
         As in `collect`.
     """
     if who not in ("trace", "each"):
-        raise UsageError(f"what is held out is {who!r}: say trace or each")
+        raise UsageError(f"who is {who!r}: use trace or each")
     others = [open_trace(other) for other in traces or load_traces()]
     if who == "each":
         return collect(others, **settings)

@@ -18,11 +18,10 @@ import numpy as np
 import pandas as pd
 
 from pmlkit import progress, recordings
-from pmlkit.forecast import features, metrics
+from pmlkit.forecast import compose, features, metrics
 from pmlkit.forecast.analogs import make
 from pmlkit.forecast.backtest import allocations_by_quantile, judged_outcome, rule_outcomes
 from pmlkit.forecast.baselines import BASELINES
-from pmlkit.forecast.compose import long_enough, sample
 from pmlkit.forecast.forecaster import Sample
 from pmlkit.forecast.knobs import Decision, decide, follow, rates
 from pmlkit.forecast.log import INPUTS, read, step_of
@@ -69,7 +68,7 @@ class Plan:
     horizons : tuple of int
         Windows between a decision and the end of the window that it applies to.
     inputs : tuple of str
-        Of `log.INPUTS`.
+        One of `log.INPUTS`.
     asked : tuple of float
         Allowed rates of violations.
     main : float
@@ -94,14 +93,18 @@ class Plan:
 
 def samples_of(traces: Iterable[Trace | PathLike], plan: Plan | None = None) -> list[Sample]:
     """Compute the table of features of each trace and each of the plan's inputs."""
-    plan, made = plan or Plan(), []
+    plan, samples = plan or Plan(), []
     for path in progress.over(traces, "reading", str):
         trace = open_trace(path)
         step_ns = step_of(trace, plan.window, features.PARTS)
         for inputs in plan.inputs:
             log = read(trace, inputs=inputs, step_ns=step_ns)
-            made.append(sample(long_enough(log, plan.window, max(plan.horizons)), plan.window))
-    return made
+            samples.append(
+                compose.sample(
+                    compose.long_enough(log, plan.window, max(plan.horizons)), plan.window
+                )
+            )
+    return samples
 
 
 def judge(
@@ -124,8 +127,8 @@ def judge(
     groups = [group for inputs in plan.inputs for group in _groups(samples, training, plan, inputs)]
     tables = []
     for inputs, horizon, others, held in progress.over(groups, "deciders", _shown):
-        found = decisions(held, others, plan, horizon)
-        table = pd.DataFrame([decision.row() for decision in found])
+        results = decisions(held, others, plan, horizon)
+        table = pd.DataFrame([decision.row() for decision in results])
         table.insert(0, "inputs", inputs)
         table.insert(1, "horizon", horizon)
         tables.append(table)
@@ -135,7 +138,7 @@ def judge(
 def _groups(
     samples: Sequence[Sample], training: Sequence[Sample], plan: Plan, inputs: str
 ) -> list[_Group]:
-    """Return what is judged together, of one kind of inputs."""
+    """Return the groups of samples that are judged together, for one kind of inputs."""
     of_inputs = [s for s in samples if s.inputs == inputs]
     known = [s for s in training if s.inputs == inputs]
     pairs = _by_training(known, of_inputs, plan.folds)
@@ -151,7 +154,7 @@ def _shown(group: _Group) -> str:
 def _by_training(
     training: Sequence[Sample], samples: Sequence[Sample], folds: int
 ) -> list[tuple[list[Sample], list[Sample]]]:
-    """Group samples by the training that they may have: of other programs."""
+    """Group samples by their training samples: those of other programs."""
     trained = sorted({s.program for s in training})
     judged = {s.program for s in samples}
     groups: list[list[str]] = [trained[fold::folds] for fold in range(min(folds, len(trained)))]
@@ -176,19 +179,22 @@ def decisions(
     """
     before, outcomes = _outcomes(samples, training, plan, horizon, ahead, fitted or {})
     share = {model: rates(group) for model, group in before.items()}
-    made: list[Decision] = []
+    result: list[Decision] = []
     for asked in plan.asked:
         costs = _costs([d for model, group in before.items() for o in group
                         for d in decide(o, share[model], asked)])  # fmt: skip
         for of_log in outcomes:
-            found = [d for o in of_log for d in decide(o, share[o.model], asked)]
-            made += [*found, follow(found, [costs[d.name] for d in found], RECOMMENDED)[0]]
-    return made
+            own = [d for o in of_log for d in decide(o, share[o.model], asked)]
+            result += [
+                *own,
+                follow(own, [costs[d.name] for d in own], RECOMMENDED)[0],
+            ]
+    return result
 
 
-def _costs(found: Sequence[Decision]) -> dict[str, float]:
+def _costs(results: Sequence[Decision]) -> dict[str, float]:
     """Return each decider's mean cost: over logs of a program, then over programs."""
-    table = pd.DataFrame([(d.name, d.outcome.program, d.row()["cost"]) for d in found])
+    table = pd.DataFrame([(d.name, d.outcome.program, d.row()["cost"]) for d in results])
     by_program = table.groupby([0, 1])[2].mean()
     return {str(name): float(cost) for name, cost in by_program.groupby(level=0).mean().items()}
 
@@ -208,16 +214,16 @@ def _outcomes(
     """
     known, rules = list(training), list(plan.rules)
     before = {rule: rule_outcomes(known, [rule], horizon, "at") for rule in rules}
-    outcomes = [rule_outcomes([one], rules, horizon, "at", ahead) for one in samples]
+    outcomes = [rule_outcomes([sample], rules, horizon, "at", ahead) for sample in samples]
     base: Forecaster | None = None
     for name in plan.learners:
         model = fitted.get(name) or _make(name, horizon, base).fit(known)
         base = base or (model if name == "boosted" else None)  # type: ignore[assignment]
         unseen: Sequence[Floats | None] = model.unseen_ or [None] * len(known)
         pairs = zip(known, unseen, strict=True)
-        before[name] = [_outcome(name, one, model, raw) for one, raw in pairs]
-        for one, found in zip(samples, outcomes, strict=True):
-            found.append(_outcome(name, one, model, ahead=ahead))
+        before[name] = [_outcome(name, sample, model, raw) for sample, raw in pairs]
+        for sample, own in zip(samples, outcomes, strict=True):
+            own.append(_outcome(name, sample, model, ahead=ahead))
     return before, outcomes
 
 
@@ -229,23 +235,23 @@ def _make(name: str, horizon: int, base: Forecaster | None) -> Forecaster | Pool
 
 def _outcome(
     name: str,
-    one: Sample,
+    sample: Sample,
     model: Forecaster | Pooled,
     raw: Floats | None = None,
     ahead: bool = False,
 ) -> Outcome:
-    quantiles, taus = model.predict(one, raw=raw), model.taus_
-    given = allocations_by_quantile(taus, quantiles)
-    settings = (model.horizon, model.target, given, taus, quantiles)
-    return judged_outcome(name, one, *settings, ahead=ahead)
+    quantiles, taus = model.predict(sample, raw=raw), model.taus_
+    allocations = allocations_by_quantile(taus, quantiles)
+    settings = (model.horizon, model.target, allocations, taus, quantiles)
+    return judged_outcome(name, sample, *settings, ahead=ahead)
 
 
 # ------------------------------------------------------------------------------
-# What is recommended to a log, from its last window.
+# The recommendation for a log, from its last window.
 
 
 def recommend(
-    one: Sample,
+    sample: Sample,
     training: Sequence[Sample],
     learner: str,
     fitted: Forecaster | Pooled,
@@ -277,47 +283,47 @@ def recommend(
         ``model``: the same of the model's cheapest decider.
     """
     plan = Plan(learners=(learner,), asked=(asked,))
-    made = decisions([one], training, plan, fitted.horizon, True, {learner: fitted})
-    leader = made.pop()
-    chosen = _same(leader, made)
-    models = [d for d in made if d.model == learner]
-    model = min(models, key=lambda d: _so_far(d)["cost"]) if one.feedback else models[0]
+    candidates = decisions([sample], training, plan, fitted.horizon, True, {learner: fitted})
+    leader = candidates.pop()
+    chosen = _same(leader, candidates)
+    models = [d for d in candidates if d.model == learner]
+    model = min(models, key=lambda d: _so_far(d)["cost"]) if sample.feedback else models[0]
     seen = np.isfinite(np.asarray(leader.outcome.seen)).any()
     by = "the log's own past" if seen else "recorded programs"
-    return {"asked": asked, "by": by, **_told(chosen), "model": _told(model)}
+    return {"asked": asked, "by": by, **_described(chosen), "model": _described(model)}
 
 
-def _same(leader: Decision, made: Sequence[Decision]) -> Decision:
+def _same(leader: Decision, candidates: Sequence[Decision]) -> Decision:
     """Return the decision that the leader follows in the last window."""
-    return next(d for d in made if d.given[-1] == leader.given[-1])
+    return next(d for d in candidates if d.allocations[-1] == leader.allocations[-1])
 
 
-def _told(decision: Decision) -> Json:
-    found = _so_far(decision)
-    found = {name: found[name] for name in (*SO_FAR, "windows")}
-    return {"decider": decision.name, "mib": float(decision.given[-1] / MIB_PAGES), **found}
+def _described(decision: Decision) -> Json:
+    costs = _so_far(decision)
+    costs = {name: costs[name] for name in (*SO_FAR, "windows")}
+    return {"decider": decision.name, "mib": float(decision.allocations[-1] / MIB_PAGES), **costs}
 
 
 SO_FAR = ("violations", "run", "longest", "again", "idle")
 
 
 def _so_far(decision: Decision) -> Json:
-    """Return a decision's costs in the windows that are over, as the inputs show them."""
+    """Return a decision's costs in past windows, as far as the inputs show them."""
     seen = np.asarray(decision.outcome.seen)
     known = np.isfinite(seen)
     y = seen[known] if known.any() else np.full(1, np.nan)
-    given = decision.given[known] if known.any() else np.full(1, np.nan)
-    costs = metrics.runs(y > given) | metrics.idle_and_short(y, given, decision.asked)
+    allocations = decision.allocations[known] if known.any() else np.full(1, np.nan)
+    costs = metrics.runs(y > allocations) | metrics.idle_and_short(y, allocations, decision.asked)
     return {name: value if known.any() else np.nan for name, value in costs.items()} | {
         "windows": int(known.sum())
     }
 
 
 # ------------------------------------------------------------------------------
-# Tables of features as a file: what models and knobs are trained on, without the traces.
+# Tables of features as a file: the training data of models and knobs, without the traces.
 
 LABELS = ("name", "program", "inputs", "measures", "window_s")
-UNKEPT = ("phase", "phase_age", "hour_sin", "hour_cos")  # marks of the workload: no inputs
+UNKEPT = ("phase", "phase_age", "hour_sin", "hour_cos")  # marks of the workload: not inputs
 
 
 def write_tables(samples: Sequence[Sample], path: PathLike) -> None:
@@ -326,22 +332,22 @@ def write_tables(samples: Sequence[Sample], path: PathLike) -> None:
     import pyarrow.parquet as pq
 
     parts = []
-    for number, one in enumerate(samples):
-        kept = one.table.drop(columns=list(UNKEPT), errors="ignore").astype(np.int64)
+    for number, sample in enumerate(samples):
+        kept = sample.table.drop(columns=list(UNKEPT), errors="ignore").astype(np.int64)
         parts.append(kept.assign(sample=number))
-    labels = [{name: getattr(one, name) for name in LABELS} for one in samples]
+    labels = [{name: getattr(sample, name) for name in LABELS} for sample in samples]
     table = pa.Table.from_pandas(pd.concat(parts, ignore_index=True), preserve_index=False)
     table = table.replace_schema_metadata({"samples": json.dumps(labels)})
     pq.write_table(table, Path(path), compression="zstd", compression_level=19)
 
 
-def digest(one: Sample) -> str:
+def digest(sample: Sample) -> str:
     """Return a hexadecimal digest of a sample's table, which identifies the data."""
-    kept = one.table.drop(columns=list(UNKEPT), errors="ignore").astype(np.int64)
+    kept = sample.table.drop(columns=list(UNKEPT), errors="ignore").astype(np.int64)
     return hashlib.blake2b(kept.to_numpy().tobytes(), digest_size=16).hexdigest()
 
 
-FOLDER = "forecast-use"  # of `recordings.folder`
+FOLDER = "forecast-use"  # a folder in `recordings.folder`
 TABLES = "tables.parquet"
 
 
@@ -357,9 +363,9 @@ def read_tables(path: PathLike) -> list[Sample]:
 
     table = pq.read_table(Path(path))
     labels: list[Mapping[str, str]] = json.loads(table.schema.metadata[b"samples"])
-    made = []
+    samples = []
     for number, part in table.to_pandas().groupby("sample"):
         kept = part.drop(columns="sample").dropna(axis=1, how="all").reset_index(drop=True)
         missing = dict.fromkeys(("hour_sin", "hour_cos"), np.nan)
-        made.append(Sample(table=kept.assign(**missing), **labels[int(number)]))  # type: ignore[arg-type]
-    return made
+        samples.append(Sample(table=kept.assign(**missing), **labels[int(number)]))  # type: ignore[arg-type]
+    return samples

@@ -126,27 +126,27 @@ def contest(table: pd.DataFrame, chosen: pd.DataFrame, plan: Plan | None = None)
     plan, rows = plan or Plan(), []
     table = table[table["asked"] == plan.main]
     costs = {key: by_program(part, "cost") for key, part in table.groupby(["inputs", "horizon"])}
-    rule = {(one.inputs, one.horizon): str(one.rule) for one in chosen.itertuples()}
-    for one in chosen.itertuples():
-        here, there = (one.inputs, one.horizon), (plan.primary, one.horizon)
-        pairs = [(str(one.model), here), (RECOMMENDED, here)]
-        pairs += [(rule[here], there)] * (here != there and there in rule)
+    rule = {(choice.inputs, choice.horizon): str(choice.rule) for choice in chosen.itertuples()}
+    for choice in chosen.itertuples():
+        own_key, primary_key = (choice.inputs, choice.horizon), (plan.primary, choice.horizon)
+        pairs = [(str(choice.model), own_key), (RECOMMENDED, own_key)]
+        pairs += [(rule[own_key], primary_key)] * (own_key != primary_key and primary_key in rule)
         for number, (ours, against) in enumerate(pairs):
-            pair = pd.concat([costs[here][ours], costs[against][rule[against]]], axis=1)
-            primary = number == 0 and here == there
+            pair = pd.concat([costs[own_key][ours], costs[against][rule[against]]], axis=1)
+            primary = number == 0 and own_key == primary_key
             rows.append(
                 {
-                    **dict(zip(("inputs", "horizon"), here, strict=True)),
+                    **dict(zip(("inputs", "horizon"), own_key, strict=True)),
                     **{"ours": ours, "theirs": rule[against], "against": against[0]},
                     "primary": primary,
                     **significance.paired_ratio(*pair.to_numpy(float).T),
                 }
             )
-    found = pd.DataFrame(rows)
-    found["p_holm"] = np.nan
-    raised = significance.holm(found.loc[found["primary"], "p_permutation"].to_numpy())
-    found.loc[found["primary"], "p_holm"] = raised
-    return found
+    results = pd.DataFrame(rows)
+    results["p_holm"] = np.nan
+    corrected = significance.holm(results.loc[results["primary"], "p_permutation"].to_numpy())
+    results.loc[results["primary"], "p_holm"] = corrected
+    return results
 
 
 def statements(tests: pd.DataFrame, means: pd.DataFrame, plan: Plan | None = None) -> pd.DataFrame:
@@ -155,9 +155,9 @@ def statements(tests: pd.DataFrame, means: pd.DataFrame, plan: Plan | None = Non
     Parameters
     ----------
     tests : DataFrame
-        Of `contest`.
+        As returned by `contest`.
     means : DataFrame
-        Of `summary`.
+        As returned by `summary`.
 
     Returns
     -------
@@ -170,11 +170,11 @@ def statements(tests: pd.DataFrame, means: pd.DataFrame, plan: Plan | None = Non
     main = tests[tests["primary"]].set_index("horizon")
     across = tests[tests["inputs"] != tests["against"]].set_index("inputs")
     safe = tests[tests["ours"] == RECOMMENDED]
-    told = means[(means["decider"] == RECOMMENDED) & np.isclose(means["asked"], plan.main)]
-    told = told[told["inputs"] == plan.primary].set_index("horizon")
+    recommended = means[(means["decider"] == RECOMMENDED) & np.isclose(means["asked"], plan.main)]
+    recommended = recommended[recommended["inputs"] == plan.primary].set_index("horizon")
     higher = across["programs"] - across["lower"]
     share = 10 / 12  # of the programs
-    again = told["again"] / told["violations"]
+    again = recommended["again"] / recommended["violations"]
     rows = [
         (1, "a model gains half a second ahead: p", main["p_holm"].get(soon), 0.05, "below"),
         (1, "a model gains half a second ahead: ratio", main["ratio"].get(soon), 1, "below"),
@@ -185,7 +185,7 @@ def statements(tests: pd.DataFrame, means: pd.DataFrame, plan: Plan | None = Non
          across["high"][across.index == "sample"].max(), 1.25, "below"),
         (5, "following the cheapest is safe: ratio", safe["ratio"].max(), 1.1, "most"),
         (6, "violations come in runs: times the rate", again.get(late), 3, "least"),
-        (7, "safety is dear: idle over use", told["idle"].min(), 0.5, "above"),
+        (7, "safety is dear: idle over use", recommended["idle"].min(), 0.5, "above"),
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=["number", "statement", "value", "bound", "side"])
     table = table.dropna(subset="value")
@@ -273,7 +273,7 @@ def load(folder: PathLike | None = None) -> Verdict:
     )
 
 
-# What a trial compares besides: file, score, the model and the rule.
+# Further comparisons of a trial: file, score, the model and the rule.
 CHOICES = (
     ("peaks", "average_precision", "boosted", "nearness"),
     ("pages", "f1", "learned", "best fixed m"),

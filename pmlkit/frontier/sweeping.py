@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run every technique at every setting of its two knobs, on every recording.
 
-What ran is kept, for each trace in a file, so that an interrupted sweep goes on where it was.
+Finished points are kept in a file for each trace, so that an interrupted sweep can continue.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LEAST_WINDOWS", "Plan", "plan", "points", "priced", "read", "sweep"]
 
-LEAST_WINDOWS = 2  # a recording of fewer T says nothing about that T
+LEAST_WINDOWS = 2  # a recording with fewer windows is not swept with that T
 _FILE = ".points.parquet"
-_VERSION = 1  # of what is kept
+_VERSION = 1  # version of the file of points
 
 
 # ------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def read(folder: PathLike, windows: Sequence[str] | None = None) -> pd.DataFrame
     """
     files = sorted(Path(folder).glob(f"*{_FILE}"))
     if not files:
-        raise UsageError(f"{folder} has no points: make some with `pmlkit frontier -o {folder}`")
+        raise UsageError(f"{folder} has no points: make them with `pmlkit frontier -o {folder}`")
     points = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
     if windows is not None:
         points = points[points["window_ns"].isin([parse_duration_ns(T) for T in windows])]
@@ -227,46 +227,46 @@ def _sweep(plan: Plan, folder: Path | None, again: bool, path: Path) -> pd.DataF
     """Return the points of one trace, from its file or from new runs."""
     trace = open_trace(path)
     name = trace.path.name.removesuffix(".trace")
-    about = _about(trace, plan)
+    digest = _digest_of(trace, plan)
     file = None if folder is None else folder / f"{name}{_FILE}"
-    kept = _kept(file, about) if file and not again else []
+    kept = _kept(file, digest) if file and not again else []
     known = {table["technique"].iloc[0]: table for table in kept if len(table)}
     if not set(plan.names) <= set(known):
         recorded, truths = _watched(trace, plan)
     for technique in progress.over(plan.names, name=str):
         if technique not in known:
             known[technique] = _points(techniques.make(technique), recorded, truths, plan)
-            if file:  # after each, so that what ends early is taken up there
-                _keep(file, pd.concat(known.values(), ignore_index=True), about)
+            if file:  # after each technique, so that an interrupted sweep continues here
+                _keep(file, pd.concat(known.values(), ignore_index=True), digest)
     return pd.concat([known[technique] for technique in plan.names], ignore_index=True)
 
 
-def _about(trace: Trace, plan: Plan) -> str:
+def _digest_of(trace: Trace, plan: Plan) -> str:
     """Return a digest of everything except the techniques that affects the points of a trace."""
     description = (trace.path / "trace.json").read_bytes()
     settings = repr((_VERSION, replace(plan, techniques=()))).encode()
     return hashlib.blake2b(description + settings, digest_size=16).hexdigest()
 
 
-def _kept(file: Path, about: str) -> list[pd.DataFrame]:
-    """Return the kept points, a table for each technique; none if they are of something else."""
+def _kept(file: Path, digest: str) -> list[pd.DataFrame]:
+    """Return the kept points, a table for each technique; none if their digest differs."""
     if not file.exists():
         return []
     points = pd.read_parquet(file)
-    if points.attrs.get("about") != about:
+    if points.attrs.get("about") != digest:
         return []
     return [table for _, table in points.groupby("technique", sort=False)]
 
 
-def _keep(file: Path, points: pd.DataFrame, about: str) -> None:
-    points.attrs["about"] = about
+def _keep(file: Path, points: pd.DataFrame, digest: str) -> None:
+    points.attrs["about"] = digest
     content = BytesIO()
     points.to_parquet(content, index=False)
     write_files(file.parent, {file.name: content.getvalue()})
 
 
 def _watched(trace: Trace, plan: Plan) -> tuple[Recorded, dict[int, Truth]]:
-    """Return what all runs on a trace share: the recording, and W for each T."""
+    """Return the shared inputs of all runs on a trace: the recording, and W for each T."""
     recorded = techniques.Recorded.of(trace)
     if recorded.time.ns_per_insn is None:
         raise ClocksDiffer("instructions", f"the time of {trace.path}")
@@ -284,9 +284,9 @@ def _points(
     """Return the points of a technique on a recording."""
     rows: list[Json] = []
     for window_ns, truth in truths.items():
-        for setting, turned, seeds in _settings(technique, recorded, plan):
+        for setting, tuned, seeds in _settings(technique, recorded, plan):
             for seed in range(seeds):
-                point = _point(turned, recorded, truth, seed)
+                point = _point(tuned, recorded, truth, seed)
                 rows.append({"window_ns": window_ns, **setting, "seed": seed, **point})
     table = pd.DataFrame(rows, columns=["window_ns", *SETTING, "published", "seed", *_EMPTY])
     table.insert(0, "trace", recorded.name)
@@ -297,7 +297,7 @@ def _points(
 def _settings(
     technique: Technique, recorded: Recorded, plan: Plan
 ) -> Iterator[tuple[Json, Technique, int]]:
-    """Yield each setting, the technique so turned, and the number of its seeds."""
+    """Yield each setting, the technique with that setting, and the number of its seeds."""
     seeds = plan.seeds if technique.random else 1
     yield {"looks": None, "watched": None, "published": True}, technique, seeds
     knobs = technique.knobs()
@@ -306,9 +306,9 @@ def _settings(
     for looks in plan.looks if "looks" in knobs else (None,) * bool(knobs):
         for watched in most:
             all_of_it = watched is None or watched >= memory
-            turned = technique.turned(looks or 1, memory if all_of_it else watched or memory)
+            tuned = technique.turned(looks or 1, memory if all_of_it else watched or memory)
             setting = {"looks": looks, "watched": watched, "published": False}
-            yield setting, turned, 1 if all_of_it else seeds
+            yield setting, tuned, 1 if all_of_it else seeds
 
 
 _EMPTY: Json = {

@@ -90,7 +90,7 @@ def _table(points: pd.DataFrame, bound: str, bounds: Sequence[float], least: str
 
 
 def _held_out(values: Floats, least: Floats, setting: Ints) -> float:
-    """Return the mean over recordings of what the setting chosen on the others has there.
+    """Return the mean over recordings of each one's error with the setting chosen on the others.
 
     NaN where the others have no setting within the bound, or where there are no others.
     """
@@ -101,7 +101,7 @@ def _held_out(values: Floats, least: Floats, setting: Ints) -> float:
 
 
 def _first(table: pd.DataFrame, bound: str, samples: Sequence[Floats]) -> Floats:
-    """Return the share of the resamples in which no other row of the same T and bound is less."""
+    """Return the share of the resamples in which the row is the least of its T and bound."""
     first = np.zeros(len(table))
     for rows in table.groupby(["window_ns", bound]).indices.values():
         values = np.array([samples[row] for row in rows])
@@ -123,10 +123,10 @@ def differences(
         ``window_ns``, ``budget``, ``difference`` (shares of W), ``low``, ``high`` (95 %). Infinite
         if only the other one is cheap enough; NaN if neither is.
     """
-    found = {(grid.window_ns, grid.technique): grid for grid in grids.of(points)}
+    by_technique = {(grid.window_ns, grid.technique): grid for grid in grids.of(points)}
     rows = []
     for window_ns in points["window_ns"].unique().tolist():
-        pair = [found[window_ns, name] for name in (ours, theirs)]
+        pair = [by_technique[window_ns, name] for name in (ours, theirs)]
         for budget in budgets:
             (whole, resampled) = (
                 np.subtract(
@@ -166,7 +166,7 @@ def _between(low: float, high: float) -> Floats:
         return np.unique([low, max(high, low)])
     count = int(np.ceil(np.log10(high / low) * STEPS_PER_DECADE)) + 1
     costs = np.geomspace(low, high, max(count, 2))
-    costs[[0, -1]] = low, high  # not a rounding error beside the settings themselves
+    costs[[0, -1]] = low, high  # so that rounding adds no cost next to a setting's own
     return costs
 
 

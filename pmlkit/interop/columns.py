@@ -40,7 +40,7 @@ ROLES = ("time", "obj", "size", "op", "vcpu")
 UNITS_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _BATCH = 1 << 17
 _TEXTS = (pa.string(), pa.binary(), pa.large_string(), pa.large_binary())
-_BUFFER = 1 << 20  # bytes of a column that are read at a time
+_BUFFER = 1 << 20  # bytes of a column that are read at once
 _READ, _WRITE = int(Kind.READ), int(Kind.WRITE)
 _OPS = dict.fromkeys(("r", "read", "get", "gets", "load"), _READ)
 _OPS |= dict.fromkeys(("w", "write", "set", "put", "store"), _WRITE)
@@ -124,7 +124,7 @@ class Converter:
     ) -> None:
         self._path, self._columns, self._where = path, columns, where
         self._unit_ns, self._tick_ns = unit_ns, tick_ns
-        self._numbers: dict[str | bytes, int] = {}  # of objects by name
+        self._numbers: dict[str | bytes, int] = {}  # numbers of named objects
         self.base_ns: int | None = None
         self.named = False
 
@@ -146,14 +146,14 @@ class Converter:
     def _batch(self, first: int, columns: dict[str, Values], clock: Clock) -> Requests:
         obj = self._objects(first, columns["obj"])
         size = self._whole("size", first, columns["size"]) if "size" in columns else 1
-        kind = self._kinds(first, columns["op"]) if "op" in columns else _READ
+        op = self._kinds(first, columns["op"]) if "op" in columns else _READ
         vcpu = self._whole("vcpu", first, columns["vcpu"]) if "vcpu" in columns else 0
         start: Column = 0
         end: Column = 1
         if "time" in columns:
             times_ns = self._times_ns(first, columns["time"])
             start, end = clock.times(first, times_ns // self._tick_ns)
-        return Requests(first, start, end, obj, size, kind, vcpu)
+        return Requests(first, start, end, obj, size, op, vcpu)
 
     def _objects(self, first: int, column: Values) -> Array:
         if pa.types.is_integer(column.type):
@@ -179,7 +179,7 @@ class Converter:
         return values.astype(np.int64)
 
     def _times_ns(self, first: int, column: Any) -> Ints:
-        """Return times in ns; a decimal has the places that make it whole ns."""
+        """Return times in ns; decimals are scaled exactly."""
         kind = column.type
         if pa.types.is_timestamp(kind):
             return column.cast(pa.timestamp("ns", kind.tz)).cast(pa.int64()).to_numpy()
@@ -254,7 +254,7 @@ def of_rows(
             return Learned(converter.base_ns, notes)
         if unit is not None:
             raise UsageError(
-                f"objects have names here, which count nothing: leave out {argument('unit')}"
+                f"objects have names here, not numbers of units: leave out {argument('unit')}"
             )
         more = (*notes, "objects are numbered in the order of their first use")
         return Learned(converter.base_ns, more, of_blocks=True)
@@ -275,14 +275,12 @@ def load(
 ) -> Imported:
     """Read a Parquet file."""
     if columns is None:
-        raise UsageError(
-            f"say which columns to take: {argument('columns', 'time=ts,obj=lbn,size=len')}"
-        )
+        raise UsageError(f"name the columns: {argument('columns', 'time=ts,obj=lbn,size=len')}")
     with open_regular(path) as file:
         schema = _opened(path, file)[0].schema_arrow
     names = chosen(path, parse_columns(columns), schema.names)
     wanted = list(dict.fromkeys(names.values()))
-    # As dictionaries: a long text may stand for millions of rows, and is then held once.
+    # As dictionaries: a long text that millions of rows share is then held once.
     texts = [name for name in wanted if schema.field(name).type in _TEXTS]
 
     def rows() -> Iterator[pa.RecordBatch]:
@@ -305,7 +303,7 @@ def load(
 def _opened(
     path: PathLike, file: BinaryIO, texts: Sequence[str] = ()
 ) -> tuple[pq.ParquetFile, list[Group]]:
-    """Open a file whose footer was read before Arrow does, which may crash on a damaged one."""
+    """Open a file; its footer is checked first, because Arrow may crash on a damaged one."""
     with _refusing(path):
         groups = read_footer(file)
     parquet = pq.ParquetFile(
@@ -316,7 +314,7 @@ def _opened(
 
 @contextlib.contextmanager
 def _refusing(path: PathLike) -> Iterator[None]:
-    """Context in which what a footer or a page claims wrongly is an error of this file."""
+    """Context in which wrong claims of a footer or a page become errors of this file."""
     try:
         yield
     except PageFault as fault:

@@ -48,7 +48,7 @@ NEEDED = ("t_start_ns", "t_end_ns", "gfn")
 LETTERS = {int(Kind.READ): "r", int(Kind.WRITE): "w", int(Kind.EXEC): "x", 0: "?"}
 LETTERS |= {int(Kind.PAGE_TABLE) | level: f"p{level}" for level in range(1, 6)}
 NUMBERS = {letter: number for number, letter in LETTERS.items()}
-BLOCK = 4 << 20  # bytes that are parsed at a time, and the longest line
+BLOCK = 4 << 20  # bytes that are parsed at once, and the longest line
 SEPARATORS = {"tab": "\t", "space": " ", "comma": ",", "semicolon": ";"}
 _LIKELY = ",\t;|"
 _DECIMALS = {"s": 9, "ms": 6, "us": 3, "ns": 0}
@@ -66,7 +66,9 @@ def export(
     """Write a trace's entries, with the clock of the file that it was imported from."""
     rounds, count, base = trace.rounds, 0, trace.meta.clock.get("base_ns") or 0
     if base + trace.duration_ns >= 1 << 63:
-        raise UsageError(f"times after {base} ns have more than 64 bits: this trace is no CSV")
+        raise UsageError(
+            f"times after {base} ns have more than 64 bits: export a trace with smaller times"
+        )
     starts, ends = (rounds[name].to_numpy() + base for name in ("t_start_ns", "t_end_ns"))
     letters = pa.array([LETTERS.get(number, "?") for number in range(256)])
     schema = pa.schema(list(COLUMNS.items()))
@@ -97,7 +99,7 @@ def load(
         options = {"window": window, "page-size": page_size, "unit": unit, "time-unit": time_unit}
         for option, value in options.items():
             if value is not None:
-                why = f"is of requests: say {argument('columns', 'time=...,obj=...')} as well"
+                why = f"is for requests: add {argument('columns', 'time=...,obj=...')}"
                 raise UsageError(f"--{option} {why}")
         return _entries(_Table(path, _head(path, separator or ",", True)))
     roles = parse_columns(columns)
@@ -112,7 +114,7 @@ def load(
 
 @dataclass(frozen=True)
 class _Head:
-    """Of a file: its separator, the names of its columns, the lines before the first row."""
+    """The head of a file: separator, names of columns, number of lines before the first row."""
 
     separator: str
     names: list[str]
@@ -134,15 +136,16 @@ def _head(
             if line.strip():
                 break
     if not line.strip():
-        raise ForeignFileError(path, "", "is no CSV of entries (it is empty)")
+        raise ForeignFileError(path, "", "is not a CSV of entries (it is empty)")
     if separator is None:
-        likeliest = max(_LIKELY, key=line.count)
-        separator = likeliest if likeliest in line else ","
+        best_row = max(_LIKELY, key=line.count)
+        separator = best_row if best_row in line else ","
     try:
         cells = [cell.strip() for cell in _cells(line, separator)]
     except pycsv.Error as error:
-        raise ForeignFileError(path, f"line {number}", f"is no CSV of entries ({error})") from error
-    if header is None:  # names are looked for there; with numbers of columns there may be none
+        why = f"is not a CSV of entries ({error})"
+        raise ForeignFileError(path, f"line {number}", why) from error
+    if header is None:  # the row that may have names; with numbers of columns there may be none
         numbers = all(one.isdecimal() for one in wanted or ())
         header = not (numbers and any(cell.replace(".", "").isdecimal() for cell in cells))
     if header:
@@ -210,7 +213,7 @@ class _Table:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise ForeignFileError(
-                self.path, "", f"is no CSV of entries ({str(error)[:200]})"
+                self.path, "", f"is not a CSV of entries ({str(error)[:200]})"
             ) from error
 
     def _batches(self, types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
@@ -235,7 +238,7 @@ class _Table:
             return any(line.strip() for at, line in enumerate(lines) if at >= self.head.lines)
 
     def _explain(self, types: Mapping[str, pa.DataType]) -> None:
-        """Raise for the first line that is at fault."""
+        """Raise an error for the first faulty line."""
         names = self.head.names
         with _lines(self.path) as lines:
             for number, line in enumerate(lines, start=1):
@@ -252,7 +255,7 @@ class _Table:
                     fault = fault or _cell_fault(name, cells[names.index(name)], kind)
                 if fault:
                     raise ForeignFileError(
-                        self.path, f"line {number}", f"is no CSV of entries ({fault})"
+                        self.path, f"line {number}", f"is not a CSV of entries ({fault})"
                     )
 
 
@@ -265,7 +268,7 @@ def _cell_fault(name: str, cell: str, kind: pa.DataType) -> str | None:
         elif not pa.types.is_string(kind):
             return f"it has no {name}"
     except pa.ArrowException:
-        return f"its {name} {cell.strip()[:40]!r} is no {_NAMES.get(str(kind), 'number')}"
+        return f"its {name} {cell.strip()[:40]!r} is not a {_NAMES.get(str(kind), 'number')}"
     return None
 
 
@@ -281,7 +284,7 @@ def _types(table: _Table, names: Mapping[str, str], time_unit: str) -> dict[str,
     if time_unit not in UNITS_NS:
         raise UsageError(f"the time unit {time_unit!r} is unknown: use s, ms, us or ns")
     kinds: dict[str, pa.DataType] = {
-        # As many places as make it whole nanoseconds.
+        # Decimal places of a nanosecond.
         "time": pa.decimal128(19 + _DECIMALS[time_unit], _DECIMALS[time_unit]),
         "size": pa.int64(), "op": pa.string(), "vcpu": pa.uint16(), "obj": pa.uint64(),
     }  # fmt: skip
@@ -301,13 +304,14 @@ def _entries(table: _Table) -> Imported:
     missing = [name for name in NEEDED if name not in names]
     if missing:
         why = f"has no column {missing[0]}: its columns are {', '.join(names)[:200]}"
-        hint = f"name those of another CSV by {argument('columns', 'time=...,obj=...,size=...')}"
+        named = argument("columns", "time=...,obj=...,size=...")
+        hint = f"name the columns of another CSV by {named}"
         raise ForeignFileError(table.path, "line 1", why, hint)
     return Imported(_rows(table), "access" if _is_access(table) else "pml")
 
 
 def _is_access(table: _Table) -> bool:
-    """Return whether there are reads or executions, which no PML log has."""
+    """Return whether there are reads or executions, which a PML log does not contain."""
     if "kind" not in table.head.names:
         return True
     kinds: set[int] = set()

@@ -92,7 +92,7 @@ class _Used:
 
     @staticmethod
     def _cut(parts: Iterator[dict[str, Array]], first: int) -> Iterator[tuple[int, Gfns]]:
-        """Cut entries where the round changes; a round may go on in the next part."""
+        """Cut entries where the round changes; a round may continue in the next part."""
         for part in parts:
             number = part["round"].astype(np.int64) - first
             cuts = np.flatnonzero(np.diff(number)) + 1
@@ -110,7 +110,7 @@ class _Used:
         while self._next is not None and self._next[0] == number:
             pending.append(self._next[1])
             size += len(pending[-1])
-            if size > max(_MANY, len(pages)):  # no sooner: a large union takes long
+            if size > max(_MANY, len(pages)):  # computed late: a large union takes long
                 pages, pending, size = sorted_distinct(np.concatenate([pages, *pending])), [], 0
             self._next = next(self._pieces, None)
         if len(pending) == 1 and not len(pages):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["read"]
 
 TEXT_LIMIT = 1 << 32  # bytes, unpacked
-VALUE_LIMIT = 1 << 22  # characters of a snapshot, or of what is no snapshot
+VALUE_LIMIT = 1 << 22  # characters of a snapshot, or of any other value
 _PIECE = 1 << 18
 _BLANK = re.compile(r"[ \t\r\n]*")
 _LISTS = ("record_list", "snapshots")
@@ -55,7 +55,7 @@ def read(path: PathLike) -> Snapshots:
 
 
 class _Text:
-    """The text of a file, of which one piece is in memory: `buffer`, from the character `at` on."""
+    """The text of a file, one piece at a time: `buffer`, read from the character `at` on."""
 
     def __init__(self, path: PathLike, file: BinaryIO) -> None:
         self.path = path
@@ -90,12 +90,14 @@ class _Text:
             packed = self._packed or self._file.read(_PIECE)
             if not packed:
                 if not self._unpack.eof:
-                    raise ForeignFileError(self.path, "", "is no json record of damo (it is cut)")
+                    raise ForeignFileError(
+                        self.path, "", "is not a json record of damo (it is cut)"
+                    )
                 return b""
             try:
                 data = self._unpack.decompress(packed, _PIECE)
             except zlib.error as error:
-                why = f"is no json record of damo ({error})"
+                why = f"is not a json record of damo ({error})"
                 raise ForeignFileError(self.path, "", why) from error
             self._packed = self._unpack.unconsumed_tail
             if data:
@@ -126,7 +128,7 @@ class _Text:
         while True:
             try:
                 value, end = json.JSONDecoder().raw_decode(self.buffer, self.at)
-                # A number may go on in the next piece.
+                # A number may continue in the next piece.
                 if end < len(self.buffer) or not self.more():
                     self.at = min(end, len(self.buffer))
                     return value
@@ -142,7 +144,7 @@ class _Text:
                     self.refuse(str(error))
 
     def refuse(self, why: str) -> NoReturn:
-        raise ForeignFileError(self.path, "", f"is no json record of damo ({why})")
+        raise ForeignFileError(self.path, "", f"is not a json record of damo ({why})")
 
 
 class _Reader:
@@ -217,15 +219,15 @@ class _Reader:
             start_ns, end_ns = (_time_ns(snapshot[name]) for name in ("start_time", "end_time"))
             self.snapshots.add(where, start_ns, end_ns)
         except KeyError as error:
-            why = f"is no record of damo (it has no {error.args[0]})"
+            why = f"is not a record of damo (it has no {error.args[0]})"
             raise ForeignFileError(self.path, where, why) from error
         except (TypeError, ValueError, OverflowError, AttributeError) as error:
-            why = f"is no record of damo ({str(error)[:200]})"
+            why = f"is not a record of damo ({str(error)[:200]})"
             raise ForeignFileError(self.path, where, why) from error
 
 
 def _accesses(accesses: Json) -> float:
-    """Return in how many samples a region was accessed, or in what percentage of them."""
+    """Return the number, or the percentage, of samples in which a region was accessed."""
     for name in ("samples", "percent"):
         value = accesses.get(name)
         if value is not None:
@@ -248,7 +250,7 @@ def _number(value: object) -> float:
         text = value.replace(",", "").strip()
         return int(text) if _PLAIN.fullmatch(text) else float(text[:40])
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{str(value)[:40]!r} is no number")
+        raise ValueError(f"{str(value)[:40]!r} is not a number")
     return value
 
 
@@ -257,6 +259,6 @@ def _time_ns(value: object) -> int:
     if isinstance(value, str) and (parts := _TIME.findall(value)):
         text = "".join(number + unit for number, unit in parts)
         if text != value.replace(" ", ""):
-            raise ValueError(f"{value[:40]!r} is no time")
+            raise ValueError(f"{value[:40]!r} is not a time")
         return round(sum(Decimal(number) * _UNITS[unit] for number, unit in parts))
     return int(_number(value))

@@ -34,9 +34,9 @@ REGIONS_LIMIT = 1 << 24
 ADDRESS_LIMIT = 1 << 64
 TIME_LIMIT_NS = 1 << 62
 EPOCH_NS = 10**18  # a clock that is beyond September 2001 does not count from a boot
-_VIRTUAL = 1 << 46  # no machine has memory there, and x86-64 has stacks and libraries there
-_ROUNDED_NS = 1000  # by which a start may lie before the end of the snapshot before
-_CHUNK = 1 << 20  # pages that are made at once
+_VIRTUAL = 1 << 46  # physical memory ends below it; stacks and libraries of x86-64 are above
+_ROUNDED_NS = 1000  # tolerated overlap of a snapshot with the one before
+_CHUNK = 1 << 20  # pages that are created at once
 NOTES = (
     "every access counts as a read; order within a snapshot is not known",
     "a page counts as accessed if its region does: DAMON examines one page of a region at a time",
@@ -49,7 +49,9 @@ class Snapshots:
     def __init__(self, path: PathLike) -> None:
         self.path = path
         self._times = array("q")  # start, end
-        self._bounds = array("Q", [0])  # of regions: the first one of each snapshot, and the last
+        self._bounds = array(
+            "Q", [0]
+        )  # indices of regions: the first one of each snapshot, and the end
         self._pages = array("Q")  # first, stop
 
     def __len__(self) -> int:
@@ -110,7 +112,7 @@ class Snapshots:
         )
 
     def _refuse_many(self, pages: Array) -> None:
-        """Refuse too many pages, in all or distinct, before any are made."""
+        """Refuse too many pages, in total or distinct, before any are created."""
         rows = int((pages[:, 1] - pages[:, 0]).sum(dtype=np.float64))
         distinct = _covered(pages)
         if distinct > PAGES_LIMIT:

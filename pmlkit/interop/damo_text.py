@@ -67,14 +67,14 @@ class _Reader:
     def take(self, where: str, line: bytes) -> None:
         match = _REGION.search(line)
         if match is None:
-            raise ForeignFileError(self.path, where, "is no damon_aggregated", _HINT)
+            raise ForeignFileError(self.path, where, "is not a damon_aggregated event", _HINT)
         if self._target not in (None, match[3]):
             why = "belongs to a second target with unrelated addresses"
             raise ForeignFileError(self.path, where, why, "keep the lines of one target")
         self._target = match[3]
         start, end, accesses, regions = (int(match[n]) for n in (5, 6, 7, 4))
         if self._open and (start < self._open[-1].end or regions != self._regions):
-            self._cut, self._open = self._cut + 1, []  # its last lines are not in the file
+            self._cut, self._open = self._cut + 1, []  # its last lines are missing in the file
         if not self._open:
             self._end_ns = int(match[1]) * 10**9 + int(match[2].ljust(9, b"0"))
             self._regions = regions
@@ -100,7 +100,7 @@ class _Reader:
         length = (ends[-1] - ends[0]) // max(1, len(ends) - 1)
         notes = ["the first snapshot is assumed to have the average length of the others"]
         if len(ends) == 1:
-            notes, length = ["how long the one snapshot lasted is not known: it has 1 ns"], 1
+            notes, length = ["the length of the only snapshot is not known: it is set to 1 ns"], 1
         snapshots, before = Snapshots(self.path), max(0, ends[0] - length)
         for end, regions in self._complete:
             if end < before:
@@ -120,5 +120,5 @@ class _Reader:
 
 
 def _is_padding(regions: list[_Region]) -> bool:
-    """Return whether damo has added this to a single snapshot, to give it a length."""
+    """Return whether damo added this empty snapshot to give a single one a length."""
     return len(regions) == 1 and regions[0][1:] == (0, 0, -1)

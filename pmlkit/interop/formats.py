@@ -115,7 +115,7 @@ def export(
     ----------
     trace : Trace or path-like
     name : str
-        Of `FORMATS`.
+        One of `FORMATS`.
     overwrite : bool
         Replace an existing file.
     options : start_ns, end_ns, kinds, window
@@ -152,7 +152,7 @@ def load(
     Parameters
     ----------
     name : str
-        Of `FORMATS`.
+        One of `FORMATS`.
     output : path-like
         ``NAME.trace``; for query-dirty-rate, ``.csv`` or ``.parquet``.
     overwrite : bool
@@ -182,10 +182,10 @@ def load(
     options = _known_options(name, read, options)
     _refuse_unfit(path)
     with foreign(path, name):
-        made = read(Path(path), **options)
-    if isinstance(made, Imported):
-        return _write(made, name, path, output, overwrite, memory_bytes)
-    return _write_table(made, name, output, overwrite)
+        imported = read(Path(path), **options)
+    if isinstance(imported, Imported):
+        return _write(imported, name, path, output, overwrite, memory_bytes)
+    return _write_table(imported, name, output, overwrite)
 
 
 def _known_options(name: str, read: Callable[..., object], options: Json) -> Json:
@@ -195,16 +195,16 @@ def _known_options(name: str, read: Callable[..., object], options: Json) -> Jso
     for option in given:
         if option not in known:
             flag = option.replace("_", "-")
-            raise UsageError(f"{name} has no --{flag}: `pmlkit import --help` says which have")
+            raise UsageError(f"{name} has no --{flag}: `pmlkit import --help` lists the options")
     return given
 
 
 def _refuse_unfit(path: PathLike) -> None:
-    """Refuse what is no regular file, before a format's module opens it."""
+    """Refuse anything but a regular file, before a format's module opens it."""
     try:
         open_regular(path).close()
     except FileNotFoundError as error:
-        raise ForeignFileError(path, "", "is not there", "check the path") from error
+        raise ForeignFileError(path, "", "does not exist", "check the path") from error
     except OSError as error:
         why = f"cannot be read ({error.strerror or error})"
         raise ForeignFileError(path, "", why, "check its permissions") from error
@@ -214,7 +214,7 @@ def _function(name: str, way: str) -> Callable[..., Any]:
     if name not in FORMATS:
         raise UnknownName("format", name, FORMATS)
     if way not in FORMATS[name].ways:
-        raise UsageError(f"{name} can only be imported: nothing reads it back")
+        raise UsageError(f"{name} can be imported, but not exported")
     return getattr(import_module(f"pmlkit.interop.{FORMATS[name].module}"), way)
 
 
@@ -260,7 +260,7 @@ def _write(
 
 
 def _guarded(chunks: Iterable[Chunk], path: PathLike, name: str) -> Iterator[Chunk]:
-    """Yield the chunks of an importer in the types of a trace; errors are of the file."""
+    """Yield the chunks of an importer in the types of a trace; errors name the file."""
     with foreign(path, name):
         chunks = iter(chunks)
     while True:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 ENTRY = np.dtype([("flags", "<u4"), ("slot", "<u4"), ("offset", "<u8")])
-_CHUNK = 1 << 18  # entries that are read at a time
+_CHUNK = 1 << 18  # entries that are read at once
 _MAGICS = {
     b"PERFILE2": (
         "is perf's own data",
@@ -74,7 +74,7 @@ def load(path: Path, window: int | None = None, kernel: str | None = None) -> Im
     if head.startswith(tracedat.MAGIC):
         return imported(tracedat.read(path), window, kernel)
     if b"\0" in head:
-        notes = (SLOTS, "times are not known, nor in which order the guest wrote")
+        notes = (SLOTS, "the times and the order of the guest's writes are not known")
         return Imported(_binary(path), "pml", notes, complete=None)
     log = _read_text(path)
     if not len(log) and not log.counts_losses:
@@ -108,7 +108,7 @@ def _binary(path: Path) -> Iterator[Chunk]:
 # Text of tracers
 
 
-# Each run of digits is limited, so that a line of digits costs no more than its length.
+# Each run of digits is limited: matching a line of digits takes time linear in its length.
 _TIME = rb"(?<![\d.])(\d{1,11})\.(\d{1,9}): +"
 _PUSH = re.compile(
     _TIME + rb"(?:kvm:)?kvm_dirty_ring_push: +ring (\d{1,9}): .{0,99}?"
@@ -201,7 +201,7 @@ def _time_ns(match: re.Match[bytes]) -> int:
 
 
 def _thread(line: bytes, log: DirtyLog | None = None, time_ns: int = 0) -> int | None:
-    """Return the number of the thread, which stands before the CPU in brackets.
+    """Return the number of the thread, which is printed before the CPU in brackets.
 
     A `log` gets the time of this page on its CPU.
     """

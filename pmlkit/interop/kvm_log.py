@@ -35,16 +35,18 @@ __all__ = ["DRAIN_ENTRIES", "DRAIN_GAP_NS", "DRAIN_LIMIT_NS", "OLDEST_FIRST", "D
 
 HINT = "check the format's name, and the file"
 SLOT_SHIFT = 32
-SLOT_LIMIT = 2 << 16  # the number, and above it the address space: two
+SLOT_LIMIT = 2 << 16  # the slot's number; the bits above are the address space, 0 or 1
 OFFSET_LIMIT = 1 << 31  # pages of a slot: KVM_MEM_MAX_NR_PAGES
-WINDOW_NS = 10_000_000  # of a round, where nothing else ends one
+WINDOW_NS = 10_000_000  # length of a round if no reset ends it
 EPOCH_NS = 10**18  # a clock that is beyond September 2001 does not count from a boot
 _TIME_LIMIT = 1 << 62
 _VCPU_LIMIT = 1 << 16
 _GROUP_NS = 10_000_000  # longest time between the resets of two rings in one call
-DRAIN_ENTRIES = 512  # of PML's buffer
-DRAIN_GAP_NS = 2_000  # an exit and an entry take longer; two entries of a drain follow at once
-DRAIN_LIMIT_NS = 100_000_000  # between two entries of a drain, also if no exit or entry is seen
+DRAIN_ENTRIES = 512  # entries of PML's buffer
+DRAIN_GAP_NS = 2_000  # entries of one drain are closer; an exit and an entry take longer
+DRAIN_LIMIT_NS = (
+    100_000_000  # longest time between two entries of a drain, even without exits in the file
+)
 OLDEST_FIRST = (6, 14)  # the Linux from which KVM takes the oldest entry first
 _RELEASE = re.compile(r"v?(\d{1,3})\.(\d{1,4})(?!\d)")
 PAGE, RESET, MARK = range(3)
@@ -88,9 +90,7 @@ class DirtyLog:
         self._of_vcpu: dict[int, int] = {}  # the thread that runs a vCPU
         self._named: dict[int, int] = {}  # the vCPU of a thread, by its name, and by its entries
         self._entered: dict[int, int] = {}
-        self._losses = array(
-            "q"
-        )  # the event before which it was, the time of the one before, count
+        self._losses = array("q")  # index of the next event, time of the event before, count
 
     def add_page(
         self,
@@ -111,9 +111,7 @@ class DirtyLog:
             If KVM has no such page or vCPU, or the file mixes incompatible events.
         """
         if gfn is None:
-            self._refuse(
-                where, f"names a page that KVM has not (slots end at {OFFSET_LIMIT} pages)"
-            )
+            self._refuse(where, f"names a page beyond the limit of a slot ({OFFSET_LIMIT} pages)")
         if self.absolute not in (None, absolute):
             why = "has kvm_dirty_ring_push and mark_page_dirty_in_slot, which report the same pages"
             self._refuse(where, why, "keep the lines of one of them")
@@ -304,7 +302,7 @@ def imported(log: DirtyLog, window: int | None, kernel: str | None) -> Imported:
 def _losses(
     log: DirtyLog, first_ns: int, time: Ints, resets: Ints
 ) -> tuple[tuple[tuple[int, int], ...], int, bool]:
-    """Return time and count of each loss in a round, what was lost outside, and if all is known."""
+    """Return time and count of losses in rounds, the losses outside, and whether all are known."""
     after, before, count = log.losses()
     end = int(time[resets[-1]] if len(resets) > 1 else time[-1])
     known, after, before = count != _UNKNOWN, after - first_ns, before - first_ns
@@ -333,7 +331,7 @@ def _ends_of_rounds(events: dict[str, Array]) -> Ints:
 
 
 def _numbers(time: Ints, resets: Ints, length: int) -> Ints:
-    """Return the round of each event: between resets, or by the clock; -1: of none.
+    """Return the round of each event: between resets, or by the clock; -1 outside of rounds.
 
     What comes before the first of several resets is no round: where logging has just been switched
     on, a page counts that is only read. Nor is what comes after the last one.
@@ -345,7 +343,7 @@ def _numbers(time: Ints, resets: Ints, length: int) -> Ints:
 
 
 def _in_order(events: dict[str, Array], numbers: Ints, turn: bool) -> tuple[Ints, Ints]:
-    """Return the rows of the pages in order of round, and of the end of their drain in it.
+    """Return the rows of the pages sorted by round and, within it, by the end of their drain.
 
     Parameters
     ----------
@@ -456,27 +454,27 @@ def _clock_note(first_ns: int) -> str:
 def _rounds_note(resets: int, window: int | None, has_resets: bool) -> str:
     if resets:
         return "a round ends at kvm_dirty_ring_reset, which re-arms all pages"
-    why = "the file contains no kvm_dirty_ring_reset" if not has_resets else "as asked for"
+    why = "the file contains no kvm_dirty_ring_reset" if not has_resets else "as requested"
     return f"rounds are ticks of {(window or WINDOW_NS) / 1e6:g} ms ({why}), not re-arms"
 
 
 def _order_note(version: tuple[int, int] | None, log: DirtyLog) -> str:
     if version is None:
         return (
-            "order within a drain of PML's buffer is not known: before Linux 6.14 the newest comes "
-            "first (--kernel says which it was)"
+            "order within a drain of PML's buffer is not known: before Linux 6.14 the newest "
+            "comes first (set --kernel)"
         )
     if version >= OLDEST_FIRST:
         return "the order within a drain of PML's buffer is that of the log (Linux 6.14 and later)"
-    how = "by kvm_entry and kvm_exit" if log.has_marks else "by gaps of 2 us in time"
-    return f"order within a drain is turned round (before Linux 6.14); drains are told apart {how}"
+    criterion = "by kvm_entry and kvm_exit" if log.has_marks else "by gaps of 2 us in time"
+    return f"order within a drain is reversed (before Linux 6.14); drains are separated {criterion}"
 
 
 def _left_out_notes(entries: int, lost: int, strange: int) -> Iterator[str]:
     if entries:
         yield (
-            f"{entries:,} entries before the first reset, or after the last one, were omitted: a "
-            "round lies between two"
+            f"{entries:,} entries before the first reset, or after the last one, were omitted: "
+            "rounds lie between resets"
         )
     if lost:
         yield f"{lost:,} more were lost there"

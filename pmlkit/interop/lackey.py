@@ -3,8 +3,8 @@
 
 Each line is an access: ``I`` an instruction, ``L`` a load, ``S`` a store, ``M`` a load and a store,
 with the address (hexadecimal) and the size in bytes. Pages are those of the program's address
-space. The clock counts instructions: one instruction is one nanosecond. Lines that begin with
-``==``, ``--`` or ``**`` and a process's number are valgrind's own.
+space. The clock counts instructions: one instruction is one nanosecond. valgrind's own lines begin
+with ``==``, ``--`` or ``**`` and the number of the process.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def load(path: PathLike, instructions: int | None = None) -> Imported:
 
 
 def _count(path: PathLike, *patterns: bytes) -> int:
-    """Count the lines that begin with one of some patterns, which have one length."""
+    """Count the lines that begin with one of some patterns of equal length."""
     count, before = 0, b"\n"
     with open_regular(path) as file:
         while block := file.read(_BLOCK):
@@ -103,7 +103,7 @@ def _columns(
 
 
 def _accesses(path: PathLike) -> Iterator[tuple[int, int, bytes]]:
-    """Yield the first and last page of each access, and how its line begins."""
+    """Yield the first and last page of each access, and the beginning of its line."""
     process: bytes | None = None
     for number, line in lines(path):
         access = _ACCESS.match(line)
@@ -113,17 +113,17 @@ def _accesses(path: PathLike) -> Iterator[tuple[int, int, bytes]]:
         begin, size = int(access[2], 16), int(access[3])
         last = begin + max(size, 1) - 1
         if size > SIZE_LIMIT or last >= _ADDRESS_LIMIT:
-            why = f"is no access (of {size:,} bytes at {begin:#x})"
+            why = f"is not an access (of {size:,} bytes at {begin:#x})"
             raise ForeignFileError(path, f"line {number}", why)
         yield begin >> SHIFT, last >> SHIFT, line[:2]
 
 
 def _process(path: PathLike, number: int, line: bytes, process: bytes | None) -> bytes | None:
-    """Return the process of a line of valgrind's own, or the one before; refuse other lines."""
+    """Return the process that a line of valgrind names, or the last one; refuse other lines."""
     own = _VALGRIND.match(line)
     if own is None:
         if line.strip():
-            what = "is no access" if line.startswith(_BEGINS) else "is not a line of lackey's"
+            what = "is not an access" if line.startswith(_BEGINS) else "is not a line of lackey's"
             raise ForeignFileError(path, f"line {number}", what, _HINT)
         return process
     if process not in (None, own[2]):

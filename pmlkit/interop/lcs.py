@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 MAGIC = 0x123456789ABCDEF0
-HEADERS = (8192, 1024)  # bytes: of today, and of the first versions
+HEADERS = (8192, 1024)  # bytes: of current versions, and of the first ones
 _BASE = [("time", "<u4"), ("obj", "<u8"), ("size", "<i8"), ("op", "<u4"), ("ttl", "<u4")]
 VERSIONS = {
     1: REQUEST,
@@ -50,11 +50,11 @@ def _header(path: PathLike) -> tuple[int, np.dtype[np.void]]:
     with open_compressed(path) as file:
         head = read_exactly(path, file, max(HEADERS))
     if head[:8] != struct.pack("<Q", MAGIC):
-        raise ForeignFileError(path, "byte 0", "has not the number that an lcs file begins with")
+        raise ForeignFileError(path, "byte 0", "does not begin with the magic number of lcs")
     end = struct.pack("<Q", MAGIC)
     size = next((n for n in HEADERS if head[n - 8 : n] == end and len(head) >= n), None)
     if size is None:
-        raise ForeignFileError(path, "", "has no whole header of lcs")
+        raise ForeignFileError(path, "", "has no complete header of lcs")
     (version,) = struct.unpack_from("<Q", head, 8)
     if version not in VERSIONS:
         why = f"states lcs version {version}, and versions 1 to {max(VERSIONS)} are supported"

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 REQUEST = np.dtype([("time", "<u4"), ("obj", "<u8"), ("size", "<u4"), ("next", "<i8")])
 SECOND_NS = 1_000_000_000
 CHUNK = 1 << 20
-TICKS = 1 << 32  # of the clock, before it would begin again
+TICKS = 1 << 32  # ticks of the clock before it wraps around
 
 
 def export(
@@ -56,19 +56,19 @@ def export(
             requests = np.empty(len(ids), REQUEST)
             requests["time"], requests["obj"] = clock[uses.first + rounds], index.frames[ids]
             requests["size"], requests["next"] = page, -1
-            file.write(requests.tobytes())  # not by tofile, which hides that the disk is full
+            file.write(requests.tobytes())  # not by tofile, which hides a full disk
             count += len(requests)
         _link(file, index, count)
     return count
 
 
 def _clock(trace: Trace, tick_ns: int) -> Ints:
-    """Return the tick of each round: of the clock it was imported with, if that fits."""
+    """Return the tick of each round: of the clock of the import, if it fits."""
     if tick_ns < 1:
-        raise UsageError(f"a tick of {tick_ns} ns is none: give a longer {argument('window')}")
+        raise UsageError(f"a tick of {tick_ns} ns is too short: give a longer {argument('window')}")
     rounds = trace.rounds
     start, end = rounds["t_start_ns"].to_numpy(), rounds["t_end_ns"].to_numpy()
-    # A round of no length is of the tick that it ends.
+    # A round without length belongs to the tick that it ends.
     times = np.where(start == end, np.maximum(end - 1, 0), start)
     last, base = int(times.max(initial=0)), trace.meta.clock.get("base_ns") or 0
     if (last + base) // tick_ns < TICKS:

@@ -3,7 +3,7 @@
 
 Each line of ``pinatrace.out`` is an access: ``IP: R ADDRESS`` a read, ``IP: W ADDRESS`` a write, in
 hexadecimal (``0x7f1c2b3a: R 0x7ffd5e10``). More columns may follow: the size in bytes, and the
-value, which is ignored. `IP`, the instruction, is not an access of data. Pages are those of the
+value, which is ignored. `IP`, the instruction, is not an access to data. Pages are those of the
 program's address space. There are no times: the clock counts accesses, and each access is a round.
 Lines that begin with ``#`` are the tool's own; the last one is ``#eof``.
 """
@@ -43,7 +43,7 @@ _HINT = "each line must be `IP: R ADDRESS` or `IP: W ADDRESS`, with hexadecimal 
 _NOTES = (
     "pages are of the program's address space",
     "times are not known, only the order: the clock counts accesses, one is a nanosecond",
-    "the instructions' own addresses are left out: they are no accesses of data",
+    "the instructions' own addresses are left out: they are not accesses to data",
 )
 
 
@@ -61,7 +61,7 @@ def load(path: PathLike) -> Imported:
 
 
 class _File:
-    """The accesses of a file; after the last one it is known whether the file is whole."""
+    """The accesses of a file; after the last one it is known whether the file is complete."""
 
     def __init__(self, path: PathLike) -> None:
         self._path, self._ended, self._cut = path, False, 0
@@ -106,12 +106,12 @@ class _File:
     def _access(self, number: int, line: bytes) -> tuple[int, int, int]:
         access = _ACCESS.match(line)
         if access is None:
-            self._refuse(number, "is no access", _HINT)
+            self._refuse(number, "is not an access", _HINT)
         begin = int(access[2], 16) if access[2].startswith(b"0x") else 0
         size = int(access[3] or 1)
         last = begin + max(size, 1) - 1
         if size > SIZE_LIMIT or last >= _ADDRESS_LIMIT:
-            self._refuse(number, f"is no access (of {size:,} bytes at {begin:#x})", _HINT)
+            self._refuse(number, f"is not an access (of {size:,} bytes at {begin:#x})", _HINT)
         return begin >> SHIFT, last >> SHIFT, _KINDS[access[1]]
 
     def _refuse(self, number: int, why: str, hint: str) -> NoReturn:

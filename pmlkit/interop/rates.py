@@ -43,7 +43,7 @@ _HMP = re.compile(
 _DOMAIN = re.compile(r"Domain: *(\S.*)")
 _VIRSH = re.compile(r"dirtyrate\.([\w.]{1,60})=(\S*)")
 _HMP_UNITS = {"sec": "second", "ms": "millisecond"}
-_STATUSES = ("unstarted", "measuring", "measured")  # of libvirt, by number
+_STATUSES = ("unstarted", "measuring", "measured")  # libvirt's statuses, by number
 _FORMS = "is neither JSON (of QMP), nor a line of `info dirty_rate` or `virsh domstats --dirtyrate`"
 
 
@@ -162,7 +162,7 @@ def _json(path: PathLike, text: str, at: int) -> tuple[object, int]:
     try:
         return json.JSONDecoder().raw_decode(text, at)
     except (ValueError, RecursionError) as error:
-        raise ForeignFileError(path, f"line {_line(text, at)}", "is no JSON") from error
+        raise ForeignFileError(path, f"line {_line(text, at)}", "is not JSON") from error
 
 
 def _of_qmp(path: PathLike, value: object) -> Iterator[Json]:
@@ -172,7 +172,7 @@ def _of_qmp(path: PathLike, value: object) -> Iterator[Json]:
         answer = one.get("return", one)
         if isinstance(answer, dict):
             yield answer
-        elif isinstance(answer, str):  # of human-monitor-command
+        elif isinstance(answer, str):  # the answer of human-monitor-command
             lines = _Lines(path)
             if all(lines.take(line.strip()) for line in answer.splitlines() if line.strip()):
                 yield from lines.complete()
@@ -261,5 +261,5 @@ class _Lines:
 
 
 def _whole(text: str) -> int | str:
-    """Return a number, or else the text, which `_number` refuses with its name."""
+    """Return a number; other texts are unchanged, and `_number` refuses them by name."""
     return int(text) if re.fullmatch(r"-?\d{1,18}", text) else text

@@ -40,7 +40,7 @@ __all__ = [
     "records",
 ]
 
-CHUNK = 1 << 17  # records that are read at a time
+CHUNK = 1 << 17  # records that are read at once
 LINE_LIMIT = 1 << 16
 # ftrace and trace-cmd report, of a CPU's buffer. Without a number, the count is unknown.
 _LOST = re.compile(rb"\s*CPU:\d{1,5} \[(?:LOST )?(?:(\d{1,30}) )?EVENTS(?: DROPPED)?\]")
@@ -81,7 +81,8 @@ def foreign(path: PathLike, name: str) -> Iterator[None]:
     except PmlkitError:
         raise
     except (*_FOREIGN, OSError) as error:
-        if not isinstance(error, OSError) or error.errno is None:  # Arrow's, of a damaged file
+        # Arrow raises these for a damaged file.
+        if not isinstance(error, OSError) or error.errno is None:
             why = f"cannot be read as {name} ({type(error).__name__}: {str(error)[:200]})"
             raise ForeignFileError(path, "", why) from error
         why = f"cannot be read ({error.strerror or error})"
@@ -156,7 +157,7 @@ def open_compressed(path: PathLike) -> Iterator[BinaryIO | pa.NativeFile]:
     with open_regular(path) as file:
         head = file.peek(4)[:4] if isinstance(file, io.BufferedReader) else b""
         name = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
-        # The times of a binary trace may look like gzip's three bytes, so the name decides, too.
+        # Times in a binary trace may equal gzip's three magic bytes, so the name must match, too.
         if name is None or (name == "gzip" and not str(path).endswith((".gz", ".tgz"))):
             yield file
             return

@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Clock", "Learned", "Requests", "imported", "ticked"]
 
-PIECE = 1 << 18  # pages that are made of them at a time
-# Pages that a file may claim: in all, and in addition for each request. A line of text that says
-# 10^12 bytes is refused, not unpacked.
+PIECE = 1 << 18  # pages that are created at once
+# Limits of the pages that a file may claim: in total, plus a number per request. A line of text
+# that claims 10^12 bytes is refused, not expanded.
 CLAIM, CLAIM_OF_REQUEST = 1 << 21, 64
-FRAME_BITS = 52  # a frame number with more is no address of 64 bits
+FRAME_BITS = 52  # a frame number with more bits is beyond 64-bit addresses
 
 
 class Requests(NamedTuple):
@@ -85,7 +85,7 @@ class Learned(NamedTuple):
 
 
 def _page_bytes(size: int | None) -> int:
-    """Return the size of a page, bytes (0: an object is a page); UsageError if it is none."""
+    """Return the size of a page, bytes (0: an object is a page); UsageError if it is not one."""
     size = PAGE_SIZE if size is None else size
     if size and size not in PAGE_SIZES:
         raise UsageError(
@@ -222,24 +222,24 @@ class _Pages:
             self._refuse(batch, negative[0], f"has the size {size[negative[0]]}")
         self.requests += len(batch.obj)
         self.empty += int((size == 0).sum())
-        many = self._many(batch, size)
+        many = self._page_counts(batch, size)
         self._refuse_claim(batch, many)
         self.long += int((many > 1).sum())
         self._highest = max(self._highest, int(batch.obj.max()))
 
     def _refuse_claim(self, batch: Requests, many: Ints) -> None:
-        """Add up the pages of requests; refuse the request at which they become too many."""
+        """Add up the pages of requests; refuse the request that exceeds the limit."""
         claimed = self._claimed + np.cumsum(many, dtype=np.float64)
         before = self.requests - len(many)
         allowed = CLAIM + CLAIM_OF_REQUEST * (before + np.arange(1, len(many) + 1))
         if (claimed > allowed).any():
             at = int((claimed > allowed).argmax())
             why = f"claims {int(many[at]):,} pages, and {int(claimed[at]):,} with those before"
-            hint = f"take larger pages, by {argument('page_size')}"
+            hint = f"use larger pages, by {argument('page_size')}"
             raise ForeignFileError(self.path, self._where(batch.first + at), why, hint)
         self._claimed = int(claimed[-1])
 
-    def _many(self, batch: Requests, size: Ints) -> Ints:
+    def _page_counts(self, batch: Requests, size: Ints) -> Ints:
         """Return how many pages each request uses."""
         if self.unit is None:
             return (size - 1) // self.page + 1 if self.page else np.sign(size)
@@ -261,7 +261,7 @@ class _Pages:
         return start // self.page, (start + np.maximum(size, 1) - 1) // self.page
 
     def settle(self, read: Callable[[], Iterator[Requests]]) -> None:
-        """Assign frames to objects if numbers are no frames: as many as the largest request."""
+        """Assign frames to objects whose numbers are not frames: as many as the largest request."""
         if self.unit is not None or self.named_frames:
             return
         self._index = PageIndex()
@@ -270,7 +270,7 @@ class _Pages:
             size = np.broadcast_to(batch.size, len(batch.obj))
             ids = self._index.ids(batch.obj[size > 0])
             most = grown(most, len(self._index), 0)
-            np.maximum.at(most, ids, self._many(batch, size)[size > 0])
+            np.maximum.at(most, ids, self._page_counts(batch, size)[size > 0])
         most = most[: len(self._index)]
         self._frame = np.cumsum(most) - most
 
@@ -299,7 +299,7 @@ class _Pages:
             first, last = self._blocks(batch._replace(obj=obj), size)
             many = last - first + 1
         else:
-            first, many = self._frame[self._index.ids(obj)], self._many(batch, size)
+            first, many = self._frame[self._index.ids(obj)], self._page_counts(batch, size)
         for request, pages in _expanded(first, many):
             yield start[request], end[request], vcpu[request], pages, kind[request]
 
@@ -354,7 +354,7 @@ class Clock:
     ) -> None:
         if tick_ns < 1:
             raise UsageError(
-                f"an interval of {tick_ns} ns is none: give a longer {argument('window')}"
+                f"an interval of {tick_ns} ns is too short: give a longer {argument('window')}"
             )
         self.path, self.tick_ns, self.where = path, tick_ns, where
         self.zero = self._last = zero

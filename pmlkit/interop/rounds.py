@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Imported", "Late", "OutOfOrder", "Rows", "columns", "from_zero", "regular_ns", "tables"]
 
-REGULAR_SHARE = 0.9  # of the rounds, that have the length which is called the period
+REGULAR_SHARE = 0.9  # share of the rounds that must have the length that is called the period
 _CHUNK = 1 << 18
 _EXEC = int(Kind.EXEC)
 
@@ -82,7 +82,7 @@ class Imported:
     page_size : int
         Bytes.
     complete : bool or None
-        None: unknown.
+        None: not known.
     counts : dict of str to int
         Further counts for the notes.
     late : callable, optional
@@ -147,7 +147,7 @@ class Rows:
         self._state[loops.ROUND] = -1
         self._spans: list[Ints] = []
         self._held: dict[str, Array] = {}  # executed frames of the open round
-        self._batch = (-1, -1, -1)  # number, round and vCPU of the open one
+        self._batch = (-1, -1, -1)  # number, round and vCPU of the open batch
         self._runs: list[tuple[Array, Array, Array]] = []  # number, round and vCPU of batches
         self.rows, self.highest, self.highest_vcpu, self.reordered = 0, -1, 0, False
 
@@ -196,7 +196,7 @@ class Rows:
         state[kernel.START], state[kernel.END] = start, end
 
     def _ids(self, gfn: Array) -> Array:
-        """Number the pages, if returning pages matter."""
+        """Number the pages, if the rounds depend on returning pages."""
         if self._how == self._kernel.KEEP:
             return np.zeros(len(gfn), np.int32)
         return self._index.ids(gfn)
@@ -284,7 +284,7 @@ class Rows:
 
 
 def _how_to_cut(imported: Imported) -> int:
-    """Return how `loops.cut_rounds` treats a page that returns within an interval."""
+    """Return the mode of `loops.cut_rounds` for a page that returns within an interval."""
     from pmlkit.kernels.loops import KEEP, MERGE, SPLIT, SPLIT_ANY
 
     if imported.kind == "pml" or imported.distinct:
@@ -295,7 +295,7 @@ def _how_to_cut(imported: Imported) -> int:
 
 
 def from_zero(spans: Ints, imported: Imported) -> tuple[Ints, Imported]:
-    """Move times that begin later than they last to 0."""
+    """Shift times to start at 0 if they start later than they last."""
     start, end = int(spans[0, 0]), int(spans[-1, 1])
     if imported.base_ns is not None or 0 <= start <= end - start:
         return spans, imported

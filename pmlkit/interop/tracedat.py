@@ -38,7 +38,7 @@ _SECTION_LIMIT = 64 << 20  # bytes of a section, unpacked
 _CHUNK_LIMIT = 16 << 20  # bytes of a chunk of a CPU's pages, unpacked
 _DATA_LIMIT = 1 << 32  # bytes of all pages, unpacked
 _PAGE_LIMIT = 1 << 20
-_COUNT_LIMIT = 1 << 16  # of systems, events of one, sections, CPUs
+_COUNT_LIMIT = 1 << 16  # limit of systems, events of a system, sections, CPUs
 _DATE, _CPUSTAT, _BUFFER, _CLOCK, _UNAME, _OFFSET, _TSC = 1, 2, 3, 4, 5, 7, 14
 _HEADERS, _FORMATS, _THREADS = 16, 18, 21
 _VCPU = re.compile(r"^CPU (\d{1,5})/KVM")
@@ -57,7 +57,7 @@ def read(path: PathLike) -> DirtyLog:
         If it is cut short, damaged, or counts time in a unit other than nanoseconds.
     """
     with open_regular(path) as file:
-        trace = _Trace(path, file)
+        trace = _Reader(path, file)
         try:
             trace.read()
         except (struct.error, IndexError, zlib.error, pa.ArrowException) as error:
@@ -76,7 +76,7 @@ class _Buffer:
     packed: bool
 
 
-class _Trace:
+class _Reader:
     """The reader of a file, and its state."""
 
     def __init__(self, path: PathLike, file: BinaryIO) -> None:

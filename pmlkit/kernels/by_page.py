@@ -83,17 +83,17 @@ def references(
 
 
 def stable_order(keys: Gfns) -> Ints:
-    """Return what ``np.argsort(keys, kind="stable")`` does, faster if it can."""
+    """Return the result of ``np.argsort(keys, kind="stable")``, faster if possible."""
     return _sorted_pairs(keys, np.arange(len(keys)))[1]
 
 
 def last_uses(rounds: Ints, gfns: Gfns, distinct: bool = False) -> Ints:
-    """Return for each use the number of its page's use before, -1 for a first one.
+    """Return for each use the index of its page's previous use, -1 for a first use.
 
     Parameters
     ----------
     rounds, gfns, distinct
-        As of `references`. Uses that do not count have no number, and are left out.
+        As in `references`. Uses that do not count have no index, and are left out.
 
     Returns
     -------
@@ -114,7 +114,7 @@ def last_uses(rounds: Ints, gfns: Gfns, distinct: bool = False) -> Ints:
 
 
 def _sorted_pairs(keys: Gfns, rising: Ints, distinct: bool = False) -> tuple[Gfns, Ints]:
-    """Sort pairs by key, each once if `distinct`; `rising`, 0 or more, then rises within each key.
+    """Sort pairs by key and then by `rising` (0 or more); each pair once if `distinct`.
 
     Numpy sorts 64-bit values with vector instructions, but neither stably nor by index. With the
     second value in the low bits of the first one, the plain sort is both. Keys that leave no room
@@ -161,7 +161,7 @@ def sliding(refs: References, windows: int | Windows, min_count: int = 1) -> Int
     check_count("min_count", min_count, "uses")
     enter, leave = windows.enter[refs.round], windows.leave[refs.round]
     until = np.append(enter[1:], np.int32(len(windows)))[: len(refs)]
-    until[refs.starts[1:] - 1] = len(windows)  # the last reference of a page decides to the end
+    until[refs.starts[1:] - 1] = len(windows)  # the last reference of a page is valid to the end
     if min_count > 1:
         enter, until, leave = _with_threshold(refs, min_count - 1, enter, until, leave)
     until = np.minimum(until, leave)

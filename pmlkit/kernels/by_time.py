@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from pmlkit.timeline import Axis, Windows
     from pmlkit.types import Array, Floats, Gfns, Ids, Ints
 
-    # Of (first, pages): the marks of the pages from number `first` on, uint64, a bit each.
+    # A function of (first, pages) that returns the marks of the pages from number `first` on,
+    # uint64, one bit per mark.
     Marks = Callable[[int, int], Gfns]
 
 __all__ = [
@@ -43,7 +44,7 @@ __all__ = [
 
 
 WORKERS = 2
-SMALL = 1 << 16  # uses below which a second thread costs more than it saves
+SMALL = 1 << 16  # with fewer uses, a second thread costs more than it saves
 
 
 @dataclass(frozen=True)
@@ -229,7 +230,8 @@ def sliding(
     min_count : int
         The threshold m.
     marks : callable, optional
-        Of (first, pages): the marks of the pages from number `first` on, uint64, one bit each.
+        A function of (first, pages) that returns the marks of the pages from number `first` on,
+        uint64, one bit per mark.
     n_marks : int
         Bits of the marks.
 
@@ -247,7 +249,7 @@ def sliding(
     for (rounds, ids, pages), marked in _marked(batches, marks):
         rings.grow(pages)
         slide(ids, rounds, *how, rings.ring, rings.uses, marked, steps)
-    # Each page is used once more after the last round, which closes the use before.
+    # Each page gets one more use after the last round, which closes its previous use.
     ids, rounds = np.arange(pages, dtype=np.int32), np.full(pages, len(windows.enter) - 1, np.int32)
     slide(ids, rounds, *how, rings.ring, rings.uses, marked, steps)
     return np.cumsum(steps, axis=1)[:, :-1]
@@ -260,7 +262,7 @@ def sliding(
 # them up gives the mean of W for every T at once.
 
 
-TABLE_BITS = 17  # of the table of `Sizes`, which is to stay in the cache
+TABLE_BITS = 17  # size of the table of `Sizes`, which must stay in the cache
 
 
 class Rings:
@@ -335,7 +337,7 @@ class Reuse:
         self.sizes, counts = bins.sizes, np.asarray(more, np.int64)
         n_bins, n_rounds = len(self.sizes) + 1, len(axis)
         self.gap_counts, self.gap_sums = np.zeros(n_bins, np.int64), np.zeros(n_bins)
-        # Sums of times may be more than 64 bits hold; those of rounds are exact as floats, too.
+        # Sums of times may exceed 64 bits; sums of rounds are exact as floats, too.
         bends = np.zeros((len(more), n_bins), np.int64), np.zeros((len(more), n_bins))
         firsts, reached = np.zeros(n_rounds, np.int64), np.zeros((len(more), n_rounds), np.int64)
         rings, known = Rings(max(more, default=1)), 0
@@ -353,7 +355,7 @@ class Reuse:
         self._bends[1] = self._bends_of_all(rings.last())
 
     def _bends_of_all(self, last: Array) -> tuple[Ints, Floats]:
-        """Return the bends of the sum of W for threshold 1: a use counts as long as it is valid."""
+        """Return the bends of the sum of W for threshold 1: each use counts until the next."""
         holds = self.axis.end - self.axis.at[last]
         places = np.searchsorted(self.sizes, holds)
         size = len(self.gap_counts)

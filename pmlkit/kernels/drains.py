@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from pmlkit.types import Array
 
 
-# Rows of the state of threads; a thread each.
+# Rows of the state of threads; one column per thread.
 RUN, LAST, SINCE, BATCH = range(4)
-# Columns of the table of batches; a batch each.
+# Columns of the table of batches; one row per batch.
 THREAD, ROUND, ENTERED, END, COUNT = range(5)
-# Of `counts`.
+# Indices of `counts`.
 MADE, OUTSIDE, ELSEWHERE = range(3)
 
 
@@ -63,17 +63,17 @@ def assign(
     time, kind, thread, value = events
     number = 0
     for at in range(len(time)):
-        now, who = time[at], thread[at]
+        now, thread_index = time[at], thread[at]
         batch[at] = -1
         if kind[at] != 0:
-            state[RUN, who] = -1
+            state[RUN, thread_index] = -1
             if kind[at] == 1:
-                state[SINCE, who] = now
+                state[SINCE, thread_index] = now
             continue
-        run = state[RUN, who]
-        if run < 0 or run == limits[0] or now - state[LAST, who] >= gaps[who]:
-            run, state[BATCH, who] = 0, -1
-        state[RUN, who], state[LAST, who] = run + 1, now
+        run = state[RUN, thread_index]
+        if run < 0 or run == limits[0] or now - state[LAST, thread_index] >= gaps[thread_index]:
+            run, state[BATCH, thread_index] = 0, -1
+        state[RUN, thread_index], state[LAST, thread_index] = run + 1, now
         while number < len(rounds) and rounds[number, 1] < now:
             number += 1
         if number == len(rounds) or now <= rounds[number, 0]:
@@ -81,7 +81,7 @@ def assign(
         elif len(slots) > 0 and not _within(value[at], slots):
             counts[ELSEWHERE] += 1
         else:
-            batch[at] = _batch(who, now, number, state, table, counts)
+            batch[at] = _batch(thread_index, now, number, state, table, counts)
 
 
 @compiled
@@ -98,14 +98,20 @@ def _within(gfn: int, slots: Array) -> bool:
 
 
 @compiled
-def _batch(who: int, now: int, number: int, state: Array, table: Array, counts: Array) -> int:
-    """Count a page for the batch that it belongs to, which is made if it is its first."""
-    at = state[BATCH, who]
+def _batch(
+    thread_index: int, now: int, number: int, state: Array, table: Array, counts: Array
+) -> int:
+    """Count a page for its batch; a first page creates the batch."""
+    at = state[BATCH, thread_index]
     if at < 0 or table[at, ROUND] != number:
         at = counts[MADE]
         counts[MADE] += 1
-        state[BATCH, who] = at
-        table[at, THREAD], table[at, ROUND], table[at, ENTERED] = who, number, state[SINCE, who]
+        state[BATCH, thread_index] = at
+        table[at, THREAD], table[at, ROUND], table[at, ENTERED] = (
+            thread_index,
+            number,
+            state[SINCE, thread_index],
+        )
         table[at, COUNT] = 0
     table[at, END] = now
     table[at, COUNT] += 1
@@ -114,7 +120,7 @@ def _batch(who: int, now: int, number: int, state: Array, table: Array, counts: 
 
 @compiled
 def gather(batch: Array, gfn: Array, place: Array, step: int, out: Array) -> int:
-    """Move the pages of finished batches out of the pages that wait.
+    """Move the pages of finished batches out of the pending pages.
 
     Parameters
     ----------
@@ -134,13 +140,13 @@ def gather(batch: Array, gfn: Array, place: Array, step: int, out: Array) -> int
     int
         Number of pages that still wait.
     """
-    waiting = 0
+    pending = 0
     for at in range(len(batch)):
         number = batch[at]
         if place[number] >= 0:
             out[place[number]] = gfn[at]
             place[number] += step
         else:
-            batch[waiting], gfn[waiting] = number, gfn[at]
-            waiting += 1
-    return waiting
+            batch[pending], gfn[pending] = number, gfn[at]
+            pending += 1
+    return pending

@@ -2,8 +2,8 @@
 """Compiled loops over frames: their numbers in order of first use, and the windows that use them.
 
 Importing numba takes long. Callers therefore import this module inside the functions that need it.
-The tables are those of `pmlkit.kernels.pages.BlockTable`. A loop that finds no room in them stops
-and returns its position. The caller makes room and calls it again.
+The tables are those of `pmlkit.kernels.pages.BlockTable`. A loop that runs out of space in them
+stops and returns its position. The caller enlarges them and calls it again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def number_pages(
     shift: int,
     state: Array,
 ) -> int:
-    """Number pages from `done` on, until the end or until a table is full; return the position.
+    """Number pages from position `done` until the end or a full table; return the new position.
 
     Blocks are ``2**shift`` frames. `keys` (block + 1, 0 is free) is an open hash table of blocks.
     `slots` gives the piece of `cells` for each block. There, a frame has its number + 1, or 0 for
@@ -77,7 +77,7 @@ def number_pages(
 def put_cells(
     frames: Array, values: Array, keys: Array, slots: Array, cells: Array, shift: int, state: Array
 ) -> None:
-    """Write a value into the cell of each frame; there must be room."""
+    """Write a value into the cell of each frame; there must be space."""
     bits = 0
     while 1 << bits < len(keys):
         bits += 1
@@ -98,11 +98,11 @@ def put_cells(
 
 
 # ------------------------------------------------------------------------------
-# The frames of consecutive windows: how many there are, and how many the window before had, too.
+# The distinct frames of consecutive windows, and those that the previous window had, too.
 #
 # No branch depends on whether a page is new. About every third use of a busy guest's window is of a
-# new page, so the processor would guess wrong that often, at 20 cycles each (measured: 13 ns a use
-# with a branch, 3 without). Arithmetic makes 0 or 1 of what is equal or not (`jit.ONES`).
+# new page, so a branch would be mispredicted that often, at 20 cycles each (measured: 13 ns a use
+# with a branch, 3 without). Arithmetic turns equality into 0 or 1 (`jit.ONES`).
 
 
 @compiled

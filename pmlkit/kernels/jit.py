@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
-AHEAD = 16  # uses between asking for what is kept of a page and needing it: what a cache miss takes
+AHEAD = 16  # uses between prefetching a page's state and using it: the latency of a cache miss
 GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / the golden ratio, odd: Knuth, TAOCP 3, 6.4
-ONES = 0xFFFFFFFF  # (x + ONES) >> 32 is 0 for a 32-bit x of 0, else 1: no branch to guess wrong
+ONES = 0xFFFFFFFF  # (x + ONES) >> 32 is 0 for a 32-bit x of 0, else 1: no branch to mispredict
 
-# The types of numba say what holds in Python. What the annotations here say holds in compiled code.
+# numba's types describe values in Python. These annotations describe values in compiled code.
 _untyped: Any = numba
 int64: Callable[[int], int] = _untyped.int64
 uint32: Callable[[int], int] = _untyped.uint32
@@ -61,7 +61,7 @@ def _popcount(typing: object, word: types.Type) -> Intrinsic:
 
 
 def _fetch(typing: object, array: types.Type, at: types.Type) -> Intrinsic:
-    """Ask for an element (by its place in memory) that will be needed: it waits for nothing."""
+    """Prefetch an element (by its place in memory), without waiting."""
 
     def generate(context: Context, builder: Builder, signature: Signature, values: Values) -> Value:
         data = context.make_array(array)(context, builder, values[0]).data

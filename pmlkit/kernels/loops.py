@@ -25,7 +25,7 @@ def once_a_round(
     """Copy the first use of a page in each round; `last` is the round of each page's last use."""
     kept = uint64(0)
     for i in range(len(ids)):
-        # A repeated use is written, too, and the next one overwrites it: there is no branch.
+        # Without a branch: a repeated use is written, too, and the next one overwrites it.
         page, now = uint64(ids[i]), rounds[i]
         again = uint64(uint32(last[page]) ^ uint32(now)) + uint64(ONES)
         last[page] = now
@@ -46,7 +46,7 @@ def by_round(ids: Array, rounds: Array, stamps: Array, marks: Array, counts: Arr
         new = (uint64(stamps[page] ^ uint32(now + 1)) + uint64(ONES)) >> uint64(32)
         stamps[page] = now + 1
         counts[0, now] += new
-        bits = marks[page] & (uint64(0) - new)  # all of them, or none if the page is not new
+        bits = marks[page] & (uint64(0) - new)  # all bits, or none if the page is not new
         row = 1
         while bits:
             counts[row, now] += bits & uint64(1)
@@ -174,7 +174,7 @@ def reuse_ends(
     bends: Array,
     bend_sums: Array,
 ) -> None:
-    """Close the last use of every page: it counted to the end."""
+    """Close the last use of every page, which counts to the end."""
     mask = ring.shape[1] - 1
     for page in range(len(uses)):
         had = uses[page]
@@ -202,7 +202,7 @@ def slide(
     marks: Array,
     steps: Array,
 ) -> None:
-    """Add up where pages enter and leave the working sets of windows, with threshold m.
+    """Count the pages that enter and leave the working sets of windows, with threshold m.
 
     `enter` and `leave` are those of `pmlkit.timeline.Windows`. ``steps[0]`` is for all pages,
     ``steps[r + 1]`` for those with bit r in `marks`. Each use closes the page's previous one, so at
@@ -237,7 +237,7 @@ def slide(
 
 
 KEEP, SPLIT, SPLIT_ANY, MERGE = range(4)
-# What `state` holds.
+# Indices of `state`.
 ROUND, START, END, CUTS, MERGED, EMITTED = range(6)
 
 
@@ -268,7 +268,7 @@ def cut_rounds(
             if ends[i] < starts[i] or (state[ROUND] >= 0 and starts[i] < state[END]):
                 state[EMITTED] = emitted
                 return i
-            if state[ROUND] >= 0 and starts[i] > state[END]:  # nothing was used in between
+            if state[ROUND] >= 0 and starts[i] > state[END]:  # no use in between
                 spans[emitted, 0], spans[emitted, 1] = state[END], starts[i]
                 emitted += 1
                 state[ROUND] += 1
@@ -312,9 +312,9 @@ def next_accesses(ids: Array, first: int, coming: Array, following: Array) -> No
 # ------------------------------------------------------------------------------
 # Loops over uses sorted by page: the sizes of windows, or the means of several T.
 #
-# `pmlkit.kernels.by_page` has the formulas. Nothing is copied to look at other rounds, other pages
-# or another threshold: `starts` says where each page's uses begin, `chosen` which pages count. The
-# rounds from `first` to before `stop` are looked at as if there were no others.
+# `pmlkit.kernels.by_page` has the formulas. No data is copied for other rounds, pages or
+# thresholds: `starts` contains the start of each page's uses, `chosen` the pages that count. Rounds
+# outside of `first` to before `stop` are ignored.
 
 
 @compiled
@@ -416,7 +416,7 @@ def sum_pages(
                 sums[j] += until - used
                 sums[reached] -= until - used
             j = reached
-            while j < len(sizes) and sizes[j] < until:  # of longer ones, all is cut short
+            while j < len(sizes) and sizes[j] < until:  # all longer windows are cut short
                 held = max(min(since + sizes[j], until) - sizes[j], 0)
                 sums[j] += held
                 sums[j + 1] -= held

@@ -39,7 +39,7 @@ WORD, NODE, SEGMENT, PART = 6, 11, 16, 20  # positions of each, as powers of two
 def _begin(
     top: int, live: int, bits: Array, words: Array, nodes: Array, segments: Array, parts: Array
 ) -> None:
-    """Begin a word at position `top`, before which there are `live` bits, with all bits set."""
+    """Begin a word at position `top`, after `live` bits, with all bits set."""
     word, part = uint64(top) >> uint64(WORD), uint64(top) >> uint64(PART)
     node, segment = uint64(top) >> uint64(NODE), uint64(top) >> uint64(SEGMENT)
     bits[word] = ~uint64(0)
@@ -160,7 +160,7 @@ def histogram(distances: Array, counts: Array) -> None:
 
 
 # ------------------------------------------------------------------------------
-# The loops of the curves that estimate: samples of pages, and times between uses.
+# The loops of estimated curves: samples of pages, and times between uses.
 
 
 @compiled
@@ -182,7 +182,7 @@ def sample(
             # The difference of 64-bit words is negative, and has its highest bit, if it is below.
             bits |= ((mixed - limit) >> uint64(63)) << uint64(j)
         while bits:
-            lowest = bits & (~bits + uint64(1))  # -bits; the ones below it count its place
+            lowest = bits & (~bits + uint64(1))  # -bits; its trailing ones count the position
             chosen[kept] = word * 64 + int64(popcount(lowest - uint64(1)))
             kept += 1
             bits ^= lowest

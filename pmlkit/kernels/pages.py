@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pmlkit.types import Array, Gfns, Ids, Ints
 
-    # Rounds, the numbers of their pages, and how many pages have a number so far.
+    # Rounds, the numbers of their pages, and the count of numbered pages so far.
     Numbered = tuple[Ids, Ids, int]
     # Pages in order of use, as one array or as several.
     Uses = Gfns | Ints | Sequence[int] | Iterable[Gfns]
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 
-BATCH = 1 << 18  # uses handed on at once: their arrays stay in the cache
+BATCH = 1 << 18  # uses per batch: their arrays stay in the cache
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -148,12 +148,12 @@ def ahead(items: Iterable[_Item], depth: int = 4) -> Iterator[_Item]:
 
     Its exceptions are raised here. If the consumer stops early, so does the thread.
     """
-    # An item, or at the end None, or what was raised.
+    # An item; None at the end; or the exception.
     queued: queue.Queue[tuple[_Item] | BaseException | None] = queue.Queue(depth)
     stopped = threading.Event()
 
     def put(message: tuple[_Item] | BaseException | None) -> None:
-        # With a timeout: a consumer that has stopped takes nothing more out of a full queue.
+        # With a timeout, because a consumer that has stopped never empties a full queue.
         while not stopped.is_set():
             try:
                 return queued.put(message, timeout=0.1)
@@ -170,7 +170,9 @@ def ahead(items: Iterable[_Item], depth: int = 4) -> Iterator[_Item]:
         except BaseException as error:
             put(error)
 
-    context = contextvars.copy_context()  # what reports its progress there is seen as here
+    context = (
+        contextvars.copy_context()
+    )  # progress that the thread reports is shown as the caller's
     thread = threading.Thread(target=context.run, args=(produce,), daemon=True)
     thread.start()
     try:
@@ -186,7 +188,7 @@ def ahead(items: Iterable[_Item], depth: int = 4) -> Iterator[_Item]:
 def mapped(
     work: Callable[[_Item], _Result], items: Iterable[_Item], workers: int = 2
 ) -> Iterator[_Result]:
-    """Iterate over ``work(item)`` in the order of `items`, done by threads a little ahead."""
+    """Iterate over ``work(item)`` in the order of `items`; threads work a little ahead."""
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[_Result]] = deque()
         for item in items:
@@ -197,17 +199,15 @@ def mapped(
             yield waiting.popleft().result()
 
 
-# ------------------------------------------------------------------------------
-# A number for each frame of a sparse address space: frames in blocks, blocks in a hash table.
-#
-# A guest of a terabyte with holes has frame numbers that no array could be indexed by. Frames that
-# are used come in runs. So a block holds the numbers of 512 frames, which is what one page table
-# maps: the hash table stays small, and neighbours stay together. If the runs turn out to be short,
-# blocks of 16 frames take their place.
+# ------------------------------------------------------------------------------ A number for each
+# frame of a sparse address space: frames in blocks, blocks in a hash table. The frame numbers of a
+# guest of a terabyte with holes are too sparse for an array. Used frames come in runs. A block
+# therefore holds the numbers of the 512 frames that one page table maps: the hash table stays
+# small, and neighbours stay together. If the runs prove short, blocks of 16 frames replace them.
 
 
 CLOSE, FAR = 9, 4  # frames of a block, as powers of two: an EPT table's, and a cache line's
-FEW = 16  # pages in a block of 512: below that, small blocks take less memory
+FEW = 16  # pages per block of 512; with fewer, small blocks take less memory
 
 
 class BlockTable:
@@ -234,14 +234,14 @@ class BlockTable:
 
     @property
     def full(self) -> bool:
-        """Whether there is no room for another block."""
+        """Whether the table has no space for another block."""
         return int(self._state[1]) == len(self._keys) // 2
 
     def _clear(self, shift: int, blocks: int) -> None:
         self._shift = shift
         self._keys = np.zeros(2 * blocks, np.uint64)  # at most half full, so that chains are short
         self._slots = np.empty(2 * blocks, np.int32)
-        self.cells = np.empty(blocks << shift, np.uint32)  # numpy asks for large pages with empty
+        self.cells = np.empty(blocks << shift, np.uint32)  # numpy requests large pages in np.empty
         self.cells[:] = 0
         self._state[1] = 0
 

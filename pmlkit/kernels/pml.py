@@ -5,7 +5,7 @@ The semantics are the hardware's (Intel SDM, volume 3, Page-Modification Logging
 
 - an entry is written only when a page's dirty flag changes from 0 to 1;
 - each vCPU has its own buffer, while the dirty flag belongs to the page;
-- the log-full exit comes before the entry that finds no room. A round that fills its buffer exactly
+- the log-full exit comes before the entry that does not fit. A round that fills its buffer exactly
   has no such exit: the end of the round drains the buffer.
 """
 
@@ -76,7 +76,9 @@ def pml_log(
     round_ = np.asarray(window, np.int64) // windows_per_round
     gfn, vcpu = np.asarray(gfn, np.uint64), np.asarray(vcpu, np.int64)
     if rearm != "never" and windows_per_round == 1:
-        logged = np.arange(len(gfn))  # once per window and re-armed after each: all of them
+        logged = np.arange(
+            len(gfn)
+        )  # each page once per window, re-armed after each: all writes are logged
     elif rearm == "flush" and len(vcpu) and vcpu.any():
         logged = _logged_by_any(round_, gfn, vcpu, buffer_entries)
     else:
@@ -90,7 +92,7 @@ def pml_log(
 
 
 def _previous_write(gfn: Array) -> Ints:
-    """Return, for each write, the index of the write to the same page before it, or -1."""
+    """Return, for each write, the index of the previous write to the same page, or -1."""
     order = stable_order(gfn)
     again = np.flatnonzero(gfn[order[1:]] == gfn[order[:-1]])
     before = np.full(len(gfn), -1)
@@ -119,7 +121,7 @@ def _logged_by_one(round_: Ints, before: Ints, capacity: int) -> Ints:
 
 
 def _logged_by_any(round_: Array, gfn: Array, vcpu: Array, capacity: int) -> Ints:
-    """Say the same for several vCPUs, write by write: a drain re-arms its own buffer's pages."""
+    """As `_logged_by_one` for several vCPUs, write by write: a drain re-arms its buffer's pages."""
     logged: list[int] = []
     dirty: set[int] = set()
     buffers: dict[int, list[int]] = {}

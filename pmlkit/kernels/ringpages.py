@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from pmlkit.types import Array
 
 
-EVENTS, LOSSES, DAMAGED = range(3)  # of `counts`
-FEWEST_WORDS = 3  # of an event: its head, its kind, its thread
-_STAMP_TOP = 31  # the bits of a time that an absolute stamp has not, from bit 59 on
+EVENTS, LOSSES, DAMAGED = range(3)  # indices of `counts`
+FEWEST_WORDS = 3  # least words of an event: head, kind and thread
+_STAMP_TOP = 31  # the bits of a time that an absolute stamp lacks, from bit 59 on
 
 
 @compiled
@@ -73,13 +73,13 @@ def extract(
 
 @compiled
 def _bounds(words: Array, at: int, data_at: int) -> tuple[int, int]:
-    """Return where a page's events end, and where the page ends; -1: not within the words."""
+    """Return the ends of a page's events and of the page; -1 if beyond the words."""
     if at + data_at > len(words):
         return 0, -1
     commit = int64(words[at + 2])
     size = commit & LENGTH
     stop = at + data_at + size // 4
-    # A count of losses has the size of the field `commit`, which the time and it leave.
+    # A count of losses is as long as the field `commit`: the head without the time.
     end = stop + (data_at - 2 if commit & MISSED_STORED else 0)
     if size % 4 != 0 or end > len(words):
         return 0, -1
@@ -88,7 +88,7 @@ def _bounds(words: Array, at: int, data_at: int) -> tuple[int, int]:
 
 @compiled
 def _add_loss(words: Array, at: int, stop: int, end: int, lost: Array, counts: Array) -> None:
-    """Note what was lost before a page; between `stop` and `end` is how many, if it is known."""
+    """Record the events lost before a page; the count, if known, is between `stop` and `end`."""
     commit = int64(words[at + 2])
     if commit & MISSED == 0:
         return
@@ -114,7 +114,7 @@ def _add_events(
     value: Array,
     counts: Array,
 ) -> bool:
-    """Take the events of one page; return whether each ends within it."""
+    """Extract the events of one page; return whether each ends within it."""
     now, found = _long(words, page), counts[0]
     while at < stop:
         head = int64(words[at])
@@ -159,5 +159,5 @@ def _time(now: int, code: int, count: int) -> int:
 
 @compiled
 def _long(words: Array, at: int) -> int:
-    """Return a number of two words."""
+    """Return the 64-bit number in two words."""
     return int64(words[at]) | int64(words[at + 1]) << 32

@@ -85,7 +85,7 @@ def _from_file(path: str, vm: str, spool: str) -> Job:
     except OSError as error:
         raise read_error(path, "", error) from error
     except ValueError as error:
-        raise UsageError(f"{path} is no job (JSON)") from error
+        raise UsageError(f"{path} is not a job (JSON)") from error
     return replace(_job(values), vm=vm, spool=spool)
 
 

@@ -47,28 +47,28 @@ _PERF_TRACEPOINT = 2  # a type of events
 _LOAD = struct.Struct("<IIQQIIQII16sIIIIQIIQIII4x")
 _PERF_EVENT = struct.Struct("<IIQQQQQIIQQ")
 _SET_BPF = 0x40042408
-# Places in the kernel's struct pt_regs, of x86_64, of the registers of arguments.
+# Offsets of the argument registers in the kernel's struct pt_regs on x86_64.
 _REGISTERS = (112, 104, 96, 88, 72, 64)
 _MISSES_AT, _INFO_BYTES = 208, 232
 _LOG_BYTES = 1 << 16
 
 
 class BpfRefused(PmlkitError):
-    """The kernel refuses an object that is loaded. Attribute: `errno`."""
+    """The kernel refuses to load an object. Attribute: `errno`."""
 
     def __init__(self, what: str, number: int = 0, hint: str = "use --capture ftrace") -> None:
         self.errno = number
         super().__init__(what, hint)
 
 
-def _refused(what: str, number: int, said: str = "") -> PmlkitError:
+def _refused(what: str, number: int, log: str = "") -> PmlkitError:
     if number == errno.EPERM and not Host().may_use_bpf():
         return NoRight(what, CAPABILITIES)
     if number == errno.EPERM:
-        said = "we have the capabilities: does a security module, or lockdown, forbid it?"
+        log = "we have the capabilities: does a security module, or lockdown, forbid it?"
     if number == errno.ENOSYS:
         return BpfRefused("this kernel has no BPF (CONFIG_BPF_SYSCALL)", number)
-    why = f"{os.strerror(number)}: {said}" if said else os.strerror(number)
+    why = f"{os.strerror(number)}: {log}" if log else os.strerror(number)
     return BpfRefused(f"the kernel refuses {what} ({why})", number)
 
 
@@ -184,7 +184,7 @@ class Kernel:
         kind = _TRACING if traced else _TRACEPOINT if place.how == "event" else _KPROBE
         if place.btf:
             self._own(place.btf)
-        for level in (0, 1):  # the verifier's words at a second attempt: they cost time
+        for level in (0, 1):  # the verifier's log only at a second attempt, because it costs time
             attributes = _LOAD.pack(
                 kind, len(code) // 8, _at(text), _at(rights), level,
                 _LOG_BYTES * level, _at(log) if level else 0, 0, 0, _name(name), 0,
@@ -233,7 +233,7 @@ class Kernel:
 
 
 def _last(log: bytes) -> str:
-    """Return the last of the verifier's words that is no statistic."""
+    """Return the last line of the verifier's log that is not a statistic."""
     lines = log.decode(errors="replace").strip().splitlines()
     return next((one for one in reversed(lines) if not one.startswith(("processed", "verif"))), "")
 
@@ -267,7 +267,7 @@ def why_not(host: Host) -> str:
     """Return why a capture by BPF is impossible here, as far as files show; otherwise ""."""
     machine = os.uname().machine
     if machine != "x86_64":
-        return f"a capture by BPF is not known on {machine}"
+        return f"capture by BPF is not supported on {machine}"
     has_types = (host.root / "sys/kernel/btf/vmlinux").exists()
     if not has_types and not _kprobes(host).exists():
         return "this kernel has neither BTF nor a PMU of kprobes"
@@ -291,7 +291,7 @@ def entry_places(host: Host) -> Iterator[Place]:
     why: PmlkitError = BpfRefused(f"BPF finds no {FUNCTION} here", hint=hint)
     try:
         place = _by_trampoline(host)
-    except PmlkitError as error:  # a module's BTF takes more rights than a kprobe
+    except PmlkitError as error:  # a module's BTF needs more rights than a kprobe
         why = error
     except (BtfUnknown, OSError):
         pass
@@ -322,7 +322,7 @@ def probe(host: Host) -> str:
     raise why or BpfRefused(f"BPF finds no {FUNCTION} here")
 
 
-@functools.lru_cache(maxsize=1)  # counting the kernel's types takes time
+@functools.lru_cache(maxsize=1)  # cached, because counting the kernel's types takes time
 def _types(host: Host) -> tuple[Types, bool]:
     """Return the types that KVM has, and whether it is a module."""
     folder = host.root / "sys/kernel/btf"

@@ -27,7 +27,7 @@ _EACH = (0, 0, 0, 0, 12, 12, 8, 0, 0, 0, 0, 0, 0, 8, 0, 12, 0, 0, 0, 12)
 
 
 class BtfUnknown(ValueError):
-    """BTF that is unknown, or lacks the function."""
+    """The BTF is of an unknown form, or lacks the function."""
 
 
 class Function(NamedTuple):
@@ -54,7 +54,7 @@ class _Btf:
         except struct.error as error:
             raise BtfUnknown("it is cut off") from error
         if magic != _MAGIC:
-            raise BtfUnknown("it does not begin like BTF")
+            raise BtfUnknown("it does not begin with BTF's magic number")
         types_at, types_bytes, names_at, names_bytes = parts
         self.types = data[size + types_at : size + types_at + types_bytes]
         self.names = data[size + names_at : size + names_at + names_bytes]

@@ -49,7 +49,7 @@ __all__ = ["Bpf", "Capture", "Ftrace", "of"]
 # The registers of the second and third argument of a function.
 _REGISTERS = {"x86_64": ("%si", "%dx"), "aarch64": ("%x1", "%x2")}
 _CALLS_KIB = 256
-_FEWEST = 1 << 10  # entries of a ring
+_FEWEST = 1 << 10  # least entries of a ring
 _MARKS = ("kvm/kvm_entry", "kvm/kvm_page_fault")
 
 
@@ -159,7 +159,7 @@ class Ftrace:
                 raise TracingRefused(path, "kprobes are switched off", f"echo 1 > {path}")
 
     def _set_up(self, stack: contextlib.ExitStack, owner: str, layout: Layout) -> None:
-        # Entered first, so that it is left last: an event that is used cannot be removed.
+        # Entered first, so that it exits last: an event that is in use cannot be removed.
         probes = stack.enter_context(Probes(self.host, owner))
         events: dict[int, list[tuple[str, str]]] = {stream: [] for stream in range(len(STREAMS))}
         second, third = self._registers()
@@ -170,8 +170,8 @@ class Ftrace:
         where = f"kvm_vm_ioctl nr={second}:u32 " + " ".join(
             f"{name}=+u{at}({third}):u{8 * size}" for name, at, size in rounds.ARGUMENTS
         )
-        only = " || ".join(f"nr == {number}" for number in rounds.CALLS_OF_INTEREST)
-        events[CALLS].append((probes.add("p", "call", where), only))
+        condition = " || ".join(f"nr == {number}" for number in rounds.CALLS_OF_INTEREST)
+        events[CALLS].append((probes.add("p", "call", where), condition))
         events[CALLS].append((probes.add("r", "done", "kvm_vm_ioctl ret=$retval:s64"), ""))
         if self.marks:
             known = [e for e in _MARKS if (self.host.tracing / "events" / e).exists()]
@@ -183,16 +183,18 @@ class Ftrace:
             name = f"{owner}-{STREAMS[stream]}"
             instance = stack.enter_context(Instance(self.host, name, kib, layout))
             self._instances[stream] = instance
-            for event, only in of:
+            for event, condition in of:
                 path = self.host.tracing / "events" / event / "format"
                 self._formats[event.rpartition("/")[2]] = read(self.host, path)
-                instance.enable(event, only)
+                instance.enable(event, condition)
 
     def _registers(self) -> tuple[str, str]:
         machine = os.uname().machine
         if machine not in _REGISTERS:
-            known = " and ".join(_REGISTERS)
-            raise PmlkitError(f"the log of KVM is not known on {machine}", f"it is on {known}")
+            known = " or ".join(_REGISTERS)
+            raise PmlkitError(
+                f"the log of KVM cannot be captured on {machine}", f"use a host of {known}"
+            )
         return _REGISTERS[machine]
 
     def __exit__(self, *_: object) -> None:
@@ -220,7 +222,7 @@ class Ftrace:
         """Return a time before all entries of a page of the log, and their frames."""
         try:
             return numbers(data, self.layout, *self._frame_at)
-        except PageDamaged:  # who makes a trace of it says so
+        except PageDamaged:  # the import of the spool reports the damage
             return 0, []
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -284,7 +286,7 @@ class Bpf:
         raise why
 
     def _take_marks(self, stack: contextlib.ExitStack, host: Host) -> str:
-        """Capture the marks, too; else return why not."""
+        """Capture the marks, too; otherwise return the reason."""
         try:
             places = bpf.mark_places(host)
             rings = self._make(stack, MARKS)
@@ -326,12 +328,12 @@ class Bpf:
                 size = ring_bytes(self._entries)
                 rings, memory = self._kernel.array(STREAMS[stream], size, self._cpus)
                 break
-            except bpf.BpfRefused as error:  # older kernels: no more than 4 MiB
+            except bpf.BpfRefused as error:  # older kernels allow at most 4 MiB
                 if error.errno != errno.E2BIG or self._entries < _FEWEST:
                     raise
                 self._entries //= 2
         self._rings[stream] = Rings(memory, self._cpus, self._entries)
-        stack.callback(self._rings[stream].close)  # which unmaps it
+        stack.callback(self._rings[stream].close)  # unmaps the memory at the end
         return rings
 
     def _load(self, stream: int, code: bytes, place: Place) -> int:

@@ -44,9 +44,9 @@ __all__ = ["Collector", "header"]
 _NAP_S, _SHORTEST_S = 0.01, 0.0005
 _FRAME_BYTES = 1 << 20
 _TICK_NS = 100_000_000
-_MOST_BYTES, _MOST_VCPUS = 1 << 52, 1 << 16  # of a VM
-_MOST_RATES = 10_000  # of the VMM's own that are kept
-_LAST_PASSES = 64  # over buffers that nothing fills any more
+_MOST_BYTES, _MOST_VCPUS = 1 << 52, 1 << 16  # limits of a VM
+_MOST_RATES = 10_000  # of the VMM's own dirty rates that are kept
+_LAST_PASSES = 64  # passes over buffers after the end of capture
 
 
 def now_ns() -> int:
@@ -79,13 +79,13 @@ def header(job: Job, host: Host, vm: Vm, vmm: Json, threads: dict[int, str]) -> 
 
 def _vcpus_of(cpus: object, threads: dict[int, str]) -> dict[int, int]:
     """Return the vCPUs of threads according to QEMU, whose answer is not trusted."""
-    found = {}
+    vcpus = {}
     for cpu in cpus if isinstance(cpus, list) else ():
         thread, index = (cpu.get(name) if isinstance(cpu, dict) else None
                          for name in ("thread-id", "cpu-index"))  # fmt: skip
         if thread in threads and type(index) is int and 0 <= index < _MOST_VCPUS:
-            found[thread] = index
-    return found
+            vcpus[thread] = index
+    return vcpus
 
 
 class Collector:
@@ -132,7 +132,7 @@ class Collector:
         """
         vmm = self.switch.facts()
         idle = None
-        if self.job.harvest:  # refused before anything is switched on
+        if self.job.harvest:  # refused before logging is switched on
             idle = IdlePages(self.host, self.vm.pid, self.job.one_in, self.job.draw)
         threads = find.threads_of(self.host, self.vm.pid)
         with self._capture_of() as capture:
@@ -144,12 +144,12 @@ class Collector:
             head.update(capture=facts, switch=self.switch.how)
             with SpoolWriter(self.job.spool, head, file) as writer:
                 for text in (*capture.messages, *_warnings(self.vm, vmm)):
-                    self._tell(writer, text)
+                    self._report(writer, text)
                 if self.job.page_tables != "off" and self.vm.vms == 1:
                     memory = GuestMemory(self.host, self.vm.pid)
-                    self._looks = Looks(memory, now_ns, partial(self._tell, writer))
+                    self._looks = Looks(memory, now_ns, partial(self._report, writer))
                 if idle is not None:
-                    self._sampler = Sampler(idle, now_ns, partial(self._tell, writer))
+                    self._sampler = Sampler(idle, now_ns, partial(self._report, writer))
                 capture.start(sorted(find.threads_of(self.host, self.vm.pid)))
                 self._ready()
                 try:
@@ -168,7 +168,7 @@ class Collector:
             except OSError as error:
                 raise output_error(self.job.ready, error) from error
 
-    def _tell(self, writer: SpoolWriter, text: str) -> None:
+    def _report(self, writer: SpoolWriter, text: str) -> None:
         self.report(text)
         writer.append(Frame.EVENT, frames.pack_json(what=text, ns=now_ns()))
 
@@ -194,13 +194,13 @@ class Collector:
             if self.switch.ended or not find.alive(self.host, self.vm):
                 self.stop.end("vm", "the VM has ended")
             else:
-                self._tell(writer, str(error))
+                self._report(writer, str(error))
                 self.stop.end("failed", str(error))
         while self.switch.messages:
-            self._tell(writer, self.switch.messages.pop(0))
+            self._report(writer, self.switch.messages.pop(0))
 
     def _rest(self, got: int) -> None:
-        """Sleep less if there was more data, and not if the buffers are filling up."""
+        """Sleep less if there was more data; do not sleep if the buffers are filling up."""
         buffer = self.job.buffer_kib << 10
         if got > buffer // 2:
             self._nap_s = 0
@@ -210,7 +210,7 @@ class Collector:
             self._nap_s = min(max(2 * self._nap_s, _SHORTEST_S), _NAP_S)
 
     def _pass(self, capture: Capture, writer: SpoolWriter) -> int:
-        """Write what the buffers have, and the rounds that ended; return the bytes."""
+        """Write the buffers' content and the rounds that ended; return the number of bytes."""
         horizon, got = now_ns(), 0
         parts: dict[tuple[int, int], list[bytes]] = {}
         held = 0
@@ -254,7 +254,7 @@ class Collector:
         if self.closed == self.job.rounds and self.job.rounds:
             self._enough = "all rounds are complete"
         while self.rounds.messages:
-            self._tell(writer, self.rounds.messages.pop(0))
+            self._report(writer, self.rounds.messages.pop(0))
 
     def _finish(self, capture: Capture, writer: SpoolWriter) -> Json:
         capture.stop()
@@ -271,9 +271,9 @@ class Collector:
         end = {"complete": whole, "why": why, "rounds": self.closed}
         open_ns = self.rounds.armed_ns if self.stop.kind == "vm" else None
         if not self.closed:
-            self._tell(writer, self._nothing())
+            self._report(writer, self._nothing())
         if rates := self.switch.measured:
-            self._tell(writer,
+            self._report(writer,
                        f"the VMM's own dirty rate is {min(rates)} to {max(rates)} MiB/s "
                        f"(measurements: {len(rates)})")  # fmt: skip
         slots = {str(number): slot.as_dict() for number, slot in self.rounds.slots.items()}
@@ -284,9 +284,9 @@ class Collector:
         return end
 
     def _nothing(self) -> str:
-        """Return why there was no round."""
+        """Return the reason why there was no round."""
         if self.rounds.rearms == 1:
-            return "the VMM re-armed once, and a round lies between two re-arms: wait longer"
+            return "the VMM re-armed once, and a round is the time between two re-arms: wait longer"
         if self.rounds.logging is False:
             return "the VMM switched logging off before it re-armed"
         return "the VMM has not re-armed: is it logging? give its QMP socket or libvirt's name"

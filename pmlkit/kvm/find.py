@@ -27,8 +27,8 @@ _VM, _VCPU = "anon_inode:kvm-vm", "anon_inode:kvm-vcpu"
 _THREAD = re.compile(r"^(?:CPU (\d{1,5})/KVM|fc_vcpu (\d{1,5})|(?:crosvm_)?vcpu[ _]?(\d{1,5}))")
 _PID = re.compile(r"^[0-9]{1,10}$")
 _GUEST = re.compile(r"(?:^|,)guest=([^,]*)")
-_FEW = 8  # VMs that a message names
-_LONGEST_NAME = 256  # characters, in a spool
+_FEW = 8  # most VMs that a message names
+_LONGEST_NAME = 256  # characters of a name in a spool
 
 
 class NoSuchVm(PmlkitError):
@@ -85,7 +85,7 @@ def start_of(host: Host, pid: int) -> int | None:
         text = (host.proc / str(pid) / "stat").read_text(errors="replace")
     except OSError:
         return None
-    after = text.rpartition(")")[2].split()  # the name before may hold anything
+    after = text.rpartition(")")[2].split()  # the name before it may contain any character
     return None if len(after) < 20 or after[0] in ("Z", "X") else int(after[19])
 
 
@@ -93,7 +93,7 @@ def _links(host: Host, pid: int) -> Iterator[str]:
     """Yield the target of each descriptor of a process."""
     with os.scandir(host.proc / str(pid) / "fd") as entries:
         for entry in entries:
-            with contextlib.suppress(OSError):  # closed meanwhile
+            with contextlib.suppress(OSError):  # the descriptor was closed meanwhile
                 yield os.readlink(entry.path)
 
 
@@ -148,14 +148,14 @@ def find(host: Host, asked: str) -> Vm:
     """
     if not asked or not asked.isprintable():
         hint = "give a guest's name, the path of a QMP socket, or a process id"
-        raise UsageError(f"{asked!r:.80} names no VM", hint)
+        raise UsageError(f"{asked!r:.80} is not a VM", hint)
     if _PID.match(asked):
         try:
             return _of_process(host, int(asked))
         except PermissionError as error:
             raise NoRight(f"to examine process {asked}", "CAP_SYS_PTRACE") from error
         except OSError as error:
-            raise NoSuchVm(asked, _those(host)) from error
+            raise NoSuchVm(asked, _running_text(host)) from error
     vms = running(host)
     if "/" in asked:
         return _of_socket(host, asked, vms)
@@ -164,11 +164,11 @@ def find(host: Host, asked: str) -> Vm:
         pids = ", ".join(str(vm.pid) for vm in named)
         raise PmlkitError(f"{len(named)} VMs are called {asked}", f"give a process id: {pids}")
     if not named:
-        raise NoSuchVm(asked, _those(host))
+        raise NoSuchVm(asked, _running_text(host))
     return named[0]
 
 
-def _those(host: Host) -> str:
+def _running_text(host: Host) -> str:
     vms = running(host)
     if not vms:
         missing = host.missing_capabilities()
@@ -204,13 +204,13 @@ def _others(host: Host, pid: int) -> str:
 
 
 def _guest(command: list[str]) -> str:
-    """Return the guest's name of QEMU's command line, or ""."""
+    """Return the guest's name in QEMU's command line, or ""."""
     for number, option in enumerate(command[:-1]):
         value = command[number + 1]
         if option in ("-name", "--name"):
             match = _GUEST.search(value)
             return match[1] if match else value.partition(",")[0]
-        if option == "--id":  # Firecracker's
+        if option == "--id":  # the option of Firecracker
             return value
     return ""
 
@@ -228,7 +228,7 @@ def _of_socket(host: Host, path: str, vms: list[Vm]) -> Vm:
         with contextlib.suppress(OSError):
             if f"socket:[{inode}]" in _links(host, vm.pid):
                 return Vm(vm.pid, vm.start, vm.name, vm.command, vm.vms, vm.vcpus, path)
-    raise NoSuchVm(path, f"the program at this socket runs no VM; {_those(host)}")
+    raise NoSuchVm(path, f"the program at this socket runs no VM; {_running_text(host)}")
 
 
 def _is_socket(path: str) -> bool:

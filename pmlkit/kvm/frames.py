@@ -22,25 +22,25 @@ class Frame(IntEnum):
     """Kinds of frames."""
 
     PAGES = 1  # `PAGES_HEAD`, then pages of a ring buffer, each cut after its events
-    TICK = 2  # JSON: all buffers were read at a time, ``ns``, and what the kernel counted
+    TICK = 2  # JSON: the time ``ns`` at which all buffers were read, and the kernel's counts
     ROUND = 3  # JSON: a round has ended: ``round``, ``start_ns``, ``end_ns``, ``agent_cpu_ns``
     PAGE_SET = 4  # `SET_HEAD`, then frames (u64): the pages of a round, without order or time
     ENTRIES = 5  # `PAGES_HEAD`, then blocks of entries as `rings.Rings` yields them
-    END = 7  # JSON: why it ended, and the last counts
+    END = 7  # JSON: the reason of the end, and the last counts
     EVENT = 8  # JSON: a message (``what``), and its time (``ns``)
     LOOK = 9  # `LOOK_HEAD`, frames (u64), the state of each (u8), the pages of candidates
-    LOOKED = 10  # JSON: the frames of a round were looked at: ``round``, ``logged``, ``left``...
-    SAMPLE = 11  # `SET_HEAD`, then frames (u64): of the sample of a round, those that were touched
+    LOOKED = 10  # JSON: the frames of a round were examined: ``round``, ``logged``, ``left``...
+    SAMPLE = 11  # `SET_HEAD`, then frames (u64): the touched frames of a round's sample
 
 
-# What a frame of pages is of.
+# Streams of frames of pages.
 LOG, MARKS, CALLS = range(3)
 STREAMS = ("log", "marks", "calls")
 PAGES_HEAD = struct.Struct("<BBHI")  # stream, 0, 0, CPU
 SET_HEAD = struct.Struct("<II")  # round, 0
 LOOK_HEAD = struct.Struct("<II")  # round, frames
-# What a frame that was looked at is: no page table; without a present entry; one that can be a page
-# table, whose page follows; it could not be read.
+# States of an examined frame: not a page table; without a present entry; a possible page table,
+# whose page follows; not readable.
 OTHER, EMPTY, CANDIDATE, HOLE = range(4)
 
 

@@ -28,7 +28,9 @@ __all__ = ["AT_ONCE", "PAGE", "GuestMemory", "VmmGone", "memory_slots"]
 
 PAGE = 4096
 AT_ONCE = 64  # frames that one call reads; the kernel takes 1024 pieces
-_ADDRESS_SPACE = 1 << 16  # of a slot's number: 0 is memory, 1 what system management mode sees
+_ADDRESS_SPACE = (
+    1 << 16
+)  # address space in a slot's number: 0 is memory, 1 the view of system management mode
 
 
 class VmmGone(PmlkitError):
@@ -62,7 +64,7 @@ class GuestMemory:
         self.host, self.pid = host, pid
         self._buffer = ctypes.create_string_buffer(AT_ONCE * PAGE)
         self._readv = None
-        if host.root == Path("/"):  # a host made of files has no such process
+        if host.root == Path("/"):  # a test's host made of files has no such process
             self._readv = getattr(ctypes.CDLL(None, use_errno=True), "process_vm_readv", None)
         if self._readv is not None:
             self._readv.restype = ctypes.c_ssize_t
@@ -112,7 +114,7 @@ class GuestMemory:
             if got < 0 and ctypes.get_errno() == errno.ENOSYS:
                 self._readv = None
                 return self._from_file(addresses)
-            # It stops at the first page that it cannot read.
+            # The call stops at the first page that it cannot read.
             first += max(got, 0) // PAGE
             if first < count:
                 holes.add(first)
@@ -136,7 +138,7 @@ class GuestMemory:
         return got
 
     def _from_file(self, addresses: Sequence[int]) -> list[bytes | None]:
-        """Do the same by /proc, where the kernel has no such call."""
+        """As `read_addresses`, through /proc, where the kernel has no such call."""
         try:
             file = os.open(self.host.proc / str(self.pid) / "mem", os.O_RDONLY)
         except (FileNotFoundError, ProcessLookupError) as error:

@@ -2,7 +2,7 @@
 """A sample of the frames that a guest touches, from the idle flags of the host's pages.
 
 The kernel's idle page tracking (``/sys/kernel/mm/page_idle/bitmap``) asks KVM, so it includes a
-guest's accesses, also reads. One frame of each group is flagged idle when a round begins, and
+guest's accesses, even reads. One frame of each group is flagged idle when a round begins, and
 examined when it ends. The rule is that of the patched Xen (``public/pml.h``, `pmlkit.reads.draws`),
 so that the same estimators apply.
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 __all__ = ["IdlePages", "Sampler", "place"]
 
 _GOLDEN, _WORD = 0x9E3779B97F4A7C15, (1 << 64) - 1
-_PRESENT, _PFN = 1 << 63, (1 << 55) - 1  # of a word of pagemap
-_TAIL = 1 << 16  # of a word of kpageflags: a later part of a compound page
+_PRESENT, _PFN = 1 << 63, (1 << 55) - 1  # bits of a word of pagemap
+_TAIL = 1 << 16  # bits of a word of kpageflags; TAIL: a later part of a compound page
 _HUGETLB = 1 << 17
 _HUGE = 512
-_MOST = 1 << 18  # frames of a sample
+_MOST = 1 << 18  # most frames of a sample
 _PIECE = 1 << 16  # pages whose words are read at once
 
 
@@ -86,7 +86,7 @@ class IdlePages:
         self._flags = host.proc / "kpageflags"
         self.pid, self._one_in, self._anew = pid, one_in, draw == "round"
         self.huge = 0
-        self._places: dict[int, tuple[int, int]] = {}  # of a frame: address, the flag's page
+        self._places: dict[int, tuple[int, int]] = {}  # by frame: address, page of the flag
 
     def begin(self, number: int, slots: Iterable[Slot]) -> None:
         """Flag the sample of a round idle.
@@ -113,16 +113,16 @@ class IdlePages:
     def end(self) -> array[int]:
         """Return the frames of the sample that were touched since `begin`, in order."""
         idle = self._idle({page for _, page in self._places.values() if page})
-        found = [frame for frame, (_, page) in self._places.items() if page and page not in idle]
+        touched = [frame for frame, (_, page) in self._places.items() if page and page not in idle]
         late = [(frame, at) for frame, (at, page) in self._places.items() if not page]
-        # What was not there when the round began, and is now.
+        # Frames without a page at the round's beginning that have one now.
         there = self._pages([at for _, at in late])
-        found += [frame for (frame, _), page in zip(late, there) if page]  # noqa: B905
+        touched += [frame for (frame, _), page in zip(late, there) if page]  # noqa: B905
         self._places = {}
-        return array("Q", sorted(found))
+        return array("Q", sorted(touched))
 
     def _pages(self, addresses: list[int]) -> list[int]:
-        """Return the host's page at each address; 0: there is none."""
+        """Return the host's page at each address; 0 if there is none."""
         pages: list[int] = []
         try:
             file = os.open(self._pagemap, os.O_RDONLY)
@@ -131,12 +131,12 @@ class IdlePages:
         except OSError as error:
             raise NoRight(f"to read {self._pagemap}", "CAP_SYS_ADMIN") from error
         try:
-            first, found = 0, array("Q")
+            first, touched = 0, array("Q")
             for address in addresses:
                 at = address // PAGE
-                if not first <= at < first + len(found):
-                    first, found = at, array("Q", _whole(os.pread(file, 8 * _PIECE, 8 * at)))
-                pages.append(self._page(found[at - first]) if found else 0)
+                if not first <= at < first + len(touched):
+                    first, touched = at, array("Q", _whole(os.pread(file, 8 * _PIECE, 8 * at)))
+                pages.append(self._page(touched[at - first]) if touched else 0)
         finally:
             os.close(file)
         return pages
@@ -175,7 +175,7 @@ class IdlePages:
         file = _open(self._bitmap, os.O_WRONLY)
         try:
             for at, mask in sorted(masks.items()):
-                # A bit that is 0 changes nothing.
+                # Writing a 0 bit changes nothing.
                 os.pwrite(file, mask.to_bytes(8, "little"), 8 * at)
         finally:
             os.close(file)
@@ -230,16 +230,16 @@ class Sampler:
     def armed(self, number: int, slots: dict[int, Slot]) -> None:
         """Begin the sample of a round, unless it has begun."""
         if self._began_ns is None and not self._off:
-            self._try(lambda: self._begin(number, slots))
+            self._attempt(lambda: self._begin(number, slots))
 
     def round_closed(
         self, number: int, end_ns: int, slots: dict[int, Slot], writer: SpoolWriter
     ) -> None:
         """Write the sample of a round, and begin that of the next."""
         began, self._began_ns = self._began_ns, None
-        # What began after the round's end, as rounds pass faster than we look, is no sample of it.
+        # A sample that began after the round's end is not of this round: rounds can be too short.
         if began is not None and began < end_ns and not self._off:
-            self._try(lambda: writer.append(
+            self._attempt(lambda: writer.append(
                 Frame.SAMPLE, SET_HEAD.pack(number, 0), words(self._idle.end())))  # fmt: skip
         self.armed(number + 1, slots)
 
@@ -251,7 +251,7 @@ class Sampler:
         self._idle.begin(number, memory)
         self._began_ns = self._now_ns()
 
-    def _try(self, do: Callable[[], object]) -> None:
+    def _attempt(self, do: Callable[[], object]) -> None:
         try:
             do()
         except VmmGone:

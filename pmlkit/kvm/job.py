@@ -90,9 +90,11 @@ class KvmOptions:
         if not self.period_s > 0:
             raise UsageError(f"a round of {self.period_s} s is too short: give a period above 0")
         if self.rounds < 0 or self.seconds < 0 or self.most_bytes < 0:
-            raise UsageError("rounds, seconds and bytes cannot be below 0: 0 is no limit")
+            raise UsageError("rounds, seconds and bytes cannot be below 0: give 0 for no limit")
         if self.one_in < 2 or self.one_in & (self.one_in - 1):
-            raise UsageError(f"one frame in {self.one_in} is no sample: give a power of 2")
+            raise UsageError(
+                f"a sample of one frame in {self.one_in} is not possible: give a power of 2"
+            )
         if self.harvest and self.mode != "log":
             raise UsageError(f"--mode {self.mode} does not support a sample: leave --harvest out")
         low, high = _KIB_RANGE
@@ -104,7 +106,7 @@ class KvmOptions:
         for one in fields(self):
             value, kind = getattr(self, one.name), _KINDS[str(one.type)]
             if not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind):
-                raise UsageError(f"the job's {one.name} is {value!r:.60}: it has to be {one.type}")
+                raise UsageError(f"the job's {one.name} is {value!r:.60}: it must be {one.type}")
             if isinstance(value, float) and not math.isfinite(value):
                 raise UsageError(f"the job's {one.name} is {value}: give a number")
 

@@ -43,7 +43,7 @@ __all__ = ["LruGen", "SoftDirty", "collect"]
 _PAGE = 4096
 _DIRTY_BIT = 55
 _CHUNK_PAGES = 1 << 16
-_LEAST_SHARE = 8  # a mapping belongs to the guest if it has this part of the largest one
+_LEAST_SHARE = 8  # a mapping at least this share of the largest belongs to the guest
 _NAP_S = 0.05
 _AGING_SEES = (6, 12)
 _MAPPING = re.compile(r"^([0-9a-f]{1,16})-([0-9a-f]{1,16}) rw")
@@ -163,7 +163,7 @@ class LruGen:
         if host.version < _AGING_SEES:
             release = ".".join(map(str, _AGING_SEES))
             what = f"the aging of Linux {host.release} does not see the guest's accesses"
-            raise PmlkitError(what, f"this works from {release} on; use --mode log")
+            raise PmlkitError(what, f"Linux {release} or later does; use --mode log")
         self._file = host.debug / "lru_gen"
         self._switch = host.root / "sys/kernel/mm/lru_gen/enabled"
         self._group = _group(host, vm.pid)
@@ -216,7 +216,7 @@ class LruGen:
                 what = f"the kernel refuses to age {self._group} ({error.strerror})"
                 raise PmlkitError(what, "echo y > /sys/kernel/mm/lru_gen/enabled") from error
         _, after = self._table()
-        # What was touched is of the generation before the newest, which has only what came since.
+        # Touched pages are in the generation before the newest, which has only later pages.
         return sum(g.get(max(g) - 1, 0) for g in after.values() if g)
 
     def end_round(self, number: int, writer: SpoolWriter) -> int:
@@ -279,7 +279,7 @@ def collect(
 
 
 def _slept(job: Job, stop: Stop, start_ns: int) -> bool:
-    """Wait for the end of a round; whether it came before the collection was to end."""
+    """Wait for the end of a round; return False if the collection must end first."""
     while (left := job.period_s - (now_ns() - start_ns) / 1e9) > 0:
         if stop:
             return False

@@ -59,7 +59,7 @@ _INSTRUCTION = struct.Struct("<BBhi")
 # In the place of a source register: the number is a map's descriptor; or the address of its value.
 _OF_MAP, _OF_VALUE = 1, 2
 _CALL, _EXIT, _LOAD_64 = 0x85, 0x95, 0x18
-# Operations on 64 bits: with a number; with a register it is 8 more.
+# 64-bit operations with a number; with a register, the code is 8 higher.
 _OPERATIONS = {"mov": 0xB7, "add": 0x07, "sub": 0x17, "or": 0x47, "and": 0x57, "lsh": 0x67,
                "rsh": 0x77}  # fmt: skip
 _MOVE_32 = 0xBC

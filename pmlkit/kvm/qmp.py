@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Monitor", "QmpError", "Refused", "Socket", "Virsh"]
 
 _LIMIT_S = 5.0
-_LONGEST = 1 << 22  # bytes of an answer
-_LONGEST_WHY = 300  # characters of a text that somebody else wrote
-_MOST_EVENTS = 1000  # that nobody has taken out
+_LONGEST = 1 << 22  # longest answer, bytes
+_LONGEST_WHY = 300  # characters of a text from QEMU
+_MOST_EVENTS = 1000  # events that are kept until a caller reads them
 
 
 class QmpError(PmlkitError):
@@ -76,7 +76,7 @@ class Socket:
             greeting = self._line()
         except socket.timeout as error:  # noqa: UP041 (two classes before Python 3.10)
             self.close()
-            hint = "another client has it: end that one, or give QEMU a second -qmp"
+            hint = "another client uses it: end that client, or give QEMU a second -qmp"
             raise QmpError(f"QEMU does not answer at {path}", hint) from error
         except OSError as error:
             self.close()
@@ -87,7 +87,7 @@ class Socket:
             raise
         if "QMP" not in greeting:
             self.close()
-            raise QmpError(f"what listens at {path} is no QMP", "give QEMU's -qmp socket")
+            raise QmpError(f"the program at {path} does not speak QMP", "give QEMU's -qmp socket")
         try:
             self.ask("qmp_capabilities")
         except BaseException:
@@ -120,7 +120,7 @@ class Socket:
         end = time.monotonic() + 10 * _LIMIT_S
         try:
             self._socket.sendall(json.dumps(order).encode() + b"\n")
-            while time.monotonic() < end:  # events come between
+            while time.monotonic() < end:  # events may come before the answer
                 answer = self._line()
                 if "error" in answer:
                     raise Refused(command, _why(answer["error"]))
@@ -134,7 +134,7 @@ class Socket:
             raise QmpError(
                 f"the connection to QEMU's monitor at {self.path} was lost ({why})", hint
             ) from error
-        raise QmpError(f"the program at {self.path} sends much and answers nothing",
+        raise QmpError(f"the program at {self.path} sends data, but no answer",
                        "give QEMU's -qmp socket")  # fmt: skip
 
     def _line(self) -> Json:
@@ -147,13 +147,17 @@ class Socket:
                 )
             self._rest += more
             if len(self._rest) > _LONGEST or time.monotonic() > end:
-                raise QmpError(f"what listens at {self.path} is no QMP", "give QEMU's -qmp socket")
+                raise QmpError(
+                    f"the program at {self.path} does not speak QMP", "give QEMU's -qmp socket"
+                )
         line, _, self._rest = self._rest.partition(b"\n")
         answer: object = None
         with contextlib.suppress(ValueError, RecursionError):
             answer = json.loads(line)
         if not isinstance(answer, dict):
-            raise QmpError(f"what listens at {self.path} is no QMP", "give QEMU's -qmp socket")
+            raise QmpError(
+                f"the program at {self.path} does not speak QMP", "give QEMU's -qmp socket"
+            )
         return answer
 
 
@@ -167,7 +171,7 @@ class Virsh:
 
     def __init__(self, domain: str) -> None:
         self.domain = domain
-        self.events: list[str] = []  # none: virsh tells what was asked for, and no more
+        self.events: list[str] = []  # always empty: virsh returns answers only
 
     def ask(self, command: str, **arguments: object) -> object:
         """Run a command and return its answer, as `Socket.ask`."""
@@ -176,21 +180,21 @@ class Virsh:
             order["arguments"] = arguments
         call = ["virsh", "-c", "qemu:///system", "qemu-monitor-command", "--", self.domain]
         try:
-            done = subprocess.run([*call, json.dumps(order)], capture_output=True, text=True,
+            result = subprocess.run([*call, json.dumps(order)], capture_output=True, text=True,
                                   errors="replace", timeout=10 * _LIMIT_S, check=False)  # fmt: skip
         except FileNotFoundError as error:
             raise MissingTool("virsh", "libvirt-clients") from error
         except subprocess.TimeoutExpired as error:
             raise QmpError(f"libvirt does not answer for {self.domain}", "is it busy?") from error
-        if done.returncode:
-            why = done.stderr.strip()[-_LONGEST_WHY:]
+        if result.returncode:
+            why = result.stderr.strip()[-_LONGEST_WHY:]
             hint = "is it a VM of qemu:///system, and does it run?"
             raise QmpError(f"libvirt refuses {command} for {self.domain} ({why})", hint)
         answer: object = None
         with contextlib.suppress(ValueError, RecursionError):
-            answer = json.loads(done.stdout)
+            answer = json.loads(result.stdout)
         if not isinstance(answer, dict) or not {"return", "error"} & answer.keys():
-            raise QmpError(f"libvirt's answer for {self.domain} is no QMP: {done.stdout[:80]}")
+            raise QmpError(f"libvirt's answer for {self.domain} is not QMP: {result.stdout[:80]}")
         if "error" in answer:
             raise Refused(command, _why(answer["error"]))
         return answer["return"]

@@ -84,7 +84,9 @@ class Rings:
 
     def _ring(self, cpu: int) -> Iterator[tuple[int, bytes]]:
         at, tail = cpu * ring_bytes(self.entries) // 8, self._tails[cpu]
-        lost = self._words[at + LOST_AT // 8]  # before the head: none of these is after it
+        lost = self._words[
+            at + LOST_AT // 8
+        ]  # read before the head, so that no loss is later than the head
         head = self._words[at + HEAD_AT // 8]
         before, new = self._owed[cpu], lost - self._lost[cpu]
         self._lost[cpu] = lost
@@ -104,7 +106,7 @@ class Rings:
             self._tails[cpu] = tail
             self._words[at + LIMIT_AT // 8] = tail + self.entries
             yield cpu, block
-        if before:  # lost, and nothing has come since
+        if before:  # losses without later entries
             self._owed[cpu] += before
 
     def owed(self) -> Iterator[tuple[int, bytes]]:

@@ -38,7 +38,7 @@ __all__ = ["ARGUMENTS", "CALLS_OF_INTEREST", "Call", "Calls", "Round", "Rounds",
 GET, CLEAR, RESET = 0x4010AE42, 0xC018AEC0, 0xAEC7
 REGION, REGION_2 = 0x4020AE46, 0x40A0AE49
 CALLS_OF_INTEREST = (GET, CLEAR, RESET, REGION, REGION_2)
-# What is fetched from the call's structure: names, offsets, sizes.
+# The fields that are fetched from the call's structure: names, offsets, sizes.
 ARGUMENTS = (("a", 0, 4), ("b", 4, 4), ("c", 8, 8), ("d", 16, 8), ("e", 24, 8))
 LOGGED, READONLY = 1, 2  # flags of a slot
 _GAP_NS = 50_000_000  # longest time between two bitmaps that are taken at once
@@ -169,8 +169,10 @@ class Rounds:
         self.rearms = 0
         self.messages: list[str] = []
         self._taken: _Bitmaps | None = None
-        self._cleared: set[tuple[int, int]] = set()  # slots and pages, since a bitmap was taken
-        self._synced_ns: int | None = None  # a bitmap was taken since, and nothing re-armed
+        self._cleared: set[tuple[int, int]] = (
+            set()
+        )  # cleared slots and pages since a bitmap was taken
+        self._synced_ns: int | None = None  # a bitmap was taken since the last re-arm
 
     def add(self, calls: Iterable[Call], horizon_ns: int) -> Iterator[Round]:
         """Yield the rounds that calls end; all calls before `horizon_ns` are known."""
@@ -210,7 +212,7 @@ class Rounds:
     def _clear(self, call: Call) -> Iterator[Round]:
         place = call.values[0], call.values[2]
         if not self.by_hand:
-            self.by_hand, self.armed_ns = True, None  # what was taken before has re-armed nothing
+            self.by_hand, self.armed_ns = True, None  # bitmaps taken before have not re-armed
         yield from self._close()
         if not self._cleared or place in self._cleared:
             self._cleared.clear()
@@ -218,7 +220,7 @@ class Rounds:
         self._cleared.add(place)
 
     def _close(self) -> Iterator[Round]:
-        """Know that no other bitmap belongs to those that were taken."""
+        """Close the group of bitmaps: no later one belongs to it."""
         taken, self._taken = self._taken, None
         if taken is None:
             return
@@ -238,24 +240,24 @@ class Rounds:
         self._set(call)
         logging = any(slot.flags & LOGGED for slot in self.slots.values())
         if logging and not self.logging:
-            self._taken = self.armed_ns = self._synced_ns = None  # the first re-arm is to come
+            self._taken = self.armed_ns = self._synced_ns = None  # there was no re-arm yet
             self._cleared.clear()
         elif not logging and self.logging is not False:
             yield from self._close()
-            # What was logged after the last re-arm is a round if a bitmap was taken at its end.
+            # The log after the last re-arm is a round if a bitmap was taken at its end.
             if self.armed_ns is not None and self._synced_ns is not None:
                 yield Round(self.armed_ns, self._synced_ns)
             self.armed_ns = self._synced_ns = None
         self.logging = logging
 
     def _set(self, call: Call) -> None:
-        number, flags, address, size, there = call.values
+        number, flags, address, size, exists = call.values
         known = number in self.slots
         if size:
-            self.slots[number] = Slot(address // _PAGE, size // _PAGE, there, flags)
+            self.slots[number] = Slot(address // _PAGE, size // _PAGE, exists, flags)
         else:
             self.slots.pop(number, None)
-        if self.armed_ns is None:  # it is being switched on, slot by slot
+        if self.armed_ns is None:  # logging is being switched on, slot by slot
             return
         if size and not known:
             self.messages.append(f"memory was added: slot {number}, {size >> 10} KiB")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pmlkit.kvm.host import Host
 
 
-_LOOK_S = 0.25  # how often the VMM is looked for
+_LOOK_S = 0.25  # interval of checks whether the VMM exists
 
 
 class Stop(Ending):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Switch logging on: by QEMU's ``calc-dirty-rate``, or not, if the VMM logs by itself.
+"""Switch logging on by QEMU's ``calc-dirty-rate``, unless the VMM logs by itself.
 
 Another process cannot switch it on, because KVM accepts these calls from the VMM alone. QEMU
 measures with the method that the VM was started for: rings if it has ``dirty-ring-size``, otherwise
@@ -31,13 +31,13 @@ _LONGEST_S = 60
 _RING_S = 10.0  # length of a measurement with rings
 _ASK_S = 0.05
 _LAST_S = 1.0
-# QEMU's events that concern the log.
+# QEMU's events that affect the log.
 _EVENTS = {
     "STOP": "the VM was paused: nothing is logged until it runs",
     "RESUME": "the VM runs again",
     "RESET": "the VM was reset",
 }
-_LATE_S = 30.0  # after the end of a measurement, for QEMU to say that it is over
+_LATE_S = 30.0  # longest time in which QEMU reports the end of a measurement
 
 
 class Switch(Protocol):
@@ -92,7 +92,8 @@ def of(vm: Vm, options: KvmOptions) -> Switch:
         return DirtyRate(Virsh(vm.name), "libvirt", vm, options.period_s, options.rounds)
     if not vm.socket:
         raise UsageError(
-            f"process {vm.pid} names no QMP socket", "name the VM by its socket's path"
+            f"process {vm.pid} has no QMP socket in its command line",
+            "name the VM by its socket's path",
         )
     return DirtyRate(Socket(vm.socket), "qmp", vm, options.period_s, options.rounds)
 
@@ -218,18 +219,18 @@ class DirtyRate:
             )
 
     def _enough(self, now: float) -> bool:
-        """Whether each round that was asked for has been measured, and has just to be closed."""
+        """Whether each requested round has been measured, and only needs to be closed."""
         asked = self._rounds and not self._ring and len(self.measured) == self._rounds
         return bool(asked) and now < self._due + _LAST_S
 
     def _over(self) -> bool:
-        """Whether no measurement of ours runs; what it has measured is kept."""
+        """Whether our measurement has ended; its result is kept."""
         if not self._running:
             return True
         try:
             answer = self._monitor.ask("query-dirty-rate")
         finally:
-            self._hear()
+            self._take_events()
         status = answer.get("status") if isinstance(answer, dict) else None
         rate = answer.get("dirty-rate") if isinstance(answer, dict) else None
         if status == "measured" and isinstance(rate, (int, float)):
@@ -237,7 +238,7 @@ class DirtyRate:
         self._running = status == "measuring"
         return not self._running
 
-    def _hear(self) -> None:
+    def _take_events(self) -> None:
         while self._monitor.events:
             event = self._monitor.events.pop(0)
             self.ended |= event == "SHUTDOWN"

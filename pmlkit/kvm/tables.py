@@ -32,14 +32,15 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_FRAMES", "Looks", "state_of"]
 
-MOST_FRAMES = 1 << 14  # that are looked at after a round
-AT_ONCE = 512  # frames that are looked at between two passes over the log's buffers
-_MOST_CANDIDATES = 1 << 12  # that are written to the spool after a round
+MOST_FRAMES = 1 << 14  # frames that are examined after a round
+AT_ONCE = 512  # frames that are examined between two passes over the log's buffers
+_MOST_CANDIDATES = 1 << 12  # possible page tables that are written to the spool after a round
 _MOST_HELD = 1 << 20  # logged frames of a round that are remembered
 _MOST_KNOWN = 1 << 16
-_TOGETHER = 64  # frames that are read before they are looked at: they are in the CPU's cache
+_TOGETHER = 64  # frames that are read before they are examined, few enough for the CPU's cache
 _ONES = int.from_bytes(b"\1" * 512, "little")
-_BLIND = ("page tables are not told apart: the VMM set its memory up before the collection began. "
+_BLIND = ("page tables are not distinguished: the VMM set its memory up before the collection "
+          "began. "
           "Switch its logging on after the start")  # fmt: skip
 
 
@@ -105,7 +106,7 @@ class Looks:
             return
         mine = [part for part in self._logged if part[1] <= end_ns]
         last = {cpu: (cpu, since, logged) for cpu, since, logged in mine}
-        # A part that begins before the end may go on after it.
+        # A part that begins before the round's end may continue after it.
         self._logged = [*last.values(), *(part for part in self._logged if part[1] > end_ns)]
         self._held = sum(len(part[2]) for part in self._logged)
         unheld, self._unheld = self._unheld, 0
@@ -131,7 +132,7 @@ class Looks:
             return False
         except PmlkitError as error:
             self.cut(writer)
-            self._give_up(f"page tables are not told apart: {error}")
+            self._give_up(f"page tables are not distinguished: {error}")
             return False
         for gfn, state in states:
             if state == CANDIDATE:
@@ -156,7 +157,7 @@ class Looks:
 
 
 class _Look:
-    """A look at the frames of one round."""
+    """The examination of the frames of one round."""
 
     def __init__(self, number: int, order: list[int], logged: int, slots: list[Slot]) -> None:
         self.number, self.logged, self.slots = number, logged, slots
@@ -171,13 +172,13 @@ class _Look:
     def step(self, memory: GuestMemory, writer: SpoolWriter) -> Iterable[tuple[int, int]]:
         """Examine some frames and write their types; return each frame and its state."""
         some = self._order[self._at : self._at + AT_ONCE]
-        found, kept = bytearray(), []
+        read, kept = bytearray(), []
         for first in range(0, len(some), _TOGETHER):
             for page in memory.read(some[first : first + _TOGETHER], self.slots):
-                found.append(HOLE if page is None else state_of(page))
-                if page is not None and found[-1] == CANDIDATE:
+                read.append(HOLE if page is None else state_of(page))
+                if page is not None and read[-1] == CANDIDATE:
                     kept.append(page)
-        states = bytes(found)
+        states = bytes(read)
         self._at += len(some)
         self._candidates += len(kept)
         self._holes += states.count(HOLE)

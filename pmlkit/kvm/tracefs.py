@@ -42,8 +42,8 @@ _HINTS = {
     errno.EROFS: "run it on the host itself, not in a container",
     errno.ENOENT: "is it Linux 5.3 or later, with KVM?",
 }
-_BUSY_S = 5.0  # for the kernel to let go of an instance
-_PIDS = 500  # that are written at once
+_BUSY_S = 5.0  # limit for the kernel to release an instance
+_PIDS = 500  # process ids that are written at once
 
 
 class TracingRefused(PmlkitError):
@@ -214,7 +214,7 @@ class Instance:
             self.write("set_event_pid", " ".join(pids[first : first + _PIDS]) + "\n", bool(first))
 
     def enable(self, event: str, only: str = "") -> None:
-        """Record an event ("group/name"), and of these only those that a filter lets through."""
+        """Record an event ("group/name"); `only` is a filter for its records."""
         if only:
             self.write(f"events/{event}/filter", only)
         self.write(f"events/{event}/enable", "1")
@@ -230,13 +230,13 @@ class Instance:
         self.write("tracing_on", "1")
 
     def stop(self) -> None:
-        """Record no more; what was recorded can be read."""
+        """Stop recording; recorded events can still be read."""
         self.write("tracing_on", "0")
 
     def drain(self) -> Iterator[tuple[int, bytes]]:
         """Yield the CPU of each page that has been filled, and the page without its empty end."""
         for cpu, reader in self._readers.items():
-            # A bounded pass: a CPU that logs faster than we read must not keep the others waiting.
+            # A bounded pass: a CPU that logs faster than we read must not delay the others.
             for _ in range(2 * self.bytes // self.layout.page_bytes):
                 page = self._page(reader)
                 if not page:
@@ -260,7 +260,7 @@ class Instance:
             raise TracingRefused(self.path, f"a page of {self.path} {error}", hint) from error
 
     def counts(self) -> dict[str, int]:
-        """Return the sums over all CPUs of what the kernel counts: overrun, dropped, read."""
+        """Return the sums over all CPUs of the kernel's counts: overrun, dropped, read."""
         sums = dict.fromkeys(_STATS.values(), 0)
         for cpu in self._readers:
             text = read(self.host, self.path / f"per_cpu/cpu{cpu}/stats")
@@ -292,18 +292,18 @@ def _remove(host: Host, path: Path) -> None:
 
 
 def _remove_all(host: Host, owner: str) -> int:
-    """Remove what has an owner's name; returns how much there was."""
-    group, done = owner.replace("-", "_"), 0
+    """Remove the objects with an owner's name; return their number."""
+    group, removed = owner.replace("-", "_"), 0
     with contextlib.suppress(OSError):
         for path in sorted((host.tracing / "instances").glob(f"{owner}*")):
             _remove(host, path)
-            done += 1
+            removed += 1
     with contextlib.suppress(PmlkitError):
         for of, name in _PROBE.findall(read(host, host.tracing / "kprobe_events")):
             if of == group:
                 _remove_probe(host, f"{group}/{name}")
-                done += 1
-    return done
+                removed += 1
+    return removed
 
 
 def clean(host: Host) -> Iterator[str]:
@@ -345,7 +345,7 @@ class Guardian:
         self.close()
 
     def close(self) -> None:
-        """End it without its doing anything; idempotent."""
+        """End the child process; it then removes nothing; idempotent."""
         if self._child:
             with contextlib.suppress(OSError):
                 os.write(self._pipe, b"x")
@@ -359,7 +359,7 @@ def _guard(host: Host, owner: str, pipe: int) -> None:
     os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    os.closerange(0, pipe)  # also what SSH waits for
+    os.closerange(0, pipe)  # also standard streams, on which SSH waits
     os.closerange(pipe + 1, 1 << 16)
     if not os.read(pipe, 1):
         _remove_all(host, owner)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The law of a technique's error: staleness, sampling and blindness, from the trace's own curves.
 
-A technique looks once every ``tau = T / looks`` and reports what the last `looks` looks have found.
-A look at time u gives ``V(u, T)``, the working set of what the technique can see. Until the next
-look this answer stays: at time t its age is ``a = t - u``, from 0 up to ``tau``. Its error is
+A technique looks once every ``tau = T / looks`` and reports the pages that the last `looks` looks
+found. A look at time u gives ``V(u, T)``, the working set of the pages that the technique can see.
+Until the next look this answer stays: at time t its age is ``a = t - u``, from 0 up to ``tau``. Its
+error is
 
     V(t - a) - W(t) + e  =  [V(t - a) - V(t)]  +  [V(t) - W(t)]  +  e
                               staleness            blindness       sampling
@@ -30,8 +31,8 @@ blindness, and e is normal. `noise.mean_abs` gives the mean of a folded normal. 
 computes the same from the three numbers alone: independent parts in quadrature, then folded around
 the bias. No parameter is fitted.
 
-The interval of a prediction covers what the law does not know: when the looks happen, and which
-frames are drawn. It does not cover another recording.
+The interval of a prediction covers the unknown times of looks and the random draws of frames. It
+does not cover another recording.
 
 Modules
 -------

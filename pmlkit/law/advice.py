@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Advice", "Checked", "percent", "shown"]
 
 GROWS = 0.1  # share by which W may grow if the recommended T doubles
-LISTED = 8  # rows of the front that are shown
-FEW_ROUNDS = 4  # of a T that is chosen here: what changes within a round cannot be seen
+LISTED = 8  # rows of the front at most
+FEW_ROUNDS = 4  # rounds in a T that is chosen here; changes within a round are invisible
 _TAKES = {
     Need.PML: "a hypervisor that logs writes (PML)",
     Need.DIRTY: "write protection (log-dirty)",
@@ -86,7 +86,7 @@ class Advice:
     size : Size
         All that is used; for a PML log, all that is written.
     choice : Prediction or None
-        None if it is not known how long an instruction takes: then no cost can be predicted.
+        None if the length of an instruction is not known: then no cost can be predicted.
     front : DataFrame
         The predictions that no other one beats in both error and cost, sorted by cost:
         ``technique``, ``looks``, ``watched`` (-1: all), ``error``, ``overhead``.
@@ -131,7 +131,7 @@ class Advice:
 
     @property
     def about_size(self) -> list[str]:
-        """How sure the size is, what it is of, and what would change it: a sentence or two each."""
+        """The size's certainty, its source, and what would change it: a sentence or two each."""
         found = [self.size.sure, f"Source: {self.source}."]
         if not self.reads:
             found.append(
@@ -149,7 +149,8 @@ class Advice:
                 "instruction takes (--ns-per-insn), so no cost can be predicted."
             )
         return (
-            f"To measure it: {self._how(self.choice)}, with about {percent(self.choice.error)} "
+            f"To measure it: {self._describe(self.choice)}, with about "
+            f"{percent(self.choice.error)} "
             f"error at {percent(self.choice.overhead)} of the VM's time (limit "
             f"{percent(self.budget)})."
         )
@@ -192,7 +193,7 @@ class Advice:
         for words, other in named:
             if other is not None:
                 yield (
-                    f"{words}, {percent(other.overhead)}: {self._how(other)}, "
+                    f"{words}, {percent(other.overhead)}: {self._describe(other)}, "
                     f"{percent(other.error)} error."
                 )
 
@@ -218,7 +219,7 @@ class Advice:
             f"{percent(self.growth)}{unsteady}. Times are of {self.machine}.{rounds}{outside}"
         )
 
-    def _how(self, prediction: Prediction) -> str:
+    def _describe(self, prediction: Prediction) -> str:
         looks, watched = prediction.looks, prediction.parts.watched
         often = "one look" if looks == 1 else f"{looks} looks"
         frames = ""
@@ -305,8 +306,8 @@ def _as_dict(one: Prediction) -> Json:
     numbers |= {"staleness": one.staleness, "sampling": one.sampling, "overhead": one.overhead}
     blind = {"missed": one.blindness.missed, "extra": one.blindness.extra}
     knobs = {"looks": one.looks, "watched": one.parts.watched, "period_ns": one.period_ns}
-    found = {"technique": one.technique.name, **knobs, **numbers, **blind}
-    return {name: None if value != value else value for name, value in found.items()}
+    prediction_dict = {"technique": one.technique.name, **knobs, **numbers, **blind}
+    return {name: None if value != value else value for name, value in prediction_dict.items()}
 
 
 def _by_name(need: Need) -> str:

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 __all__ = ["advise", "steady_window"]
 
-LOOKS = (1, 2, 3, 4, 5, 6, 8, 10, 20)  # per T, that are tried
+LOOKS = (1, 2, 3, 4, 5, 6, 8, 10, 20)  # looks per T that are tried
 LEAST_WATCHED = 64  # frames; then 128, 256, ... up to all
-BETTER, CHEAPER = 0.8, 0.5  # of the error or of the cost: worth being named as an alternative
+BETTER, CHEAPER = 0.8, 0.5  # share of the error or of the cost below which an alternative is named
 _WRITES = frozenset({Need.PML, Need.DIRTY, Need.CONTENT, Need.SOFT_DIRTY})
 
 
@@ -93,28 +93,28 @@ def advise(
     curves = Curves(recorded)
     asked = _windows(curves) if window is None else [parse_duration_ns(window)]
     timeline(opened).size(asked[0])  # raises if the trace cannot resolve T
-    found = _search(curves, asked, share, reads)
-    choice, checked = found.choice, None
+    result = _search(curves, asked, share, reads)
+    choice, checked = result.choice, None
     if choice is not None and check and reads:
-        checked = _check(choice.technique, recorded, found.window_ns, seeds)
+        checked = _check(choice.technique, recorded, result.window_ns, seeds)
     return Advice(
         name=recorded.name,
         source=source_text(opened),
-        window_ns=found.window_ns,
+        window_ns=result.window_ns,
         chosen=window is None,
         round_ns=recorded.resolution_ns,
-        growth=_growth(curves, found.window_ns),
+        growth=_growth(curves, result.window_ns),
         budget=share,
         memory_pages=recorded.memory_pages,
         machine=recorded.time.text,
         reads=reads,
-        size=size_of(curves, found.window_ns, covered),
+        size=size_of(curves, result.window_ns, covered),
         choice=choice,
-        front=_table(found.front),
-        less=choice and _last(found.front, lambda one: one.overhead <= CHEAPER * choice.overhead),
-        more=choice and _first(found.front, lambda one: one.error < BETTER * choice.error),
+        front=_table(result.front),
+        less=choice and _last(result.front, lambda one: one.overhead <= CHEAPER * choice.overhead),
+        more=choice and _first(result.front, lambda one: one.error < BETTER * choice.error),
         checked=checked,
-        left_out=found.left_out,
+        left_out=result.left_out,
     )
 
 
@@ -126,7 +126,7 @@ def _cover(cover: str | float) -> float:
 
 
 def steady_window(curves: Curves) -> int:
-    """Return the shortest T, ns, from which on W grows by no more than a tenth if T doubles.
+    """Return the shortest T, ns, beyond which W grows by at most a tenth if T doubles.
 
     The candidates are 0.1, 0.2, 0.5, 1, ... seconds, up to a tenth of the recording, that are
     multiples of its rounds. If none qualifies, it is the one with the smallest growth.
@@ -157,8 +157,8 @@ def _growth(curves: Curves, window_ns: int) -> float:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What a search for a technique has found; no choice where no cost can be predicted."""
+class _SearchResult:
+    """The result of a search for a technique; no choice if no cost can be predicted."""
 
     window_ns: int
     front: list[Prediction] = field(default_factory=list)
@@ -166,23 +166,23 @@ class _Found:
     left_out: tuple[str, ...] = ()
 
 
-def _search(curves: Curves, asked: Sequence[int], share: float, reads: bool) -> _Found:
+def _search(curves: Curves, asked: Sequence[int], share: float, reads: bool) -> _SearchResult:
     """Return the best technique within a budget, at the first T that has one."""
     if not curves.recorded.time.ns_per_insn:
-        return _Found(asked[0])
+        return _SearchResult(asked[0])
     front: list[Prediction] = []
     for window_ns in asked:
         predictions, left_out = _all(curves, window_ns, reads)
         front = _front(predictions)
         if (choice := _last(front, lambda one: one.overhead <= share)) is not None:
             whole = predict(choice.technique, curves, window_ns)
-            return _Found(window_ns, front, whole, tuple(left_out))
+            return _SearchResult(window_ns, front, whole, tuple(left_out))
     raise _too_little(front, share, curves.recorded.name)
 
 
 def _all(curves: Curves, window_ns: int, reads: bool) -> tuple[list[Prediction], list[str]]:
     """Return all predictions, and the techniques that are left out, with the reason."""
-    found: list[Prediction] = []
+    result: list[Prediction] = []
     left_out: dict[str, list[str]] = {}
     for name in progress.over(list(STATED), name=str):
         technique = make(name)
@@ -190,17 +190,17 @@ def _all(curves: Curves, window_ns: int, reads: bool) -> tuple[list[Prediction],
             left_out.setdefault(why, []).append(name)
             continue
         try:
-            found += [
+            result += [
                 predict(one, curves, window_ns, interval=False)
                 for one in _settings(technique, curves.recorded.memory_pages)
             ]
         except NeedsError as error:
             left_out.setdefault(f"no {error.what}", []).append(name)
-    return found, [f"{', '.join(names)} ({why})" for why, names in left_out.items()]
+    return result, [f"{', '.join(names)} ({why})" for why, names in left_out.items()]
 
 
 def _not_for(technique: Technique, recorded: Recorded, reads: bool) -> str:
-    """Return why a technique is no candidate, or nothing."""
+    """Return why a technique is not a candidate, or nothing."""
     if Need.REFERENCES in technique.needs:
         return "no processor has it"
     if Need.SAMPLES in technique.needs:
@@ -208,7 +208,7 @@ def _not_for(technique: Technique, recorded: Recorded, reads: bool) -> str:
     if Need.TABLES in technique.needs and recorded.mapped is None:
         return "no snapshots of page tables"
     if parts_of(technique, recorded.memory_pages or 1).adds:
-        return "it counts a page once for each look: where it is right, it is by luck"
+        return "it counts a page once for each look: it is right only by chance"
     if not reads and not technique.needs <= _WRITES:
         return "a log of writes cannot judge it"
     return ""
@@ -226,23 +226,24 @@ def _settings(technique: Technique, memory: int | None) -> Iterator[Technique]:
             yield technique.turned(often, frames)
 
 
-def _front(found: Sequence[Prediction]) -> list[Prediction]:
-    """Return the predictions that no other beats in error and cost, by cost."""
+def _front(result: Sequence[Prediction]) -> list[Prediction]:
+    """Return the Pareto-optimal predictions in error and cost, sorted by cost."""
     front: list[Prediction] = []
-    for one in sorted(found, key=lambda one: (one.overhead, one.error)):
+    for one in sorted(result, key=lambda one: (one.overhead, one.error)):
         if not front or one.error < front[-1].error * (1 - 1e-9):
             front.append(one)
     return front
 
 
 def _too_little(front: Sequence[Prediction], share: float, name: str) -> PmlkitError:
-    """Return the error for a budget that nothing is within."""
+    """Return the error for a budget below all costs."""
     if not front:
-        return PmlkitError(f"nothing can be predicted of {name}", "record all accesses")
+        return PmlkitError(f"no technique can be predicted on {name}", "record all accesses")
     least = front[0]
-    what = f"nothing costs {percent(share)} of the time of {name} or less: {least.technique.name}"
+    limit = f"no technique costs {percent(share)} of the time of {name} or less"
     hint = f"give a larger {argument('budget')} or a longer {argument('window')}"
-    return PmlkitError(f"{what} costs {percent(least.overhead)}", hint)
+    cheapest = f"{least.technique.name} costs {percent(least.overhead)}"
+    return PmlkitError(f"{limit}: {cheapest}", hint)
 
 
 def _last(front: Sequence[Prediction], fits: Callable[[Prediction], bool]) -> Prediction | None:
@@ -254,7 +255,7 @@ def _first(front: Sequence[Prediction], fits: Callable[[Prediction], bool]) -> P
 
 
 def _check(technique: Technique, recorded: Recorded, window_ns: int, seeds: int) -> Checked:
-    """Run a technique, and measure what was predicted."""
+    """Run a technique, and measure the predicted errors."""
     truth = scores.truth(recorded, window_ns)
     draws = range(seeds if technique.random else 1)
     runs = [run(technique, recorded, window_ns, seed=seed) for seed in draws]

@@ -44,7 +44,7 @@ def _firsts(uses: Uses, n_rounds: int) -> Uses:
     return Uses.of(uses.rounds_of(0, n_rounds)[first], uses.gfn[first], n_rounds)
 
 
-# What can be seen of a recording, by name.
+# The channels of a recording, by name.
 CHANNELS: dict[str, Callable[[Recorded], Uses]] = {
     "accesses": lambda recorded: recorded.accesses,
     "writes": lambda recorded: recorded.writes,
@@ -53,8 +53,8 @@ CHANNELS: dict[str, Callable[[Recorded], Uses]] = {
     "mapped": lambda recorded: _real(recorded, recorded.mapped),
     "leaves": lambda recorded: _real(recorded, recorded.leaves),
     "firsts": lambda recorded: _firsts(recorded.accesses, recorded.n_rounds),
-    "regions": lambda recorded: _upper(recorded.accesses, REGION_BITS),  # of 2 MiB
-    "areas": lambda recorded: _upper(recorded.accesses, AREA_BITS),  # of 1 GiB
+    "regions": lambda recorded: _upper(recorded.accesses, REGION_BITS),  # entries for 2 MiB
+    "areas": lambda recorded: _upper(recorded.accesses, AREA_BITS),  # entries for 1 GiB
 }
 
 
@@ -138,7 +138,8 @@ class Curves:
         Parameters
         ----------
         value : callable
-            Of the number of uses (ndarray of int64), 0 for none. With ``c > 0`` the sum is V(t, T).
+            Function of the number of uses (ndarray of int64), 0 without uses. With ``c > 0`` the
+            sum is V(t, T).
 
         Returns
         -------
@@ -151,7 +152,7 @@ class Curves:
         sizes = np.diff(refs.starts)
         page = np.repeat(np.arange(len(sizes)), sizes) * (n + 1)
         each = np.arange(len(refs))
-        # At one instant uses leave before others enter: so many are there before each of them.
+        # At one instant uses leave before others enter: these are the counts before each step.
         others = each - np.searchsorted(page + goes, page + comes, "right")
         left = np.searchsorted(page + comes, page + goes, "left") - each
         steps = np.zeros(n + 1)
@@ -246,7 +247,7 @@ class Curves:
         return self.t_ns >= window_ns
 
     def blindness(self, channel: str, window_ns: int) -> Blindness:
-        """Return what a channel misses of W and what it has beyond W, computed from the sets."""
+        """Return a channel's missed and extra pages relative to W, computed from the sets."""
         key = channel, window_ns
         if key not in self._blind:
             self._blind[key] = self._difference(channel, window_ns)
@@ -331,7 +332,7 @@ def _either(one: Uses, other: Uses, n_rounds: int) -> References:
 
 
 def _gaps(refs: References, axis: Axis) -> Ints:
-    """Return how long after each use the page is used again, or the recording ends, ns."""
+    """Return the time from each use to the page's next use, or to the end, ns."""
     times = axis.at[refs.round]
     until = np.append(times[1:], axis.length)
     until[refs.starts[1:] - 1] = axis.length

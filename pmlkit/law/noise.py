@@ -59,8 +59,10 @@ def relative_sd(pages: ArrayLike, memory: float, watched: float, again: bool = F
         A frame can be drawn again (with replacement).
     """
     p = np.asarray(pages, float) / memory
-    left = 1.0 if again else (memory - watched) / max(memory - 1, 1)
-    return np.sqrt(np.maximum(1 - p, 0) / np.maximum(p, 1e-300) / watched * max(left, 0.0))
+    rest_of_memory = 1.0 if again else (memory - watched) / max(memory - 1, 1)
+    return np.sqrt(
+        np.maximum(1 - p, 0) / np.maximum(p, 1e-300) / watched * max(rest_of_memory, 0.0)
+    )
 
 
 def sample_error(pages: ArrayLike, memory: int, watched: int, again: bool = False) -> Floats:

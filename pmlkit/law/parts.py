@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Properties of techniques for the law: what they see, when they look, what a look costs.
+"""Properties of techniques for the law: channels, looks, and the cost of a look.
 
 A technique that reports the pages of a window T is described by its fields and by the channels that
 it needs (`STATED`). `RULED` has those whose answer a rule makes of the curves. `OUTSIDE` lists the
@@ -85,7 +85,7 @@ def first_events_of(technique: Technique, looks: Looks) -> Events:
 
 
 # ------------------------------------------------------------------------------
-# Events of a look. Counts are means of what is used between two looks.
+# Events of a look. Counts are mean numbers of uses between two looks.
 
 
 def _log(parts: Parts, curves: Curves, period_ns: float) -> Events:

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Prediction", "predict"]
 
 DRAWS = 20  # quantiles of the sample's error, for the interval
-LEVEL = 0.95  # of the interval, and of the time that `Prediction.cover` covers
-MOST_TIMES = 20_000  # at which errors are taken, at most
+LEVEL = 0.95  # level of the interval, and share of the time that `Prediction.cover` covers
+MOST_TIMES = 20_000  # most times at which errors are computed
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Prediction:
         The factor by which the estimate must be multiplied to be at least W for 95 % of the time;
         NaN if not requested.
     events : dict of str to float
-        Of one look.
+        Expected counts of events of one look.
     overhead : float
         Instructions of its events, divided by those of the recording, including those before its
         first look. NaN if the recording does not contain the length of an instruction.
@@ -103,7 +103,7 @@ def predict(
     technique : Technique or str
         Or its name.
     curves : Curves
-        Of the recording. Its curves are kept for the next prediction.
+        Curves of the recording. They are kept for the next prediction.
     window : str or int
         T, a duration.
     interval : bool
@@ -135,7 +135,7 @@ def predict(
     view = look(recorded, frozenset(), window_ns, time_scale("auto", window_ns))
     period_ns, looks = parts.rule.pace(view) if parts.rule else view.parts(parts.looks)
     of = Looks(curves, parts, window_ns, period_ns, looks)
-    asked = _Asked(of)
+    asked = _Sums(of)
     low, high, cover = asked.interval() if interval else (float("nan"),) * 3
     errors = asked.errors()
     events = events_of(technique, of)
@@ -166,7 +166,7 @@ def _overhead(technique: Technique, of: Looks, events: dict[str, float]) -> floa
     return time.share(Cost(first.amount + each.amount * looks), lasts)
 
 
-class _Asked:
+class _Sums:
     """The sums of the law, for one technique: see `pmlkit.law`."""
 
     def __init__(self, of: Looks) -> None:
@@ -198,7 +198,7 @@ class _Asked:
         return ends[known], reported[known], sd[known]
 
     def _mean(self, pages: Floats) -> float:
-        """Return the mean over the times that are scored, as a share of mean W."""
+        """Return the mean over the scored times, as a share of mean W."""
         return float(np.average(pages[self.scored], weights=self.weights) / self.mean)
 
     @cached_property
@@ -249,7 +249,7 @@ class _Asked:
         return float(low), float(high), float(cover)
 
     def _draws(self, case: _Case, draws: Floats) -> list[float]:
-        """Return the errors of draws that are equally likely."""
+        """Return the errors of equally likely draws."""
         off, sd, weights = case.off, case.sd, case.weights
         if not self.parts.redrawn:
             return [self._share(case, np.abs(off + z * sd)) for z in draws]
@@ -260,7 +260,7 @@ class _Asked:
         return list(np.maximum(mean + draws * np.sqrt(variance / count), 0) * scale)
 
     def _quantiles(self) -> Floats:
-        """Return errors that draws are equally likely to have, in standard deviations."""
+        """Return equally likely errors of draws, in standard deviations."""
         if not self.noise.any():
             return np.zeros(1)
         shares = (np.arange(DRAWS) + 0.5) / DRAWS
@@ -291,7 +291,7 @@ class _Asked:
 
 
 class _Case(NamedTuple):
-    """W, V, what is reported and its standard deviation, and weights, at some times."""
+    """W, V, the report and its standard deviation, and weights, at some times."""
 
     true: Floats
     seen: Floats

@@ -73,7 +73,7 @@ class Seen:
         return others * np.sqrt(p * (1 - p) / np.maximum(drawn, 1) * left)
 
     def _hit(self) -> tuple[Floats, Floats]:
-        """Return the pages that samples of uses hit: one in N, each for itself.
+        """Return the pages that samples of uses hit: one use in N, independently.
 
         With c uses in T a page is hit with ``1 - (1 - q)^c``, q = 1 / N; the hits of pages are
         independent. Of pages that are not hit see Chao, Scand. J. Statist. 1984, and for the
@@ -123,11 +123,11 @@ def averaged(pages: Floats, sd: Floats, weights: Sequence[float]) -> tuple[Float
 
 
 def _moving(pages: Floats, weight: float) -> Floats:
-    average, found = float(pages[0]) if len(pages) else 0.0, []
+    average, result = float(pages[0]) if len(pages) else 0.0, []
     for page in pages.tolist():
         average += weight * (page - average)
-        found.append(average)
-    return np.array(found)
+        result.append(average)
+    return np.array(result)
 
 
 def _larger(

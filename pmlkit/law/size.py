@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How big a VM must be: percentiles of W over time, how sure they are, and what changes them."""
+"""How big a VM must be: percentiles of W over time, their certainty, and what changes them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Size", "is_regular", "size_of"]
 
 ALIKE = 0.9  # share of the rounds
-LEAST_INDEPENDENT = 10  # windows, for a statement on the next one
-DRIVES = 0.05  # share of the size that a phase adds, to be named
+LEAST_INDEPENDENT = 10  # least independent windows for a statement on the next one
+DRIVES = 0.05  # a phase is named if it adds this share of the size
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Size:
 
     @property
     def sure(self) -> str:
-        """How sure the size is, in a sentence or two."""
+        """The certainty of the size, in a sentence or two."""
         like = ""
         if self.independent < self.windows:
             worth = max(round(self.independent), 1)
@@ -89,7 +89,7 @@ class Size:
                 "several times."
             )
         return (
-            f"{has}. If the VM goes on like this, the next window exceeds the peak with a chance "
+            f"{has}. If the VM continues like this, the next window exceeds the peak with a chance "
             f"of about 1 in {round(self.independent) + 1:,}."
         )
 
@@ -157,7 +157,7 @@ def size_of(curves: Curves, window_ns: int, cover: float = 0.99) -> Size:
 
 
 def _scored(curves: Curves, window_ns: int, kept: Bools | None = None) -> tuple[Floats, Floats]:
-    """Return W of the full windows and how long each is valid; of those that are `kept`."""
+    """Return W of the full windows, and the time for which each is valid; only of `kept` ones."""
     scored = curves.scored(window_ns)
     scored = scored if kept is None else scored & kept
     return curves.pages("accesses", window_ns)[scored], curves.weights[scored]
@@ -179,13 +179,13 @@ def _with_others(curves: Curves, window_ns: int, cover: float) -> Iterator[tuple
 
 
 def is_regular(recorded: Recorded) -> bool:
-    """Return whether nearly all rounds are of one length: then T has to be a multiple of it."""
+    """Return whether nearly all rounds have one length, of which T must then be a multiple."""
     alike = np.abs(np.diff(recorded.t_ns) - recorded.resolution_ns) <= recorded.resolution_ns / 10
     return bool(alike.mean() > ALIKE)
 
 
 def _driver(curves: Curves, window_ns: int, cover: float, needed: float) -> tuple[str, float]:
-    """Return the phase without which the size is least, and that size; no name if none matters."""
+    """Return the phase without which the size is least, and that size; "" if no phase matters."""
     best, least = "", needed * (1 - DRIVES)
     for name in dict.fromkeys(name for name, _ in curves.recorded.phases):
         pages, weights = _scored(curves, window_ns, _without(curves, window_ns, name))
@@ -197,7 +197,7 @@ def _driver(curves: Curves, window_ns: int, cover: float, needed: float) -> tupl
 
 
 def _without(curves: Curves, window_ns: int, name: str) -> Bools:
-    """Return which windows contain nothing of a phase."""
+    """Return the windows that do not overlap a phase."""
     recorded = curves.recorded
     starts = [int(recorded.t_ns[first] - recorded.t_ns[0]) for _, first in recorded.phases]
     spans: Ints = np.array([*starts, recorded.duration_ns])

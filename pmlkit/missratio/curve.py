@@ -57,7 +57,7 @@ class MissRatioCurve:
 
     @property
     def cold(self) -> float:
-        """The share of uses that are the first of their page: misses at every cache size."""
+        """The share of first uses of pages, which miss at every cache size."""
         return float(self.miss_ratio[-1])
 
     def at(self, sizes: ArrayLike) -> Floats:
@@ -107,11 +107,11 @@ class MissRatioCurve:
         x = self.sizes_pages / self.sizes_pages[-1]
         y = (self.miss_ratio - self.miss_ratio[-1]) / fall
         below = 1 - x - y
-        last = np.flatnonzero(below >= below.max() - 1e-12)[-1]  # of a loop, all of it
+        last = np.flatnonzero(below >= below.max() - 1e-12)[-1]  # of a loop: all of its pages
         return int(self.sizes_pages[last])
 
     def without_cold(self) -> MissRatioCurve:
-        """Return the curve of the uses that are not the first of their page."""
+        """Return the curve without first uses."""
         warm = 1 - self.cold
 
         def scaled(ratio: Floats) -> Floats:

@@ -4,7 +4,7 @@
 >>> curve = missratio.of_trace(trace)                         # exact LRU     # doctest: +SKIP
 >>> curve.at([1000, 2000]), curve.pages_for(0.1), curve.knee()                # doctest: +SKIP
 
-`exact` takes every use. `shards` samples pages (`sampled`). `aet` models the stack by the times
+`exact` counts every use. `shards` samples pages (`sampled`). `aet` models the stack by the times
 between uses (`eviction`). All take the pages in order of use, as one array or as a stream of
 arrays. Their memory is proportional to the number of pages. The curve of a PML log covers writes
 only, because the log contains each written page once per re-arm.
@@ -100,7 +100,7 @@ def _exact(numbered: Iterator[tuple[Ids, int]]) -> MissRatioCurve:
     return _of_hits(counts[: len(stack)], uses)
 
 
-def _is_sooner_at_once(source: Stream) -> bool:
+def _is_faster_at_once(source: Stream) -> bool:
     short = source.trace.meta.entries <= AT_ONCE and not source.expand
     return short and "numba" not in sys.modules
 
@@ -119,7 +119,7 @@ def _of_hits(counts: Ints, uses: int) -> MissRatioCurve:
     return MissRatioCurve(np.arange(pages + 1), misses / max(uses, 1), uses, pages, "exact")
 
 
-AT_ONCE = 1 << 22  # entries whose distances numpy finds before the compiler would be imported
+AT_ONCE = 1 << 22  # entries whose distances numpy computes in less time than the compiler's import
 METHODS = ("exact", "shards", "aet")
 
 
@@ -164,7 +164,7 @@ def of_trace(
     source = stream(opened(trace), **chosen)
     if method == "shards":
         return shards(source, **options)
-    if method == "exact" and _is_sooner_at_once(source):
+    if method == "exact" and _is_faster_at_once(source):
         return _exact_at_once(source)
     uses = ((ids, pages) for _, ids, pages in source.numbered())
     return _exact(uses) if method == "exact" else aet_of(uses)
@@ -252,8 +252,8 @@ def _by_window(source: Stream, windows: Windows, sizes: Ints) -> tuple[Ints, Int
     counts = np.zeros((len(windows), bins), np.int64)
     for rounds, ids, known in source.numbered():
         pages = known
-        # A cache of a size hits the distances below it: the bins up to its own. First uses, whose
-        # distance is -1, go into the last bin, which no size hits.
+        # A cache hits the uses with distances below its size: the bins up to its own. First uses,
+        # whose distance is -1, go into the last bin, which no size hits.
         distances = stack.use(ids, pages)
         beyond = np.searchsorted(sizes, distances, "right")
         beyond[distances < 0] = bins - 1

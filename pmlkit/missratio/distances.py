@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LruStack", "stack_distances"]
 
-SMALLEST = 1 << 18  # positions: fewer would be given anew too often
-ROW = 64  # bytes of counts that are changed together; a cache line
+SMALLEST = 1 << 18  # positions; with fewer, positions would be reassigned too often
+ROW = 64  # bytes of counts that are updated together; a cache line
 
 
 class LruStack:
@@ -95,7 +95,7 @@ def _zeros(size: int, dtype: DTypeLike) -> Array:
     """Return zeros that begin with a cache line."""
     wanted = size * np.dtype(dtype).itemsize
     array = np.empty(wanted + ROW, np.uint8)
-    array[:] = 0  # and not np.zeros, for which numpy does not ask for large pages
+    array[:] = 0  # not np.zeros, for which numpy requests no large pages
     offset = -array.ctypes.data % ROW
     return array[offset : offset + wanted].view(dtype)
 

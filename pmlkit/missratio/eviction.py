@@ -67,9 +67,8 @@ def _model(counts: Ints, uses: int, pages: int) -> tuple[Ints, Floats]:
     if not uses:
         return sizes, np.zeros(1)
     edges = _edges(len(counts))
-    # P at the bins' edges, times all uses, so that sums are exact: the uses whose time to the one
-    # before is longer. Between edges that are 1 apart it is the step that it is, and a line in the
-    # wider bins.
+    # P at the bins' edges, times all uses, so that sums are exact: the uses whose time since the
+    # previous use is longer. P is a step between edges 1 apart, and a line in wider bins.
     beyond = uses - np.concatenate(([0.0], np.cumsum(counts[1:])))
     wide = np.diff(edges) > 1
     falls = np.where(wide, np.diff(beyond), 0)
@@ -78,12 +77,12 @@ def _model(counts: Ints, uses: int, pages: int) -> tuple[Ints, Floats]:
     at = np.clip(np.searchsorted(depth, wanted, "right") - 1, 0, len(falls) - 1)
     length = np.maximum(depth[at + 1] - depth[at], 1e-300)
     ratio = (beyond[at] + falls[at] * (wanted - depth[at]) / length) / uses
-    # With room for all pages only first uses miss, which no model has to estimate.
+    # A cache for all pages misses first uses only, which need no model.
     return sizes, np.append(np.maximum(ratio, pages / uses), pages / uses)
 
 
 def _edges(bins: int) -> Floats:
-    """Return the times between the bins of `pmlkit.kernels.lru.reuse_times`, without time 0's.
+    """Return the edges of the bins of `pmlkit.kernels.lru.reuse_times`, without the bin of time 0.
 
     Edge e is the longest time that lies in no later bin.
     """

@@ -43,7 +43,7 @@ def distances(last: Ints) -> Ints:
 
 
 def earlier_greater(ranks: Ints) -> Ints:
-    """Count for each element of a permutation of 0, 1, ... the greater ones before it.
+    """Count for each element of a permutation of 0, 1, ... the greater elements before it.
 
     Blocks of places cross blocks of values. A greater element before is in an earlier block of
     places and a greater block of values, or in the same block of places and a greater one of
@@ -51,18 +51,18 @@ def earlier_greater(ranks: Ints) -> Ints:
     """
     blocks = -(-len(ranks) >> BLOCK)
     places = np.arange(blocks << BLOCK)
-    values = np.append(ranks, places[len(ranks) :])  # whole blocks: what follows changes nothing
+    values = np.append(ranks, places[len(ranks) :])  # whole blocks; the padding changes no count
     block, of_value = places >> BLOCK, values >> BLOCK
-    found = _crossed(block * blocks + of_value, 1, blocks)
-    # Within a block of places, the order by block of value and place; it is as good as the values.
+    counts = _crossed(block * blocks + of_value, 1, blocks)
+    # Within a block of places: the order by block of value and place, which replaces the values.
     where = _low(_sorted(block, of_value, 32, places), BLOCK) | (block << BLOCK)
     inner = np.empty_like(places)
     inner[where] = places & ((1 << BLOCK) - 1)
-    found += _in_blocks(inner)
-    # Within a block of values, the order by place.
+    counts += _in_blocks(inner)
+    # Within a block of values: the order by place.
     packed = _sorted(of_value, places, 32, values)
-    found[_low(packed >> np.uint64(BLOCK), 32)] += _in_blocks(_low(packed, BLOCK))
-    return found[: len(ranks)]
+    counts[_low(packed >> np.uint64(BLOCK), 32)] += _in_blocks(_low(packed, BLOCK))
+    return counts[: len(ranks)]
 
 
 def _in_blocks(values: Ints) -> Ints:
@@ -96,7 +96,7 @@ def _low(packed: Gfns, bits: int) -> Ints:
 
 
 def _crossed(cells: Ints, tables: int, size: int) -> Ints:
-    """Count for each element those in earlier rows and later columns of its table.
+    """Count for each element the elements in earlier rows and later columns of its table.
 
     `cells` are the elements' places in all tables, each of shape (size, size).
     """

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 __all__ = ["sampled", "shards"]
 
 WHOLE = 1 << 32  # the hash's range
-CHUNK = 1 << 20  # uses that are hashed at once: few of them are handed on
+CHUNK = 1 << 20  # uses that are hashed at once; few of them are sampled
 GOLDEN_32 = 0x9E3779B9  # 2**32 / the golden ratio
-ROOT_32 = 0x6A09E667  # 2**32 * (sqrt(2) - 1): tells the groups apart, as evenly
+ROOT_32 = 0x6A09E667  # 2**32 * (sqrt(2) - 1): an equally even, second hash for the groups
 
 
 def shards(
@@ -104,7 +104,7 @@ def shards(
 
 
 def _batches(gfns: Uses | Stream) -> Iterator[Gfns]:
-    """Yield the frames used, each use once where a use is several entries: all have to be known."""
+    """Yield the used frames, each use once even if it has several entries."""
     if isinstance(gfns, Stream):
         index = PageIndex()
         if gfns.distinct:
@@ -124,7 +124,7 @@ class _Sample:
     ) -> None:
         self._least = max(round(rate * WHOLE), 1)
         self.limit = WHOLE if min_pages else self._least
-        self.offset = (seed + 1) * ROOT_32 % WHOLE  # or frame 0 would always be sampled
+        self.offset = (seed + 1) * ROOT_32 % WHOLE  # otherwise frame 0 would always be sampled
         self.all_uses = 0
         self._max, self._min, self._groups = max_pages, min_pages, groups
         self._index = PageIndex()
@@ -212,9 +212,9 @@ class _Part:
 
     def __init__(self) -> None:
         self._stack, self._counts = LruStack(), np.zeros(64, np.int64)
-        # (counts, how often the rate of now goes into theirs), the first first
+        # (counts, their rate over the current rate), in order of time
         self._before: list[tuple[Ints, float]] = []
-        self.uses: float = 0  # how many there would have been at the rate of now
+        self.uses: float = 0  # expected number of uses at the current rate
 
     def use(self, ids: Ids, pages: int) -> None:
         from pmlkit.kernels.lru import histogram

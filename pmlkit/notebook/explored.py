@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One recording of an explorer: the numbers of the part, T, m and region that widgets select.
-
-Without widgets and figures, so that the numbers can be checked alone.
+"""One recording of an explorer: the numbers for the selected part, T, m and region. It has no
+widgets and figures, so that the numbers can be tested alone.
 """
 
 from __future__ import annotations
@@ -95,7 +94,7 @@ class Explored:
 
     @property
     def has_references(self) -> bool:
-        """Whether techniques can run on it: all accesses are there, with times."""
+        """Whether techniques can run on it: it has all accesses, with times."""
         timed = self.uses.timeline.resolution_ns is not None
         return self.trace.meta.kind == "access" and timed
 
@@ -132,7 +131,7 @@ class Explored:
         min_count : int
             The threshold m.
         region : str or None
-            None: all pages.
+            Default: all pages.
         sizes : array of int64
             Each T of the means, ascending.
         """
@@ -168,7 +167,7 @@ class Explored:
 
 
 def difference(first: Part, second: Part) -> pd.DataFrame:
-    """Return by how many pages the second working set is larger, where both have full windows.
+    """Return the second working set minus the first, pages, where both have full windows.
 
     Returns
     -------
@@ -206,7 +205,7 @@ def code(
     ----------
     traces : mapping of str to Trace
     part : (start, end)
-        What was read.
+        The recordings by label.
     window : str
         T: ``"100ms"`` or ``"5r"``.
     min_count : int

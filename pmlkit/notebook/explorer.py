@@ -54,7 +54,7 @@ __all__ = ["Explorer", "UsesByPage", "explore", "windows"]
 MOST = 8  # the largest threshold m
 MOST_RECORDINGS = 4
 NONE, LOG = "none", "log"
-ALL = ""  # of a Dropdown, None is no choice
+ALL = ""  # text of the choice None in a Dropdown
 SLIDER = ipywidgets.Layout(width="32em")
 BUTTON = ipywidgets.Layout(width="auto", min_width="max-content")  # a row squeezes others
 LABELS = {"description_width": "8em"}
@@ -231,31 +231,31 @@ class Explorer:
             options=list(zip(names, self._rounds, strict=True)),
             value=min(self._rounds, key=lambda k: abs(k - max(n // 20, 1))),
             description="window T",
-            **_looks("window", SLIDER),
+            **_look_of("window", SLIDER),
         )
         self.min_count = ipywidgets.IntSlider(
-            1, 1, MOST, description="least uses m", **_looks("min_count", SLIDER)
+            1, 1, MOST, description="least uses m", **_look_of("min_count", SLIDER)
         )
         edges = np.array([one.uses.t_ns[[0, -1]] / 1e9 for one in self.recordings])
         low, high = float(edges[:, 0].min()), float(edges[:, 1].max())
         self.time = ipywidgets.FloatRangeSlider(
             value=(low, high), min=low, max=high, step=max((high - low) / 1000, 1e-9),
             description="time (s)", readout_format=_decimals(high),
-            **_looks("time", SLIDER))  # fmt: skip
+            **_look_of("time", SLIDER))  # fmt: skip
         shared = [one.regions for one in self.recordings]
         regions = [name for name in shared[0] if all(name in others for others in shared)]
         self.region = ipywidgets.Dropdown(
             options=[("all pages", ALL), *((name, name) for name in regions)],
-            description="region", **_looks("region", SLIDER))  # fmt: skip
+            description="region", **_look_of("region", SLIDER))  # fmt: skip
         self.technique = ipywidgets.Dropdown(
-            options=self._techniques(), description="compare with", **_looks("technique", SLIDER)
+            options=self._techniques(), description="compare with", **_look_of("technique", SLIDER)
         )
         self.zoom = ipywidgets.ToggleButton(
-            description="zoom", icon="search-plus", **_looks("zoom", BUTTON)
+            description="zoom", icon="search-plus", **_look_of("zoom", BUTTON)
         )
-        self.save = ipywidgets.Button(description="save", icon="save", **_looks("save", BUTTON))
+        self.save = ipywidgets.Button(description="save", icon="save", **_look_of("save", BUTTON))
         self.copy = ipywidgets.Button(
-            description="copy as code", icon="code", **_looks("copy", BUTTON)
+            description="copy as code", icon="code", **_look_of("copy", BUTTON)
         )
         self.note, self.messages = ipywidgets.HTML(), ipywidgets.Output()
         self.save.on_click(self._save)
@@ -337,7 +337,7 @@ class Explorer:
         means: Sequence[float],
         technique: tuple[str, pd.DataFrame, float] | None,
     ) -> None:
-        """Write the mean (of the right half) and the peak of full windows, and what is missing."""
+        """Write the mean (right half) and the peak of full windows, and notes on missing values."""
         lines = []
         for one, part, mean in zip(self.recordings, parts, means, strict=True):
             label = f"{one.label}: " if len(parts) > 1 else ""
@@ -409,7 +409,7 @@ class Explorer:
         future.add_done_callback(lambda done: self._watched(name, k, done.result()))
 
     def _watch(self, name: str, k: int) -> pd.DataFrame | str:
-        """Return a technique's estimates, or why there are none."""
+        """Return a technique's estimates, or the reason why there are none."""
         from pmlkit import techniques
 
         try:
@@ -452,15 +452,15 @@ class Explorer:
 
     def _save(self, _: object) -> None:
         try:
-            self._tell(links_html(self.save_figure()))
+            self._show_message(links_html(self.save_figure()))
         except PmlkitError as error:
-            self._tell(html.escape(str(error)))
+            self._show_message(html.escape(str(error)))
 
     def _copy(self, _: object) -> None:
         text = self.code()
-        self._tell(f"<pre>{html.escape(text)}</pre>", text)
+        self._show_message(f"<pre>{html.escape(text)}</pre>", text)
 
-    def _tell(self, content: str, copied: str = "") -> None:
+    def _show_message(self, content: str, copied: str = "") -> None:
         """Show HTML below the buttons; copy a text to the clipboard."""
         from IPython import display
 
@@ -489,7 +489,7 @@ class Explorer:
         ]
         boxes = [ipywidgets.HBox(row) for row in rows]
         pictures = [picture.widget for picture in self._live]
-        for picture in self._live[1:]:  # a box would squeeze it
+        for picture in self._live[1:]:  # so that a box does not shrink it
             width = f"{picture.figure.get_size_inches()[0] * picture.figure.dpi:.0f}px"
             picture.widget.layout.flex, picture.widget.layout.min_width = "0 0 auto", width
         heats = ipywidgets.VBox(pictures[1:], layout=ipywidgets.Layout(flex="0 0 auto"))
@@ -530,7 +530,7 @@ def _decimals(seconds: float) -> str:
     return f".{2 if seconds < 10 else 1 if seconds < 100 else 0}f"
 
 
-def _looks(name: str, layout: ipywidgets.Layout | None = None) -> dict[str, object]:
+def _look_of(name: str, layout: ipywidgets.Layout | None = None) -> dict[str, object]:
     """Return a widget's tooltip and layout."""
     looks: dict[str, object] = {"tooltip": TIPS[name]}
     if layout is not None:

@@ -32,32 +32,32 @@ _SHARES = ("violations", "idle", "short", "again")
 _NO_CASE = "no such case in this log"
 
 
-def programs(found: Verdict) -> pd.DataFrame:
+def programs(outcome: Verdict) -> pd.DataFrame:
     """Return the programs of a trial: a row each, how many logs of it were judged, the set."""
-    logs = found.judged.groupby("program", sort=False)["log"].nunique()
-    return logs.rename("logs").reset_index().assign(set=found.programs)
+    logs = outcome.judged.groupby("program", sort=False)["log"].nunique()
+    return logs.rename("logs").reset_index().assign(set=outcome.programs)
 
 
-def tests(found: Verdict) -> pd.DataFrame:
+def tests(outcome: Verdict) -> pd.DataFrame:
     """Return the tests of a trial (`Verdict.tests`)."""
     units = {"horizon": "windows", "lower": "programs"}
     reasons = {"p_holm": "corrected for the primary tests only"}
-    return described(found.tests.copy(), units, reasons)
+    return described(outcome.tests.copy(), units, reasons)
 
 
-def statements(found: Verdict) -> pd.DataFrame:
-    """Return what the protocol said beforehand, and whether it holds (`Verdict.statements`)."""
-    return described(found.statements.copy(), {})
+def statements(outcome: Verdict) -> pd.DataFrame:
+    """Return the protocol's statements, and whether they are true (`Verdict.statements`)."""
+    return described(outcome.statements.copy(), {})
 
 
-def about(made: Study) -> pd.DataFrame:
+def about(results: Study) -> pd.DataFrame:
     """Return `study.about` without digests."""
-    table = study.about(made).drop(columns="digest")
+    table = study.about(results).drop(columns="digest")
     return described(table, {"median_mib": "MiB", "max_mib": "MiB"})
 
 
-def deciders(made: Study) -> pd.DataFrame:
-    """Return what decisions cost (`verdict.summary`), with knobs set on other programs.
+def deciders(results: Study) -> pd.DataFrame:
+    """Return the costs of decisions (`verdict.summary`), with knobs set on other programs.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def deciders(made: Study) -> pd.DataFrame:
         another); ``cost`` and its 95 % interval; the mean ``run`` of violations and the
         ``longest``, in windows.
     """
-    rows = verdict.summary(made.judged())
+    rows = verdict.summary(results.judged())
     table = rows[["inputs", "decider", "programs"]].copy()
     for name in _SHARES:
         table[name] = rows[name] * 100
@@ -77,28 +77,28 @@ def deciders(made: Study) -> pd.DataFrame:
     return described(table, units, "no window has too little")
 
 
-def coverage_by_log(made: Study) -> pd.DataFrame:
+def coverage_by_log(results: Study) -> pd.DataFrame:
     """Return `Study.coverage_by_log`."""
-    table = made.coverage_by_log()
+    table = results.coverage_by_log()
     return described(table, _of_rest(table, ("model", "sample", "composed"), "points"), _NO_CASE)
 
 
-def losses(made: Study) -> pd.DataFrame:
+def losses(results: Study) -> pd.DataFrame:
     """Return `Study.losses`, the coverage in percent."""
-    table = made.losses()
+    table = results.losses()
     table["coverage"] *= 100
     return described(table, {"pinball": "MiB", "mape": "%", "coverage": "%"}, _NO_CASE)
 
 
-def peaks(made: Study) -> pd.DataFrame:
+def peaks(results: Study) -> pd.DataFrame:
     """Return `Study.peaks`, the lead in seconds."""
-    table = made.peaks.copy()
+    table = results.peaks.copy()
     return described(table, {"lead_s": "s"}, _NO_CASE)
 
 
-def pages(made: Study) -> pd.DataFrame:
+def pages(results: Study) -> pd.DataFrame:
     """Return `Study.pages`."""
-    return described(made.pages.copy(), {}, _NO_CASE)
+    return described(results.pages.copy(), {}, _NO_CASE)
 
 
 def _of_rest(table: pd.DataFrame, labels: Iterable[str], unit: str) -> dict[str, str]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One way to a trace for notebooks, whichever its source, with a figure that grows meanwhile.
+"""Collection of a trace in a notebook from any source, with a figure that grows meanwhile.
 
-A collection from a Xen or KVM host is seen as it goes on, and so is a guest that is recorded or
-that runs in the lab. A trace that came with pmlkit is played back.
+A collection from a Xen or KVM host, a recording and a run of the lab are shown while they run. A
+trace that came with pmlkit is played back.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ __all__ = ["Replay", "Running", "SOURCES", "start", "watch"]
 
 SOURCES = ("bundled", "recorder", "lab", "xen", "kvm")
 _PERIODS = {"recorder": "10ms", "lab": "200ms", "xen": "1s", "kvm": "1s"}
-_STEPS = 100  # that a trace is played back in
-_LATEST = 1 << 28  # frames beyond it are not counted as distinct
+_STEPS = 100  # updates of a played-back trace
+_LATEST = 1 << 28  # higher frames are not counted as distinct
 
 
 def start(
@@ -86,7 +86,7 @@ def start(
         For another source.
     """
     if source not in SOURCES:
-        raise UsageError(f"the source {source!r} is not known: choose out of {', '.join(SOURCES)}")
+        raise UsageError(f"the source {source!r} is not known: choose from {', '.join(SOURCES)}")
     if source == "bundled":
         return Replay(lambda: open_trace(trace))
     period = period or _PERIODS[source]
@@ -137,7 +137,7 @@ class Replay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing runs."""
+        """Do nothing: no process runs."""
 
     def __iter__(self) -> Iterator[Seen]:
         """Yield up to a hundred `Seen`, each of as many rounds."""
@@ -148,7 +148,7 @@ class Replay:
             part = rounds.iloc[first : first + step]
             start, end = int(part.t_start_ns.iloc[0]), int(part.t_end_ns.iloc[-1])
             frames = _frames(trace, first, first + len(part), start, end)
-            known = _with(known, frames)
+            known = _marked(known, frames)
             yield Seen(
                 round=first,
                 t_ns=end,
@@ -162,7 +162,7 @@ class Replay:
             )
 
     def run(self, show: Callable[[Seen], None]) -> Trace:
-        """Play the trace to its end, and return it; `show` gets each `Seen`."""
+        """Play the trace to its end, and return it; call `show` with each `Seen`."""
         for seen in self:
             show(seen)
         return self._opened()
@@ -173,7 +173,7 @@ class Replay:
 
 
 def _frames(trace: Trace, first: int, stop: int, start_ns: int, end_ns: int) -> Gfns:
-    """Return the frames of the rounds from `first` to before `stop`, which are those times."""
+    """Return the frames of the rounds from `first` to before `stop`, between these times."""
     parts = [np.zeros(0, np.uint64)]
     for batch in trace.iter_entries(["round", "gfn"], start_ns, end_ns):
         rounds = batch["round"].to_numpy()
@@ -182,7 +182,7 @@ def _frames(trace: Trace, first: int, stop: int, start_ns: int, end_ns: int) -> 
     return np.unique(np.concatenate(parts))
 
 
-def _with(known: Bools, frames: Gfns) -> Bools:
+def _marked(known: Bools, frames: Gfns) -> Bools:
     """Mark frames in an array of flags, which grows as needed."""
     frames = frames[frames < _LATEST].astype(np.int64)
     if len(frames) and frames[-1] >= len(known):
@@ -224,11 +224,11 @@ def watch(run: Replay | Running | Collection, out: str | None = None, name: str 
 
 _POLL_S = 0.1
 _LONGEST_LINE = 1 << 14  # bytes
-_SAYS = "pmlkit: "  # begins an error's line
+_ERROR_PREFIX = "pmlkit: "  # the start of an error's line
 
 
 class Running:
-    """A guest that a command records or logs now; its rounds are read from the growing spool.
+    """A running command that records or logs a guest; rounds are read from the growing spool.
 
     Parameters
     ----------
@@ -262,12 +262,13 @@ class Running:
 
         tell(self._doing)
         spool = folder_of(self.out)
-        make_way(spool)  # an older spool is not this run's
+        make_way(spool)  # an older spool belongs to another run
         with (
             contextlib.closing(Follower(spool / FRAMES_FILE, self._watcher)) as follower,
             tempfile.TemporaryFile() as stderr,
         ):
-            # A process of its own: while this one draws it reads nothing, and a guest would stall.
+            # In a separate process: this one does not read while it draws, which would stall a
+            # guest.
             process = subprocess.Popen(
                 [*with_us("TERM"), *self._command()],
                 stdout=subprocess.DEVNULL,
@@ -290,8 +291,8 @@ class Running:
         return self.trace
 
     def _error(self, status: int) -> PmlkitError:
-        why = self._doing.removeprefix(_SAYS)
-        if why == self._doing:  # its last line was no error message
+        why = self._doing.removeprefix(_ERROR_PREFIX)
+        if why == self._doing:  # its last line was not an error message
             why = f"`pmlkit {' '.join(self.words)}` ended with status {status} ({why})"
         return PmlkitError(why)
 
@@ -307,7 +308,7 @@ class Running:
                 poll()
                 time.sleep(_POLL_S)
         except BaseException as error:
-            process.send_signal(signal.SIGINT)  # it ends early, and writes the trace
+            process.send_signal(signal.SIGINT)  # it ends early, and still writes the trace
             process.wait()
             if not isinstance(error, KeyboardInterrupt):
                 raise
@@ -319,7 +320,7 @@ class Running:
         from pmlkit.sources.ingest import finish
 
         def torn(why: str) -> None:  # the emulator ended during a write to its disk
-            tell(f"{why}: the trace ends before it, and {spool} is kept")
+            tell(f"{why}: the trace ends before that, and {spool} is kept")
 
         if not spool.exists():
             return False

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["advice_words", "constants", "costs"]
 
-_SHOWN = 8  # periods: a table that fits a column
+_SHOWN = 8  # number of periods, so that the table fits a column
 
 
 def costs(advice: Advice) -> pd.DataFrame:
@@ -31,7 +31,7 @@ def costs(advice: Advice) -> pd.DataFrame:
     table = advice.table
     step = max(len(table) // _SHOWN, 1)
     rows = table[(table.index % step == 0) | (table.period_ns == advice.period_ns)]
-    made = pd.DataFrame(
+    rows = pd.DataFrame(
         {
             "period": [format_ns(int(period)) for period in rows.period_ns],
             "mean W": (rows.pages * PAGE_SIZE / (1 << 20)).round(2),
@@ -43,7 +43,7 @@ def costs(advice: Advice) -> pd.DataFrame:
         }
     ).reset_index(drop=True)
     units = {"mean W": "MiB", "growth": "%", "exits": "1/s", "guest": "%", "host": "%"}
-    return described(made, units, {"growth": "the trace is too short for twice this period"})
+    return described(rows, units, {"growth": "the trace is too short for twice this period"})
 
 
 def constants(advice: Advice) -> pd.DataFrame:

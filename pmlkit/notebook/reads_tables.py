@@ -98,7 +98,7 @@ def _intervals() -> pd.DataFrame:
 
 
 def equality() -> pd.DataFrame:
-    """Return, per guest, the frames that both harvests found and those left to the scan."""
+    """Return, per guest, the frames that both harvests found, and those left to the scan."""
     table = calibration.load("equality")
     causes = [name for name in guided.CAUSES if name in table.columns]
     sums = (
@@ -137,7 +137,7 @@ def costs() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _spans() -> pd.DataFrame:
-    """Return the least and the most that a round of each harvest took, by the guest's memory."""
+    """Return the least and the most of the rounds' costs by harvest and memory of the guest."""
     rows = calibration.load("rounds", "harvests")
     rows = rows[(rows["group"] == "memory") & (rows["guest"] != "half-4096") & (rows["round"] > 0)]
     walked = rows["walk"].where(rows["harvest"] == "guided", 0)
@@ -171,11 +171,11 @@ def logging_costs() -> pd.DataFrame:
     costs["sample"] = samples / 1e3
     costs = costs.round(1).reset_index()
     units = {"memory": "MiB"} | dict.fromkeys((*kilo, "scan", "sample"), "1000 instructions")
-    return described(costs, units, {"sample": "no run of this guest took a sample"})
+    return described(costs, units, {"sample": "this guest has no run with a sample"})
 
 
 def host_sees() -> pd.DataFrame:
-    """Return what each way sees of a guest from a KVM host, for `figures.host_sees`.
+    """Return the pages of a guest that each method of a KVM host sees, for `figures.host_sees`.
 
     Returns
     -------

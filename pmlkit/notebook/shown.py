@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`shown`: a table as a notebook shows it.
 
-The head has the units. Numbers have three digits. Where there is no value, a dash stands, and the
-reason below the table. Nothing is left out or cut, and colours are those of the page.
+The head has the units. Numbers have three digits. A missing value is a dash, with the reason below
+the table. Nothing is omitted or cut, and colours are those of the page.
 
 >>> import pandas as pd
 >>> from pmlkit.notebook.shown import shown
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 __all__ = ["NO_VALUE", "Shown", "shown"]
 
 DASH = "\N{EN DASH}"
-NO_VALUE = "no value"  # the reason if a table gives none: each should
+NO_VALUE = "no value"  # used if a table gives no reason, which it should
 _LATEX_DASH = "--"
-_SHORT = 24  # characters of a cell that is not folded
+_SHORT = 24  # longest text of a cell that is not folded, characters
 _CELL = "padding:.2em .6em; vertical-align:top; border-bottom:1px solid rgba(128,128,128,.35)"
 _NUMBER = f"{_CELL}; text-align:right"
 _TEXT = f"{_CELL}; text-align:left; white-space:normal; max-width:36em"
@@ -46,7 +46,7 @@ _TEXT = f"{_CELL}; text-align:left; white-space:normal; max-width:36em"
 
 @dataclass(frozen=True)
 class Shown:
-    """A table as a notebook shows it; `shown` makes it.
+    """A table as a notebook shows it; created by `shown`.
 
     Attributes
     ----------
@@ -167,7 +167,7 @@ def shown(
 
 def _head(name: str, unit: str) -> str:
     words = name.replace("_", " ")
-    if unit:  # which a name may have as its ending: "start_s"
+    if unit:  # a name may end with the unit: "start_s"
         words = f"{words.removesuffix(f' {unit.lower()}')} ({unit})"
     return words
 

@@ -57,14 +57,14 @@ class UsesByPage:
         self.frames = refs.gfn[self._starts[:-1]]
         cuts = [len(refs) * i // WORKERS for i in range(WORKERS + 1)]
         cuts = np.searchsorted(self._starts[:-1], cuts).tolist()
-        self._pool = ThreadPoolExecutor(WORKERS)  # to start threads takes longer than a small sum
+        self._pool = ThreadPoolExecutor(WORKERS)  # starting threads takes longer than a small sum
         self._shares = list(zip(cuts[:-1], cuts[1:], strict=True))
 
     def __len__(self) -> int:
         return len(self._rounds)
 
     def chosen(self, frames: Gfns | None = None) -> Bools:
-        """Return for each page whether it is one of `frames`; None: every page is."""
+        """Return for each page whether it is one of `frames`; None selects all pages."""
         if frames is None:
             return np.ones(len(self.frames), bool)
         return np.isin(self.frames, frames)

@@ -46,7 +46,7 @@ __all__ = [
 
 
 USUAL_NS = 100_000_000  # default T
-DECIMALS = 3  # of MiB: a page is 0.004
+DECIMALS = 3  # decimals of MiB: a page is 0.004 MiB
 ERROR_DECIMALS = {"mean error": 4, "largest error": 3}
 
 
@@ -118,15 +118,15 @@ def rounds(trace: Trace | PathLike, first: int = 5) -> pd.DataFrame:
     start_ns, end_ns = table["t_start_ns"], table["t_end_ns"]
     counts = table[["entries", "rearmed", "lost"]]
     times = {"round": table["round"], "start": start_ns / 1e6, "length": (end_ns - start_ns) / 1e6}
-    made = pd.DataFrame(times).join(counts.mask(counts < 0).astype("Int64"))
-    return described(made, {"start": "ms", "length": "ms"}, _NOT_COUNTED)
+    table = pd.DataFrame(times).join(counts.mask(counts < 0).astype("Int64"))
+    return described(table, {"start": "ms", "length": "ms"}, _NOT_COUNTED)
 
 
 _NOT_COUNTED = "not counted by the recorder"
 
 
 def _whole_numbers(table: pd.DataFrame) -> pd.DataFrame:
-    """Let the counts of lost entries be integers, where some are not known."""
+    """Convert counts of lost entries to integers, some of which are not known."""
     if table["lost"].isna().any():
         table["lost"] = table["lost"].astype("Int64")
     return table
@@ -176,7 +176,7 @@ def guest_memory(trace: Trace | PathLike) -> pd.DataFrame:
 
 
 def known_answers(trace: Trace | PathLike) -> pd.DataFrame:
-    """Return what the workload states that it touched, and what was measured, one row each.
+    """Return the workload's known answers and the measured values, one row each.
 
     Returns
     -------
@@ -221,7 +221,7 @@ _SHORT_PHASE = "no full window ends in the phase"
 
 
 def seen_by_pml(trace: Trace | PathLike, window: str | int | Window | None = None) -> pd.DataFrame:
-    """Return how much of each phase's working set is in PML's log.
+    """Return the share of each phase's working set that PML's log contains.
 
     Parameters
     ----------
@@ -275,8 +275,8 @@ def memory_for(
         sizes = {"knee": curve.knee(), **{f"{t:.0%}": curve.pages_for(t) for t in targets}}
         facts = {"uses": curve.uses, "pages": curve.pages, "first_uses": curve.cold * 100}
         mib = {what: pages and pages / 256 for what, pages in sizes.items()}
-        apart = curve.errors(truth) if truth else ()
-        errors = dict(zip(("mean error", "largest error"), apart, strict=False))
+        spread = curve.errors(truth) if truth else ()
+        errors = dict(zip(("mean error", "largest error"), spread, strict=False))
         rows.append({"curve": name, **facts, **mib, **errors})
     table = pd.DataFrame(rows).round(dict.fromkeys(rows[0], DECIMALS) | ERROR_DECIMALS)
     in_mib = ["knee", *(f"{target:.0%}" for target in targets)]

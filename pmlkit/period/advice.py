@@ -50,11 +50,13 @@ if TYPE_CHECKING:
 
 __all__ = ["BUFFER_ENTRIES", "Advice", "advise", "bitmap_bytes", "log_bytes", "ring_slots"]
 
-STALL_NS = 100_000_000  # an assumption, and so an option: longer than a slice of dom0's scheduler
-_SLOT_KIB, _LEAST_KIB = 16, 64  # of KVM: 512 events of ftrace; the smallest --buffer
+STALL_NS = (
+    100_000_000  # an assumption, settable as an option: longer than a slice of dom0's scheduler
+)
+_SLOT_KIB, _LEAST_KIB = 16, 64  # KiB of KVM's smallest --buffer, for 512 events of ftrace
 _MOST_PERIODS = 24
-_TOGETHER = 8  # periods that are counted in one pass, with 4 bytes of memory a page each
-_FINEST = 500_000  # of the longest period; a finer one would need as many windows
+_TOGETHER = 8  # periods that are counted in one pass; each needs 4 bytes of memory per page
+_FINEST = 500_000  # windows of the longest period; a finer one would need as many windows
 
 
 def log_bytes(entries: int) -> int:
@@ -252,7 +254,7 @@ def _check_length(trace: Trace, start: str | int | None, end: str | int | None) 
 def _choose(
     table: pd.DataFrame, fits: pd.DataFrame, accuracy: float
 ) -> tuple[pd.Series[float], bool]:
-    """Return the row to take, and whether it keeps both the target and the accuracy."""
+    """Return the recommended row, and whether it satisfies both the target and the accuracy."""
     stable = fits[fits.sensitivity <= accuracy]
     if len(stable):
         return stable.iloc[int(stable.period_ns.argmin())], True
@@ -274,7 +276,7 @@ def _sizes(trace: Trace, source: Stream) -> pd.DataFrame:
     least = max(longest // _FINEST, 1)
     k = np.unique(np.geomspace(least, longest, _MOST_PERIODS).round().astype(np.int64))
     sizes = np.unique(np.concatenate(([0], k, 2 * k)))
-    # The mean is of the windows that lie wholly in the recording: cut ones would lower it.
+    # The mean is over the windows wholly in the recording; partial ones would lower it.
     means = Reuse(source.numbered(), part.axis, sizes * unit).means()[1]
     pages, double = (means[np.searchsorted(sizes, rounds)] for rounds in (k, 2 * k))
     columns = {"rounds": k, "period_ns": k * unit, "pages": pages}
@@ -284,7 +286,7 @@ def _sizes(trace: Trace, source: Stream) -> pd.DataFrame:
 
 
 def _peaks(source: Stream, windows: Sequence[Windows]) -> Floats:
-    """Return the most pages that any of the consecutive windows of each period has."""
+    """Return the pages of the largest of the consecutive windows of each period."""
     peaks: list[float] = []
     for first in range(0, len(windows), _TOGETHER):
         group = windows[first : first + _TOGETHER]
@@ -307,7 +309,7 @@ def _page_counts(source: Stream, windows: Sequence[Windows]) -> list[Ints]:
 
 
 class _GuestNs(NamedTuple):
-    """What the guest pays, ns of the trace's clock."""
+    """The guest's costs, ns of the trace's clock."""
 
     exit: float
     round: float
@@ -315,7 +317,7 @@ class _GuestNs(NamedTuple):
 
 
 class _HostNs(NamedTuple):
-    """What the host pays, ns of the trace's clock; NaN where the clocks differ."""
+    """The host's costs, ns of the trace's clock; NaN where the clocks differ."""
 
     entry: float
     scan: float
@@ -396,7 +398,7 @@ def _log_text(row: pd.Series[float], period: str, memory_pages: int | None) -> s
 
 
 def _of_machine(time: Clock, row: pd.Series[float]) -> str:
-    """Return what T is of, in words: instructions, if their length is known."""
+    """Describe T by its number of instructions, if their length is known."""
     if not time.ns_per_insn:
         return ""
     return f" ({row.period_ns / time.ns_per_insn / 1e6:,.3g} M instructions, at {time.text})"

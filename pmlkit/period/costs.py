@@ -38,7 +38,7 @@ __all__ = [
 BUFFER_ENTRIES = 512
 ENTRY_BYTES = 8
 _LIMIT_BYTES = 1 << 20
-_HARVEST_TICKS = ("guided_tsc", "scan_tsc", "tables_tsc")  # options, each with a cost of its own
+_HARVEST_TICKS = ("guided_tsc", "scan_tsc", "tables_tsc")  # options, each with a separate cost
 # A constant's meaning, and its event in the table of prices.
 _MEANINGS = {
     "exit": ("a VM exit because a buffer is full, with the way out and in", "spare_exits"),
@@ -48,7 +48,7 @@ _MEANINGS = {
     "scan": ("clearing and reading one page's bit of the log-dirty bitmap", "bitmap_pages"),
     "copy": ("moving one entry from the ring to the spool, in dom0", "copied_entries"),
     "poll": (
-        "a second of the agent's polling of rings, independent of their contents, in dom0",
+        "polling rings by the agent in dom0 for one second, independent of their contents",
         "polled_seconds",
     ),
 }
@@ -114,14 +114,14 @@ class Constants:
 
     @property
     def kinds(self) -> list[str]:
-        """The kinds that occur, in order."""
+        """The kinds of constants that occur, in order."""
         return sorted({constant.kind for constant in self.by_name().values()})
 
     def by_name(self) -> dict[str, Constant]:
         return {name: getattr(self, name) for name in _MEANINGS}
 
     def given(self, ns_per_insn: float | None) -> Constants:
-        """Return the constants with the length of an instruction, ns, where times lack it.
+        """Return the constants with `ns_per_insn` where times lack it.
 
         If these are times of several machines, it applies to the host's.
         """
@@ -162,7 +162,7 @@ def assumed(transition_insn: float | None = None) -> Constants:
         default: the table's.
     """
     transition = prices()["transition"].insn if transition_insn is None else transition_insn
-    made = {}
+    constants = {}
     for name, (_, event) in _MEANINGS.items():
         price = prices()[event]
         insn = price.cost.insn + (transition if price.leaves else 0)
@@ -170,17 +170,17 @@ def assumed(transition_insn: float | None = None) -> Constants:
         if price.leaves:
             source = f"{price.source}; and {transition:,.0f} for the processor (assumed)"
         kind = "lab" if price.kind == "measured" else price.kind
-        made[name] = Constant(Cost(insn), kind, source)
-    return Constants(**made)
+        constants[name] = Constant(Cost(insn), kind, source)
+    return Constants(**constants)
 
 
 def base_of(trace: Trace, transition_insn: float | None = None) -> Constants:
-    """Return constants without a measurement for the hypervisor of a trace: Xen's, or KVM's.
+    """Return the default constants for the hypervisor of a trace: Xen's, or KVM's.
 
     Parameters
     ----------
     transition_insn : float, optional
-        As of `assumed`.
+        As in `assumed`.
     """
     base = assumed(transition_insn)
     if not is_kvms(trace):
@@ -205,7 +205,7 @@ def from_trace(trace: Trace, base: Constants | None = None) -> Constants:
     Parameters
     ----------
     trace : Trace
-        Of a Xen host or of the lab.
+        Trace of a Xen host or of the lab.
     base : Constants, optional
         Default: `base_of` the trace.
 
@@ -248,7 +248,7 @@ def _cost(ns: float, clock: Clock) -> Cost:
     return Cost(cost.insn) if clock.ns_per_insn else cost
 
 
-# A constant's name, its ns, and how they were measured.
+# A constant's name, its ns, and the method of its measurement.
 Measured = tuple[str, float, str]
 
 
@@ -282,10 +282,10 @@ def _of_entries(log: Trace) -> Iterator[Measured]:
 def _of_polling(log: Trace, copy: Cost) -> Iterator[Measured]:
     costs = log.meta.overheads
     if costs.get("agent_cpu_ns") and log.duration_ns:
-        # Only the sum is known: the time beyond that of the entries is polling.
+        # Only the sum is known: the time that entries do not take is polling.
         how = "the agent's CPU time"
         try:
-            entries_ns, how = costs.get("entries", 0) * log.meta.time.ns(copy), f"{how}, but for"
+            entries_ns, how = costs.get("entries", 0) * log.meta.time.ns(copy), f"{how}, except for"
         except ClocksDiffer:
             entries_ns, how = 0.0, f"{how}, with"
         rest = max(costs["agent_cpu_ns"] - entries_ns, 0)
@@ -357,7 +357,7 @@ def _copy_ns(seconds: float) -> float:
 
         def work() -> None:
             writer.append(2, payload)
-            file.seek(0)  # a disk is not what is measured
+            file.seek(0)  # so that the disk is not measured
 
         return _repeat(work, seconds) / (128 * BUFFER_ENTRIES)
 

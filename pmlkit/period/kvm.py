@@ -27,7 +27,7 @@ class KvmCosts(NamedTuple):
     rearm: int
 
 
-# data/kvm-costs/costs.csv, with rings; a test holds these to it.
+# data/kvm-costs/costs.csv, with rings; a test compares the two.
 KVM_INSN: dict[tuple[str, str], KvmCosts] = {
     ("6.1", "ftrace"): KvmCosts(92, 1008, 416),
     ("6.1", "kprobe"): KvmCosts(92, 460, 414),

@@ -169,7 +169,7 @@ def _table(
     span: tuple[int, int],
     missed: Bools,
 ) -> pd.DataFrame:
-    """Put the counts and what log and tables know together."""
+    """Combine the counts with the pages of the log and the tables."""
     names = ("written", "certain", "accessed", "leaves")
     inside = {name: window_sizes(getattr(frames, name), places.inside) for name in names}
     counted, low = table["pages"].to_numpy(np.int64), inside["certain"]
@@ -194,7 +194,7 @@ def _table(
 
 
 def _most(trace: Trace, frames: Sets, windows: Windows) -> Ints:
-    """Return how many pages can have been touched in each interval, according to the tables."""
+    """Return the most pages that each interval can have touched, according to the tables."""
     written = window_sizes(frames.written, windows)
     if trace.pml.has_tables:
         return window_sizes(frames.reachable, windows)

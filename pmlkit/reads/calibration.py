@@ -2,7 +2,7 @@
 """Calibration on guests with a known truth: the kernel's part, and intervals.
 
 *Cleared flags.* If the hypervisor clears the guest's accessed flags, an existing entry that is
-accessed now was used in the round. Two things stay uncertain:
+accessed now was used in the round. Two parts remain uncertain:
 
 - Fresh entries. Linux creates some of them with the flag set, for pages around a fault. The used
   part is calibrated as a median.
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["COVERAGE", "Calibration", "bundled", "calibrate", "load"]
 
 COVERAGE = 0.9
-FEWEST = 3  # guests that an interval needs
+FEWEST = 3  # least number of guests for an interval
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ def leftovers(trace: Trace) -> pd.DataFrame:
 def _mapped(
     trace: Trace, rows: pd.DataFrame, left: pd.DataFrame, touched: NDArray[np.uint64]
 ) -> dict[str, Bools]:
-    """Return masks of `left`: a used leaf table leads to it, before, or at the round's end.
+    """Return masks of `left`: mapped by a used leaf table before, or at the round's end.
 
     A snapshot is valid until its table is logged again, because only a write changes a table. (A
     table that is logged without a new snapshot is none any more.) Large pages are left out: the
@@ -220,5 +220,5 @@ def model_costs(measured: pd.DataFrame, memory_bytes: Sequence[int]) -> pd.DataF
         slope, start = np.polyfit(rows["memory_bytes"].to_numpy() / 4096, rows[name].to_numpy(), 1)
         modelled[name] = slope * pages + max(start, 0)
     below = modelled["memory_bytes"] < _FULL_DIRECTORY_BYTES
-    modelled.loc[below, ["pruned", "sampled"]] = np.nan  # measured there, and no line
+    modelled.loc[below, ["pruned", "sampled"]] = np.nan  # the measured value, not the line
     return modelled.assign(guided=measured["guided"].mean())

@@ -12,8 +12,8 @@ The ranking states how *often* a region is used, not how *much* of it (`touches`
 ``what="pages"``). For example, three pages of a library that every loop uses are hot. A buffer of
 512 pages that is read once a second is not.
 
-How good the ranking is, `hotness_table` shows: Spearman's correlation with how often a region is
-used, the precision at 10, and the same of two other orders. These are the share of windows with a
+`hotness_table` shows the quality of the ranking: Spearman's correlation with how often a region is
+used, the precision at 10, and the same for two other orders. These are the share of windows with a
 log, which ignores order, and a random order. The window was chosen on other guests. Two limits
 follow from the method:
 
@@ -238,13 +238,11 @@ def _first(heat: pd.Series[float], k: int) -> pd.Series[float]:
     return surely + maybe * (k - surely.sum()) / max(maybe.sum(), 1)
 
 
-# ------------------------------------------------------------------------------
-# How well rankings of hot regions do: chosen on half of the guests, scored on the other half.
-#
-# The guests were split before anything was scored, by family, in turn along the alphabet
-# (`CHOSEN_ON` has the half to choose on). On it `choose` takes the window and the way of ranking
-# with the best mean rank correlation; what is reported is how these do on the other half
-# (`judge`).
+# ------------------------------------------------------------------------------ How well rankings
+# of hot regions do: chosen on half of the guests, scored on the other half. The guests were split
+# before scoring, by family, alternating along the alphabet. `CHOSEN_ON` is the half to choose on:
+# there, `choose` takes the window and the method of ranking with the best mean rank correlation.
+# `judge` reports their scores on the other half.
 #
 # Two kinds of traces: the lab's, whose log has the page tables themselves and whose truth is the
 # harvest of each round; and the recorder's, in rounds of 10 ms, where the first use of 2 MiB of
@@ -254,8 +252,8 @@ def _first(heat: pd.Series[float], k: int) -> pd.Series[float]:
 
 
 CHOSEN_ON = ("burst", "gcc", "moving", "pressure", "redis", "rrww", "rwrw", "sparse", "wwrr", "xz")
-LAB_WINDOWS = ("2r", "3r", "5r")  # of rounds of half a second
-WINDOWS = ("10r", "25r", "50r", "100r", "200r")  # of rounds of 10 ms
+LAB_WINDOWS = ("2r", "3r", "5r")  # windows in rounds of half a second
+WINDOWS = ("10r", "25r", "50r", "100r", "200r")  # windows in rounds of 10 ms
 WAYS = ("place", "share")
 
 
@@ -320,7 +318,7 @@ def judge(table: pd.DataFrame, window: str) -> pd.DataFrame:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Score the recorder's traces named, and write the table."""
+    """Score the named traces of the recorder, and write the table."""
     out, *paths = arguments
     parts = []
     for path in paths:

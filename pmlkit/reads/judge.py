@@ -2,7 +2,7 @@
 """Estimates of reads against the truth, as tables: by round, by phase, next to published numbers.
 
 The truth is the harvest of accessed flags of the same rounds. Published numbers were measured or
-simulated by their authors, on other machines: they stand in columns of their own.
+simulated by their authors on other machines. They have separate columns.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def compare(
     trace : Trace
         An access trace of harvests with its log.
     methods : sequence of str
-        Of `pmlkit.reads.METHODS`.
+        One of `pmlkit.reads.METHODS`.
     calibration : pmlkit.reads.calibration.Calibration, optional
         As in `pmlkit.reads.estimate`.
     one_in : int, optional
@@ -166,7 +166,7 @@ def beside_published(
     reading: Sequence[str] = ("read1", "read2"),
     writing: Sequence[str] = ("write1",),
 ) -> pd.DataFrame:
-    """Compare the shares of the buffer that each method finds with the published ones.
+    """Compare each method's share of the buffer with the published ones.
 
     Parameters
     ----------
@@ -222,13 +222,12 @@ def _published_row(technique: str, how: str, *mb: float) -> dict[str, str | floa
     return {"technique": technique, f"{how}_read": read, f"{how}_write": write}
 
 
-# ------------------------------------------------------------------------------
-# Where the accessed entries (c) err, frame by frame: what they miss, and what they have too much.
-#
-# Two things make them wrong. The guest's accessed flags are *sticky*: nobody clears them, and so
-# what was used once counts whenever its table is walked; and Linux sets them itself, for the pages
-# around a fault (fault-around), used or not. And what only the *kernel* reads is under no program's
-# entry: its own code, and what it copies through its map of all memory.
+# ------------------------------------------------------------------------------ The errors of the
+# accessed entries (c), frame by frame: missed and extra frames. There are two causes. First, the
+# guest's accessed flags are *sticky*: they are never cleared, so a page that was used once counts
+# whenever its table is walked. Linux also sets them for the pages around a fault (fault-around),
+# used or not. Second, pages that only the *kernel* reads have no entry of a program: its code, and
+# data that it copies through its map of all memory.
 
 
 def sources(trace: Trace) -> pd.DataFrame:
@@ -308,5 +307,5 @@ def _packed(refs: References) -> Gfns:
 
 
 def _per_round(pairs: Gfns, n_rounds: int) -> Ints:
-    # A log that was cut off may have snapshots of a round that never ended.
+    # A log that was cut off may have snapshots of an unfinished round.
     return np.bincount(pagetables.unpack(pairs)[0], minlength=n_rounds)[:n_rounds]

@@ -45,7 +45,7 @@ class LeafHistory:
 
 
 def leaf_history(trace: Trace, table: int | None = None) -> LeafHistory:
-    """Follow the pages under a leaf table.
+    """Return the history of the pages under a leaf table.
 
     Parameters
     ----------
@@ -79,6 +79,6 @@ def _busiest(rows: pd.DataFrame, frames: pd.DataFrame) -> int:
     both = frames.merge(mapped[["table", "target"]], left_on="gfn", right_on="target")
     counts = both.groupby(["table", "kind"]).size().unstack(fill_value=0)
     counts = counts.reindex(columns=[int(Kind.READ), int(Kind.WRITE)], fill_value=0)
-    # Of tables that are alike in that, the one with most of either: the sum breaks the tie.
+    # The sum breaks ties: among equal tables, the one with the most reads and writes.
     rank = counts.min(axis=1) + counts.sum(axis=1) / 1e6
     return int(counts.index[int(rank.argmax())])

@@ -16,8 +16,8 @@ The methods, from the simplest to the most accurate. Each gives pages and an int
 ``present``
     (b) its entries that are present. Assumes that a program that uses a table uses all of it.
 ``accessed``
-    (c) its entries that are present and whose accessed flag is set. Assumes that what was accessed
-    at some time is used again. The method counts real frames: a frame that was read and written,
+    (c) its entries that are present and whose accessed flag is set. Assumes that a page that was
+    accessed once is used again. The method counts real frames: a frame that was read and written,
     or that has two mappings, counts once. A large page counts as all of its 512 frames. Neither (b)
     nor (c) counts the kernel's entries (`pmlkit.pagetables.covered` explains why), so pages that
     only the kernel reads are missing.
@@ -184,7 +184,7 @@ def _of_snapshots(
 
 
 def _unbounded(trace: Trace, columns: Columns, mask: Bools) -> Columns:
-    """Let windows have no upper bound where a page table may have been missed."""
+    """Remove the upper bound of windows that may have missed a page table."""
     high = np.where(mask, np.maximum(columns.high, trace.memory_pages), columns.high)
     return replace(columns, high=high, why=np.where(mask, _UNSEEN, columns.why))
 

@@ -168,7 +168,7 @@ def _union(
 
 
 def _before(rows: pd.DataFrame) -> pd.DataFrame:
-    """Add to each snapshot the entries of the same table's snapshot before it."""
+    """Add to each snapshot the entries of the same table's previous snapshot."""
     seen = rows[["round", "table"]].drop_duplicates()
     later = seen.assign(later=seen.groupby("table")["round"].shift(-1)).dropna()
     old = rows.merge(later, on=["round", "table"])
@@ -198,7 +198,9 @@ def _kernels(rows: pd.DataFrame) -> Bools:
     """Mask the kernel's large pages that were accessed in the round, where flags were cleared."""
     flags = rows["flags"].to_numpy()
     wanted = LEAF | ACCESSED | CLEARED
-    programs = bool((flags & USER).any())  # without any, there is no kernel to be told from them
+    programs = bool(
+        (flags & USER).any()
+    )  # without programs' entries, the kernel's cannot be distinguished
     return programs & ((flags & (wanted | USER)) == wanted) & (rows["level"].to_numpy() > 1)
 
 

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
 __all__ = ["limits", "union"]
 
-_STEPS = 300  # of the maximisation
-_TIMES = 24  # values of k, of windows of more rounds
+_STEPS = 300  # steps of the maximisation
+_TIMES = 24  # values of k for windows of more rounds
 
 
 def limits(count: Ints | float, confidence: float) -> tuple[Floats, Floats]:
@@ -74,7 +74,7 @@ def union(times: Ints, n_rounds: int, one_in: int, confidence: float) -> tuple[f
     """
     p, found = 1 / one_in, int(times.sum())
     least = float(limits(len(times), confidence)[0]) / (1 - (1 - p) ** n_rounds)
-    low = max(least, float(len(times)))  # those that were found are there
+    low = max(least, float(len(times)))  # at least the frames that were found
     high = max(float(limits(found, confidence)[1]) / p, low)
     pages = found / p if n_rounds == 1 else _most_likely(times, n_rounds, p)
     return min(max(pages, low), high), low, high
@@ -86,7 +86,9 @@ def _most_likely(times: Ints, n_rounds: int, p: float) -> float:
     counts = np.bincount(times)[1:].astype(float)
     touched = np.unique(np.geomspace(1, n_rounds, min(n_rounds, _TIMES)).round())
     found = np.arange(1, len(counts) + 1)
-    chance: Floats = np.asarray(stats.binom.pmf(found[:, None], touched, p))  # of so many finds
+    chance: Floats = np.asarray(
+        stats.binom.pmf(found[:, None], touched, p)
+    )  # frames by number of finds
     seen = 1 - (1 - p) ** touched
     sizes = counts.sum() / seen / len(touched)
     for _ in range(_STEPS):

@@ -59,7 +59,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CONFIDENCE", "ONE_IN", "average", "estimate", "find", "of_sets", "sampled"]
 
-CONFIDENCE = 0.95  # nominal; the rounds of one guest share a sample, and hold or fail together
+CONFIDENCE = (
+    0.95  # nominal; the rounds of one guest share a sample, so their coverage is correlated
+)
 ONE_IN = 16
 _BOUNDED = "drawn again in each round: distinct pages of several rounds are bounded, not counted"
 
@@ -73,8 +75,8 @@ def sampled(gfns: Gfns, one_in: int = ONE_IN, draw: int = 0) -> Bools:
     one_in : int
         Frames in a group: a power of two.
     draw : int
-        Which of the `one_in` samples. Together they cover all frames, and no two share a frame. The
-        hypervisor's is 0.
+        Index of the sample, 0 to `one_in` - 1. Together they cover all frames, and no two share a
+        frame. The hypervisor's is 0.
 
     Returns
     -------
@@ -130,7 +132,7 @@ def estimate(
     """
     if trace.sample is not None:
         end = _until(trace, trace.sample, end)
-    touched, one_in, redraw = _looked_at(trace, start, end, one_in, (draw, redraw), touched)
+    touched, one_in, redraw = _sample_of(trace, start, end, one_in, (draw, redraw), touched)
     frames = frames or (sets if tables else of_log)(trace, start, end)
     windows = page_sets.windows_of(trace, window, step, start, end)
     sizes = {
@@ -172,12 +174,12 @@ def of_sets(
 
 
 def _until(trace: Trace, sample: Trace, end: str | int | None) -> int:
-    """Leave out rounds after the last harvest: the collector was killed in one."""
+    """Leave out the round after the last harvest, in which the collector was killed."""
     last, asked = int(sample.rounds["t_end_ns"].iloc[-1]), time_ns(trace, end)
     return last if asked is None else min(asked, last)
 
 
-def _looked_at(
+def _sample_of(
     trace: Trace,
     start: str | int | None,
     end: str | int | None,
@@ -191,8 +193,8 @@ def _looked_at(
         harvested: int = trace.sample.meta.options[SAMPLED]
         there = trace.sample.meta.options.get(DRAWN) == "round"
         if one_in not in (None, harvested) or which or redraw not in (None, there):
-            told = f"draw 0 of one frame in {harvested}" + " in each round" * there
-            raise UsageError(f"{trace.path} has {told}: there is no other")
+            actual = f"draw 0 of one frame in {harvested}" + " in each round" * there
+            raise UsageError(f"{trace.path} has {actual}: use that one")
         unmarked = not pagetables.is_marked(trace)
         found = page_sets.harvested(trace.sample, trace, start, end, unmarked)
         return found, harvested, there
@@ -245,7 +247,7 @@ def _estimated(
     share = np.where(looked_at > 0, hits / np.maximum(looked_at, 1), 0.5)
     shares = np.asarray(stats.beta.ppf(tails, hits + 0.5, looked_at - hits + 0.5))
     counts = np.asarray(stats.gamma.ppf(tails, others + 0.5))
-    # Where all are hit, or none, Jeffreys' interval leaves out the estimate itself: take it in.
+    # If all or none are hit, Jeffreys' interval excludes the estimate itself: include it.
     below, above = (
         np.hypot(
             candidates * np.maximum(side * (part - share), 0),
@@ -253,17 +255,17 @@ def _estimated(
         )
         for side, part, count in zip((-1, 1), shares, counts, strict=True)
     )
-    rest = np.sqrt(1 - 1 / one_in)  # of the frames, this part was not looked at
+    rest = np.sqrt(1 - 1 / one_in)  # share of the frames that were not examined
     pages = (sure + candidates * share + one_in * others).astype(float)
     return pages, np.maximum(pages - rest * below, sure + hits + others), pages + rest * above
 
 
 # ------------------------------------------------------------------------------
-# A sample that is drawn again in each round.
+# A sample with a new draw in each round.
 
 
 def _lengths(windows: Windows) -> tuple[Ints, Ints]:
-    """Return the first round of each window, and how many rounds it has."""
+    """Return the first round of each window, and its number of rounds."""
     each = np.arange(len(windows))
     first = np.searchsorted(windows.leave[:-1], each, side="right")
     return first, np.maximum(windows.until - first, 0)
@@ -272,7 +274,7 @@ def _lengths(windows: Windows) -> tuple[Ints, Ints]:
 def _estimated_redrawn(
     certain: References, touched: References, windows: Windows, one_in: int
 ) -> tuple[Floats, Floats, Floats]:
-    """Return estimate, low and high: what is certain, and the union of what is not."""
+    """Return estimate, low and high: the certain pages, plus the estimated union of the others."""
     sure = page_sets.window_sizes(certain, windows).astype(float)
     others = page_sets.window_sizes(joined(certain, touched), windows) - sure
     zeros = np.zeros(len(windows), np.int64)
@@ -287,7 +289,7 @@ def _estimated_redrawn(
 
 
 def _times(certain: References, touched: References, span: tuple[int, int]) -> Ints:
-    """Return in how many rounds of a span each frame was found that is not certain in it."""
+    """Return, for each frame not certain in a span, the number of rounds in which it was found."""
     first, stop = span
     sure, hits = (
         refs.gfn[(refs.round >= first) & (refs.round < stop)] for refs in (certain, touched)
@@ -304,7 +306,7 @@ def average(
     redraw: bool | None = None,
     touched: References | None = None,
 ) -> tuple[float, float, float]:
-    """Estimate how many pages a round touches, as a mean over the rounds.
+    """Estimate the mean number of pages that a round touches.
 
     Written pages are counted; each other frame that the sample finds represents `one_in` frames.
     With a new draw in each round, the rounds' counts are independent, and their sum has Poisson's
@@ -323,7 +325,7 @@ def average(
     """
     if trace.sample is not None:
         end = _until(trace, trace.sample, end)
-    found, one_in, redraw = _looked_at(trace, start, end, one_in, (draw, redraw), touched)
+    found, one_in, redraw = _sample_of(trace, start, end, one_in, (draw, redraw), touched)
     written = of_log(trace, start, end).written
     n_rounds = max(written.n_rounds, 1)
     others = (len(joined(written, found)) - len(written)) / n_rounds

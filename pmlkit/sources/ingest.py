@@ -63,10 +63,10 @@ def ingest(
     if not spool.exists():
         raise TraceNotFound(spool)
     frames = spool / FRAMES_FILE
-    if (spool / "out.img").is_file():  # an interrupted run of the lab
+    if (spool / "out.img").is_file():  # a spool of an interrupted run of the lab
         import_module("pmlkit.sources.lab.disks").take_results(spool / "out.img", spool)
     if not frames.is_file():
-        raise NotATrace(spool, "no spool either: it holds no frames.spool", _HINT)
+        raise NotATrace(spool, "not a spool either: it contains no frames.spool", _HINT)
     with read_spool(frames) as opened:
         name = opened.header.get("source")
     if not isinstance(name, str) or name not in _SOURCES:

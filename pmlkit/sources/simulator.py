@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["PmlModel", "simulate"]
 
 
-OF = PROCESSORS["ns at 3 GHz"]  # whose ns the costs of a model are
+OF = PROCESSORS["ns at 3 GHz"]  # the processor of a model's costs in ns
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class PmlModel:
                 raise UsageError(f"{name} is {value!r}: give whole nanoseconds, 0 or more")
 
     def on(self, time: Clock) -> PmlModel:
-        """Return the model with its costs in the time of a machine: for as many instructions."""
+        """Return the model with its costs converted to a machine's time, by instructions."""
         each = time.ns(Cost(1, OF))
         costs = {name: value for name, value in asdict(self).items() if "_ns" in name}
         return replace(self, **{name: round(value * each) for name, value in costs.items()})
@@ -179,7 +179,7 @@ def simulate(
     batches = _batches(access, log, source_batch, rounds, costs)
     overheads = _overheads(rounds, batches, access.meta.domain["vcpus"], costs)
     if not one_clock:
-        del overheads["pause_share"]  # time of a processor of 3 GHz, in that of another machine
+        del overheads["pause_share"]  # from time of a processor of 3 GHz to time of this machine
     meta = _meta(access, model, overheads)
     if stop - first < access.n_rounds:
         meta = _of_part(meta, access, source, model.rounds_per_round)
@@ -276,7 +276,7 @@ def _pauses(rounds: pd.DataFrame, vcpus: int, model: PmlModel) -> pd.Series[int]
     if model.rearm == "never":
         return pause
     pause += model.invept_ns * (1 + (full if model.rearm == "flush" else 0))
-    # A full buffer that is drained while the guest runs is re-armed then, too.
+    # A full buffer that is drained while the guest runs is also re-armed then.
     beside = in_full if model.rearm == "flush" and model.buffers == 2 else 0
     return pause + (pages - beside) * model.rearm_ns_per_entry
 
@@ -284,7 +284,7 @@ def _pauses(rounds: pd.DataFrame, vcpus: int, model: PmlModel) -> pd.Series[int]
 def _overheads(
     rounds: pd.DataFrame, batches: pd.DataFrame, vcpus: int, model: PmlModel
 ) -> dict[str, float]:
-    """Sum the costs of collection, ns, including those for which the guest is not stopped."""
+    """Sum the costs of collection, ns, including those that do not stop the guest."""
     exits, ends = int(rounds["exits"].sum()), len(rounds) * vcpus
     invepts = exits + len(rounds) if model.rearm == "flush" else len(rounds)
     change_ns = model.switch_ns if model.buffers == 2 else model.reset_ns

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Follower", "RecordingWatcher", "Seen", "Watcher"]
 
 
-_MAX_PAGES = 1 << 28  # of a domain whose distinct pages are counted, at one byte each
-_CHUNK = 1 << 17  # entries, or bytes of a bitmap, that are processed at a time
+_MAX_PAGES = 1 << 28  # most pages of a domain whose distinct pages are counted, at one byte each
+_CHUNK = 1 << 17  # entries, or bytes of a bitmap, that are processed at once
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Follower:
 
 
 class _Pages:
-    """The pages seen so far, and how many: counting them each round would cost their number."""
+    """The pages seen so far, with a running count, which each round only extends."""
 
     def __init__(self, count: int) -> None:
         self._seen, self.distinct = np.zeros(count, bool), 0

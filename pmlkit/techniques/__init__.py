@@ -6,8 +6,8 @@
 >>> techniques.run("vmware", recorded, window="1s").estimates          # doctest: +SKIP
 
 A new technique is a module here and an entry in ``registry``; nothing else needs to change. Each
-technique has its own module, shared only by its variants. ``protocol``, ``costs`` and ``registry``
-are short because authors of techniques read them.
+technique has its own module, shared only with its variants. ``protocol``, ``costs`` and
+``registry`` are short because authors of techniques read them.
 
 Modules
 -------
@@ -15,8 +15,8 @@ protocol    the base class of techniques
 recorded    a recorded VM, and the inputs that a technique can need of it
 view        the view that a technique gets: the channels that it declared, up to now
 channels    PML's log, references, accessed flags, traps, content, disk, guest, memory
-host_channels  what a Linux host has: MGLRU's aging, soft-dirty bits, access samples
-setting     what channels are opened on: a recording, a clock, where costs go
+host_channels channels of a Linux host: MGLRU's aging, soft-dirty bits, access samples
+setting the setting of channels: a recording, a clock, an account of costs
 costs       costs of events, and the sources of the constants
 memory      a guest of changing size: a replay of the accesses
 runs        run a technique

@@ -67,7 +67,7 @@ class AccessSampler(Technique):
             if len(recent) == looks:
                 view.report(self._estimate(np.concatenate(recent)))
             if self.watched is not None and len(recent[-1]):
-                accesses = one_in * len(recent[-1]) * looks  # in T, at the present pace
+                accesses = one_in * len(recent[-1]) * looks  # samples in T, at the current rate
                 one_in = max(round(accesses / self.watched), 1)
 
     def _estimate(self, samples: Ints) -> float:
@@ -77,7 +77,7 @@ class AccessSampler(Technique):
 
 @dataclass(frozen=True)
 class UnseenSampler(AccessSampler):
-    """The same, plus an estimate of the pages that no sample hit, from those hit once or twice.
+    """As `AccessSampler`, plus an estimate of the pages that no sample hit (Chao).
 
     The estimate is Chao's lower bound of the number of species: D + f1 (f1 - 1) / (2 (f2 + 1)). D
     pages were hit, f1 of them once and f2 twice. No tiering system uses this bound: it shows how

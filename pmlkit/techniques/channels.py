@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Bools, Ints, Json
 
 BUFFER = 512  # entries of a PML buffer
-TABLE_FRAMES = 512  # that a leaf page table maps: 2 MiB
+TABLE_FRAMES = 512  # frames that a leaf page table maps: 2 MiB
 REGION_BITS, AREA_BITS = 9, 18  # pages under an entry of the levels above: 2 MiB, 1 GiB
 _SNAPSHOTS = "log it in the lab or on a Xen host, with page tables"
 
@@ -269,7 +269,7 @@ def _accessed(setting: Setting) -> AccessedChannel:
         return accessed
 
     def pruned() -> Ints:
-        """Read and clear all flags under the upper entries whose own flags are set, and those.
+        """Read and clear the flags of used upper entries, and all flags below them.
 
         The harvest examines the regions of 2 MiB in each GiB in use, and the pages in each region
         in use. It finds what `scan` finds, if no page's flag was cleared individually.
@@ -337,7 +337,9 @@ def _traps(setting: Setting) -> TrapsChannel:
     recorded, clock, charge, _ = setting
     places = recorded.places
     latest, counted = _latest(recorded.accesses, clock, places), np.zeros(len(places), bool)
-    protected = np.full(len(places), np.iinfo(np.int32).max, np.int32)  # since which round
+    protected = np.full(
+        len(places), np.iinfo(np.int32).max, np.int32
+    )  # the round since which each frame is protected
 
     def protect(frames: Ints) -> None:
         """Make frames inaccessible, each until its first access, which faults.
@@ -373,7 +375,7 @@ def _traps(setting: Setting) -> TrapsChannel:
         counted[at] = False
 
     def faulted(first: int, stop: int) -> int:
-        """Return how many of those pages have faulted since they were made inaccessible."""
+        """Return the number of these pages that have faulted since they were made inaccessible."""
         at = window(first, stop)
         now = latest()[at] >= protected[at]
         charge(faults=int(np.count_nonzero(now & ~counted[at])))

@@ -133,13 +133,13 @@ class FarMemory(Technique):
                 view.report(histogram[:cold].sum())
 
 
-def _lowest(back: Ints, allowed: float) -> int:
-    """Return the lowest age from which on no more pages than allowed came back; at least 1.
+def _lowest(returned: Ints, allowed: float) -> int:
+    """Return the lowest age, at least 1, at which returning pages are within the limit.
 
     Parameters
     ----------
     back : ndarray of int64, shape (OLDEST + 1,)
         Pages that came back, by their age then.
     """
-    from_age_on = back[::-1].cumsum()[::-1]
+    from_age_on = returned[::-1].cumsum()[::-1]
     return max(int(np.count_nonzero(from_age_on > allowed)), 1)

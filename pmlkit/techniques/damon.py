@@ -83,13 +83,13 @@ class Damon(Technique):
             check = self._pick(view, edges)
 
     def _pick(self, view: View, edges: Ints) -> Callable[[], Bools]:
-        """Choose a page of each region, and clear its flag; return what reads the flags again."""
+        """Clear the flag of a page of each region; return a function that reads the flags."""
         pages = view.random.integers(edges[:-1], edges[1:])
         view.accessed.harvest(pages, alone=True)
         return lambda: view.accessed.harvest(pages, alone=True)
 
     def _merge(self, edges: Ints, counts: Ints) -> tuple[Ints, Ints]:
-        """Return the edges and counts of the regions that are left."""
+        """Merge similar regions; return the edges and counts of the remaining ones."""
         threshold, largest = int(counts.max()) // 10, int(edges[-1]) // self.fewest
         regions: list[tuple[int, int, int]] = []  # start, pages, count
         for count, low, size in zip(

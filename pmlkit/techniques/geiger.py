@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Geiger: evictions inferred from disk requests; what is missing, from what comes back."""
+"""Geiger: evictions inferred from disk requests; missing memory, from reloads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pmlkit.techniques.view import View
     from pmlkit.types import Bools, Ints
 
-SECTORS = 8  # of a page
+SECTORS = 8  # sectors of a page
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Geiger(Technique):
 
 
 class Inference:
-    """The place on the disk of each frame, and the places that are gone from memory.
+    """The place on the disk of each frame, and the places whose frames were evicted.
 
     Attributes
     ----------
@@ -101,8 +101,8 @@ class Inference:
     def __init__(self) -> None:
         self.evictions = self.reloads = 0
         self._ghosts = GhostList()
-        self._place: dict[int, int] = {}  # on the disk, of each frame
-        self._frame: dict[int, int] = {}  # of each place: the frame that held it last
+        self._place: dict[int, int] = {}  # place on the disk of each frame
+        self._frame: dict[int, int] = {}  # for each place, the frame that held it last
 
     def follow(self, sector: Ints, gfn: Ints, write: Bools) -> Ints:
         """Process requests: arrays of sectors, frames, and whether each is a write.

@@ -34,7 +34,7 @@ class GhostList:
 
     def __init__(self, size: int = 1 << 16) -> None:
         self._index = PageIndex()
-        self._at = np.zeros(size, np.int64)  # position of each page, from 1; 0: not gone
+        self._at = np.zeros(size, np.int64)  # position of each page, from 1; 0: not evicted
         self._tree = np.zeros(1 << 12, np.int64)
         self._used = 0
 
@@ -67,9 +67,9 @@ class GhostList:
             self._at = np.append(self._at, np.zeros(max(size, 2 * len(self._at)), np.int64))
         if self._used + more < len(self._tree):
             return
-        gone = np.flatnonzero(self._at)
-        self._at[gone[np.argsort(self._at[gone])]] = np.arange(1, len(gone) + 1)
-        self._used = len(gone)
+        evicted = np.flatnonzero(self._at)
+        self._at[evicted[np.argsort(self._at[evicted])]] = np.arange(1, len(evicted) + 1)
+        self._used = len(evicted)
         index = np.arange(2 * (self._used + more) + 2)
         low = index & -index
         self._tree = np.clip(self._used - (index - low), 0, low)
@@ -116,6 +116,6 @@ def _follow(pages: Ints, back: Bools, at: Ints, tree: Ints, used: int, distances
 def _compiled() -> Callable[..., int]:
     try:
         from numba import njit
-    except ImportError:  # slower, and the same
+    except ImportError:  # slower, with the same result
         return _follow
     return njit(cache=True)(_follow)

@@ -53,7 +53,7 @@ class HintFaults(Technique):
         size = min(self.watched, -(-memory // looks))
         windows = cycle([(at, min(at + size, memory)) for at in range(0, memory, size)])
         used: dict[int, int] = {}  # pages of each window, by its first frame
-        seen = pages = 0  # pages of the windows in `used`, and those of them in use
+        seen = pages = 0  # pages of the windows in `used`, and the number of used ones
         under_way = deque([next(windows)])
         view.traps.unmap(*under_way[0])
         for _ in view.every(period):

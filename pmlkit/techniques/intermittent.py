@@ -100,7 +100,7 @@ class _Misses:
 
     def __init__(self, frames: Ints, rounds: int) -> None:
         self.frames = frames
-        self.gaps: deque[Ints] = deque(maxlen=rounds)  # of each round: uses by gap
+        self.gaps: deque[Ints] = deque(maxlen=rounds)  # for each round: uses by gap
         self.last, self.rounds, self.since = np.zeros(len(frames), np.int64), rounds, 0
 
     def begin(self, view: View, turn: int) -> None:
@@ -119,7 +119,7 @@ class _Misses:
     def footprint(self) -> float:
         """Return w(T): the sum over k < T of the mean uses per round whose gap is k or more."""
         uses = np.mean(self.gaps, axis=0)
-        misses = uses[::-1].cumsum()[::-1][: self.rounds]  # by k
+        misses = uses[::-1].cumsum()[::-1][: self.rounds]  # indexed by k
         return float(np.sum(misses))
 
 

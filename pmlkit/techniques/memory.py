@@ -117,7 +117,7 @@ class Guest:
         self._last = np.full(size, -1, np.int32)  # round of the last use
         self._in, self._out = np.zeros(size, bool), np.zeros(size, bool)
         self._dirty, self._was_written = np.zeros(size, bool), np.zeros(size, bool)
-        self._referenced, self._hand = np.zeros(size, bool), 0  # of CLOCK
+        self._referenced, self._hand = np.zeros(size, bool), 0  # CLOCK's reference bits
         self._reclaimable = np.zeros(size, bool)
         self._kernels = np.zeros(size, bool)
         ends = recorded.t_ns[1:] - recorded.t_ns[0]
@@ -125,8 +125,8 @@ class Guest:
         self._kernels[self._places(recorded.accesses.between(0, before))] = True
         self.limit = self._memory_pages = recorded.known_memory_pages
         self._resident = 0
-        self._moves: list[tuple[Ints, bool]] = []  # places, and whether they came back
-        self._last_counts = 0, 0  # of `counters`: pages read again, and written
+        self._moves: list[tuple[Ints, bool]] = []  # places, and whether each is a reload
+        self._last_counts = 0, 0  # counts at the last call of `counters`
         self.swap_ins = self.swap_outs = self.refaults = 0
 
     def resize(self, pages: float) -> int:
@@ -161,7 +161,7 @@ class Guest:
         touched = self._resident - self._grown()
         movable = touched + min(self._cold(), max(self._room() - touched, 0))
         resident = int(self._fixed[at]) + movable
-        anon = min(int(self._samples["anon"][at]), movable)  # tmpfs is taken to go first
+        anon = min(int(self._samples["anon"][at]), movable)  # tmpfs is assumed to be evicted first
         before, self._last_counts = (
             self._last_counts,
             (
@@ -205,7 +205,7 @@ class Guest:
         return max(int(self._movable[self._sample]) - known, 0)
 
     def _forget_freed(self) -> None:
-        """Forget the longest unused pages in excess of what the guest has by now.
+        """Forget the longest unused pages in excess of the guest's current number.
 
         They were freed: they are not written to the disk, and the next use of their frame is of a
         new page.
@@ -255,7 +255,7 @@ class Guest:
         if len(victims) == count:
             last = int(np.flatnonzero(~spared)[count - 1])
             self._referenced[ahead[: last + 1]] = False
-        else:  # a whole turn was not enough: all have had their second chance
+        else:  # one turn was not enough: all pages have had their second chance
             self._referenced[ahead] = False
             victims = np.concatenate((victims, ahead[spared][: count - len(victims)]))
         self._hand = int(victims[-1]) + 1
@@ -264,7 +264,9 @@ class Guest:
     def _evict(self, frames: Ints) -> None:
         self._in[frames], self._out[frames] = False, True
         self.swap_outs += int(np.count_nonzero(self._dirty[frames]))
-        self._dirty[frames] = False  # its copy on the disk stays good until it is written again
+        self._dirty[frames] = (
+            False  # the copy on the disk stays valid until the page is written again
+        )
         self._resident -= len(frames)
         oldest = frames[np.argsort(self._last[frames], kind="stable")]
         self._moves.append((oldest, False))

@@ -15,7 +15,7 @@ from pmlkit.techniques.recorded import Need
 if TYPE_CHECKING:
     from pmlkit.techniques.view import View
 
-MOST_LOOKS = GENERATIONS - 2  # the newest generation is empty, the oldest one has all the rest
+MOST_LOOKS = GENERATIONS - 2  # the newest generation is empty; the oldest one has all other pages
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Mglru(Technique):
     looks: int = 1
 
     def observe(self, view: View) -> None:
-        view.aging.age(self.notifies)  # what was touched before counts no longer
+        view.aging.age(self.notifies)  # earlier accesses no longer count
         if self.looks > MOST_LOOKS:
             view.note(f"{MOST_LOOKS} looks per T, not {self.looks}: there are four generations")
         period, looks = view.parts(min(self.looks, MOST_LOOKS))
@@ -57,7 +57,7 @@ class Mglru(Technique):
 
 @dataclass(frozen=True)
 class BlindMglru(Mglru):
-    """The same before Linux 6.12: aging reads the VMM's own tables, and sees no guest accesses.
+    """As `Mglru` before Linux 6.12: aging reads the VMM's own tables, and sees no guest accesses.
 
     A page has the accessed flag there when the host maps it for the guest, at its first use, and
     never again. The count is therefore that of pages that the guest uses for the first time. The

@@ -50,7 +50,7 @@ class Mpa(Technique):
         for _ in view.every(view.published(self.interval)):
             counters = view.memory.counters()
             used = counters.resident + counters.new_swap_ins
-            # Under mild and under heavy pressure alike the host gives what it has: the guest's
+            # Under mild and under heavy pressure, the host gives all that it has: the guest's
             # kernel drops its cache before it swaps.
             wanted = min(used * (1 + self.cushion), host)
             view.memory.resize(wanted)

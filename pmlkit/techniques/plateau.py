@@ -64,7 +64,7 @@ class PmlPlateau(_Plateau, Technique):
 
 @dataclass(frozen=True)
 class PrlPlateau(_Plateau, Technique):
-    """The same for Page Reference Logging, a proposed extension that also logs reads.
+    """As `PmlPlateau` for Page Reference Logging, a proposed extension that also logs reads.
 
     Attributes
     ----------

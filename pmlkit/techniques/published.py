@@ -123,7 +123,7 @@ class _Samples:
 
 
 def _measure(name: str, recorded: Recorded, seeds: int) -> dict[tuple[str, str, str], str]:
-    """Return what stands in the column ``ours``, by the keys of `PUBLISHED`."""
+    """Return the values of the column ``ours``, by the keys of `PUBLISHED`."""
     busy, ends, period_ns = _four_phases(recorded)
     phase = np.repeat(np.arange(len(ends) // SAMPLES), SAMPLES)
     pml = _Samples(phase, _distinct(busy.log, ends))
@@ -168,7 +168,7 @@ def _four_phases(recorded: Recorded) -> tuple[Recorded, Ints, int]:
     """Cut out the four phases; return them, the rounds at which samples end, and the period, ns."""
     starts = [first for name, first in recorded.phases if name != "start"]
     if len(starts) != 5:
-        raise UsageError(f"{recorded.name} has not the four phases of the published experiment")
+        raise UsageError(f"{recorded.name} lacks the four phases of the published experiment")
     edges = [
         np.linspace(low, high, SAMPLES + 1)[1:].round().astype(int)
         for low, high in zip(starts, starts[1:], strict=False)

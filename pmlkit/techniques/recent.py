@@ -37,7 +37,7 @@ class Recent:
     def __init__(self, looks: int) -> None:
         self.looks, self.turn = looks, 0
         self._index = PageIndex()
-        self._last = np.zeros(1024, np.int64)  # of each frame: its last look, from 1; 0: none
+        self._last = np.zeros(1024, np.int64)  # last look of each frame, from 1; 0: none
         self._counts = np.zeros(looks, np.int64)  # frames by their last look, modulo `looks`
 
     @property
@@ -65,7 +65,7 @@ class Recent:
         self.turn += 1
         before = self._last[ids]
         before = before[before > max(self.turn - self.looks, 0)]
-        self._counts[self.turn % self.looks] = 0  # of the look that is now too long ago
+        self._counts[self.turn % self.looks] = 0  # count of the look that is now too old
         self._counts -= np.bincount(before % self.looks, minlength=self.looks)
         self._counts[self.turn % self.looks] = len(ids)
         self._last[ids] = self.turn

@@ -36,7 +36,7 @@ __all__ = ["Need", "Places", "Recorded", "Uses", "known_memory"]
 
 
 UNKNOWN = Clock("a machine that is not known")
-MOST_TABLED = 1 << 24  # frames: 64 GiB, a table of 64 MiB
+MOST_TABLED = 1 << 24  # frames of 64 GiB, for which the table has 64 MiB
 
 
 class Need(Enum):
@@ -47,7 +47,7 @@ class Need(Enum):
     DIRTY = "dirty"  # the pages written, found by write-protecting them
     TABLES = "tables"  # the leaf page tables in PML's log
     ACCESSED = "accessed"  # the accessed flags of frames
-    TRAPS = "traps"  # faults that it causes: frames made inaccessible, seen when next touched
+    TRAPS = "traps"  # faults that it causes: frames are inaccessible until the next access
     CONTENT = "content"  # hashes of the content of frames
     DISK = "disk"  # the guest's disk requests
     GUEST = "guest"  # the guest's own counters
@@ -111,11 +111,11 @@ class Places:
     def __init__(self, frames: Ints) -> None:
         self.frames = frames
         self._and_no_other = np.append(frames, -1)
-        self._table: NDArray[Any] | None = None  # of int32: half the room
+        self._table: NDArray[Any] | None = None  # int32 takes half the memory
         if len(frames) and frames[0] >= 0 and frames[-1] < MOST_TABLED:
             self._table = np.full(int(frames[-1]) + 2, len(frames), np.int32)
             self._table[frames] = np.arange(len(frames), dtype=np.int32)
-        self._shared: dict[int, tuple[Ints, Ints]] = {}  # by identity: frames, their indices
+        self._shared: dict[int, tuple[Ints, Ints]] = {}  # by identity of the frames: their indices
 
     def __len__(self) -> int:
         return len(self.frames) + 1
@@ -344,7 +344,7 @@ def _first_uses(rounds: NDArray[np.uint32], gfn: Gfns, n_rounds: int) -> Uses:
 
 def _log(trace: Trace, n_rounds: int, writes: Uses) -> Uses:
     if not trace.pml_is_nested or trace.pml.n_rounds != n_rounds:
-        return writes  # what an ideal PML would have logged
+        return writes  # the log of an ideal PML
     rounds, gfn, kind = _round_gfn_kind(trace.pml)
     data = ~is_page_table(kind)
     return Uses.of(rounds[data], gfn[data], n_rounds)

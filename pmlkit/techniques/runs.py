@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LONGEST_NS", "Run", "run", "time_scale", "within"]
 
-LONGEST_NS = 30_000_000_000  # the longest interval that a source uses: VMware's 30 s of VM time
+LONGEST_NS = 30_000_000_000  # the longest published interval: VMware's 30 s of VM time
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Step", "Truth", "accuracy", "interval", "reactivity", "resampled", "truth", "within"]
 
-WITHIN = 0.1  # of the new level: the step is followed
-STEP = 0.25  # a change by this share of the larger level is a step
+WITHIN = 0.1  # a step is followed if the estimate is within this share of the new level
+STEP = 0.25  # least change of a step, as a share of the larger level
 RESAMPLES = 2000
 _FOREVER = (1 << 63) - 1
 

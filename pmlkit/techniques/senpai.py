@@ -62,7 +62,7 @@ class Senpai(Technique):
     def observe(self, view: View) -> None:
         tick = view.published(self.tick)
         target = 1e6 * self.pressure_ms * tick / parse_duration_ns(self.tick)
-        limit = float(view.memory.counters().resident)  # it begins with what is in use
+        limit = float(view.memory.counters().resident)  # the initial limit is the used memory
         stalled, grace = 0, self.interval
         for _ in view.every(tick):
             stalled += view.memory.stalled(self.latency_us)
@@ -75,7 +75,7 @@ class Senpai(Technique):
             view.report(limit)
 
     def _change(self, stalled: float, target: float) -> float:
-        """Return the share of itself by which the limit changes."""
+        """Return the relative change of the limit."""
         if stalled > target:
             error = stalled / target / self.coeff_backoff
             return min(error**2 * self.max_backoff, self.max_backoff)

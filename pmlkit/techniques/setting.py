@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Charge", "Clock", "Latest", "Setting", "latest_use", "notable", "since_last"]
 
-MOST_NOTES = 1 << 25  # pages of which something may be noted one by one: 128 GiB
+MOST_NOTES = 1 << 25  # most pages with per-page state: 128 GiB
 
 
 class Clock:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["View", "look"]
 
 PARTS_FAR = 0.1  # share of T by which its parts together may differ from it
-MOST_LOOKS = 1_000_000  # of a technique in the gaps of a recording
+MOST_LOOKS = 1_000_000  # most looks of a technique in the gaps of a recording
 
 
 class View:
@@ -145,7 +145,7 @@ class View:
         """
         whole = max(round(self.window_ns / self._resolution_ns), 1)  # rounds of T
         most = min(count, whole)
-        # Fewer parts may fill T better: of 10 rounds, 3 parts are 9, and 4 are 8 or 12.
+        # Fewer parts may fill T better: of 10 rounds, 3 parts cover 9, and 4 cover 8 or 12.
         fits = [(abs(n * max(round(whole / n), 1) - whole), n) for n in range(most, most // 2, -1)]
         close = [fit for fit in fits if fit[0] <= PARTS_FAR * whole]
         _, parts = close[0] if close else min(fits, key=lambda fit: fit[0])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pmlkit.techniques.view import View
     from pmlkit.types import Ints
 
-ESTIMATES = 4  # per period; ours
+ESTIMATES = 4  # estimates per period (our choice)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Vmware(Technique):
                 slow = share if np.isnan(slow) else slow + self.slow * (share - slow)
                 fast = share if np.isnan(fast) else fast + self.fast * (share - fast)
                 sample, ends = self._draw(view), now + period
-                share = fast  # the next period has counted nothing yet
+                share = fast  # the next period has no counts yet
             if not np.isnan(fast):
                 running = fast + self.fast * (share - fast)
                 yield max(slow, fast, running) * view.memory_pages

@@ -38,7 +38,7 @@ def values(column: Any) -> Array:
 
 
 def mask(chosen: Bools) -> Any:
-    """Return booleans, shape (rows,), as Arrow's filters take them."""
+    """Convert booleans, shape (rows,), for Arrow's filters."""
     bits = pa.py_buffer(np.packbits(chosen, bitorder="little").tobytes())
     return pa.Array.from_buffers(pa.bool_(), len(chosen), [None, bits])
 

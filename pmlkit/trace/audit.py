@@ -41,7 +41,7 @@ def check_trace(trace: Any) -> Json:
         scan.add(batch)
     scan.finish()
     _check_snapshots(trace)
-    _ = trace.regions_table, trace.table("guest"), trace.table("disk")  # reading checks them
+    _ = trace.regions_table, trace.table("guest"), trace.table("disk")  # reading them checks them
     return {
         "entries": trace.meta.entries,
         "rounds": trace.n_rounds,
@@ -64,7 +64,7 @@ def _check_files(trace: Any) -> None:
         for file in sorted(trace.path.glob(pattern)):
             name = file.relative_to(trace.path).as_posix()
             if name not in trace.files:
-                raise TraceDamaged(trace.path, name, f"is not one that {manifest.NAME} lists")
+                raise TraceDamaged(trace.path, name, f"is not listed in {manifest.NAME}")
 
 
 def _check_snapshots(trace: Any) -> None:
@@ -77,8 +77,8 @@ def _check_snapshots(trace: Any) -> None:
         _refuse_snapshots(trace, fault)
         rows, last = rows + batch.num_rows, snapshots.last_row(columns)
     stated = trace.files[snapshots.FILE]["rows"]
-    wrong = f"holds {rows} rows, and {manifest.NAME} says {stated}" if rows != stated else None
-    _refuse_snapshots(trace, consistency.beyond_fault(last[0], trace.n_rounds) or wrong)
+    fault = f"holds {rows} rows, and {manifest.NAME} says {stated}" if rows != stated else None
+    _refuse_snapshots(trace, consistency.beyond_fault(last[0], trace.n_rounds) or fault)
 
 
 def _refuse_snapshots(trace: Any, fault: str | None) -> None:
@@ -192,7 +192,7 @@ def _is_plain_round(table: pa.Table) -> bool:
 
 
 def _first_repeated(rounds: Array, gfn: Gfns, kind: Array) -> str | None:
-    """Return the first entry, by round, kind and frame, that occurs twice; None if there is none.
+    """Return the first entry, by round, kind and frame, that occurs twice; None without one.
 
     Numpy sorts one column of 64 bits faster than it finds the order of three columns.
     """
@@ -237,8 +237,8 @@ def access_fault(table: pa.Table) -> str | None:
     executed = kind == Kind.EXEC
     same = rounds[1:] == rounds[:-1]
     ordered = executed[1:] & (~executed[:-1] | (gfn[1:] > gfn[:-1]))
-    wrong = same & executed[:-1] & ~ordered
-    if wrong.any():
-        first = rounds[np.flatnonzero(wrong)[0]]
+    fault = same & executed[:-1] & ~ordered
+    if fault.any():
+        first = rounds[np.flatnonzero(fault)[0]]
         return f"has executed frames in round {first} that are not at its end, in order"
     return None

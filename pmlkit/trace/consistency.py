@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from pmlkit.trace.schema import Column
     from pmlkit.types import Bools, Json
 
-_GFN_MAX = np.uint64(1 << 52)  # of 64-bit addresses
+_GFN_MAX = np.uint64(1 << 52)  # highest frame of 64-bit addresses
 
 
 def first_fault(*faults: str | None) -> str | None:
-    """Return the first argument that is a fault, or None."""
+    """Return the first argument that is not None, or None."""
     return next((fault for fault in faults if fault), None)
 
 
@@ -62,7 +62,7 @@ def batches_fault(batches: pa.Table, n_rounds: int) -> str | None:
         _numbered("batch", batches["batch"]),
         _spans("batch", batches),
         _where(
-            "batch", rounds >= n_rounds, f"belongs to a round that there is not (of {n_rounds})"
+            "batch", rounds >= n_rounds, f"belongs to a round that does not exist (of {n_rounds})"
         ),
         _where("batch", rounds[1:] < rounds[:-1], "is of a later round than the next one"),
         _reasons_fault(batches["reason"]),
@@ -83,7 +83,7 @@ def phases_fault(phases: Sequence[Json], n_rounds: int) -> str | None:
         starts = [phase[name] for phase in phases]
         for n, (before, value) in enumerate(itertools.pairwise(starts), start=1):
             if value < before:
-                return f"phases[{n}].{name} is {value}, and the one before has {before}"
+                return f"phases[{n}].{name} is {value}, and the previous one has {before}"
     if phases and phases[-1]["round"] > n_rounds:
         last = len(phases) - 1
         return f"phases[{last}].round is {phases[-1]['round']}, and the trace has {n_rounds} rounds"

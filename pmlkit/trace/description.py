@@ -30,7 +30,7 @@ LIMIT_BYTES = 16 << 20
 LIMIT_VALUES = 1 << 20  # a value takes about 100 bytes of memory, but "[]," 3 bytes of the file
 LIMIT_DEPTH = 32
 PAGE_SIZE = 4096
-# An import may number blocks of a disk or large pages. Recordings have PAGE_SIZE.
+# Other sizes are for imports, whose pages may be blocks of a disk. Recordings have PAGE_SIZE.
 PAGE_SIZES = tuple(1 << power for power in range(9, 31))
 LOSSES = ("counted", "not counted")
 _UINT32, _INT64, _UINT64 = (1 << 32) - 1, (1 << 63) - 1, (1 << 64) - 1
@@ -45,7 +45,7 @@ class Fault(NamedTuple):
     wanted: str
 
     def __str__(self) -> str:
-        return f"{self.where.lstrip('.')} is {reprlib.repr(self.value)}: it has to be {self.wanted}"
+        return f"{self.where.lstrip('.')} is {reprlib.repr(self.value)}: it must be {self.wanted}"
 
 
 # Building blocks of rules
@@ -226,7 +226,7 @@ _ROUNDS = _rule(
     "the first and the last round",
 )
 FILES = each(fields(**_CHECKSUM))
-COUNTED = fields(rows=whole(), rounds=nullable(_ROUNDS))  # further fields of files of entries
+COUNTED = fields(rows=whole(), rounds=nullable(_ROUNDS))  # fields that only files of entries have
 
 
 # JSON from elsewhere
@@ -248,7 +248,7 @@ def foreign_json(data: bytes) -> object:
     except json.JSONDecodeError as error:
         raise ValueError(f"is not valid JSON (line {error.lineno}: {error.msg})") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"is not valid JSON (byte {error.start} is no UTF-8)") from error
+        raise ValueError(f"is not valid JSON (byte {error.start} is not UTF-8)") from error
     except RecursionError as error:
         raise ValueError(f"is nested more than {LIMIT_DEPTH} deep") from error
 
@@ -257,13 +257,13 @@ def _with_each_name_once(pairs: list[tuple[str, object]]) -> Json:
     mapping = dict(pairs)
     if len(mapping) < len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"says {reprlib.repr(twice)} twice")
+        raise ValueError(f"contains {reprlib.repr(twice)} twice")
     return mapping
 
 
 def values_fault(document: object) -> Fault | None:
     """Find a value that JSON or pmlkit cannot represent."""
-    # A list of what is left to do: hostile nesting would exhaust a recursion.
+    # A list of pending values: hostile nesting would exhaust a recursion.
     pending: list[tuple[str, object, int]] = [("", document, 0)]
     while pending:
         where, value, depth = pending.pop()

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from pmlkit.types import Array, Ints
 
     Columns = dict[str, Array]
-    # Gives round, batch, vcpu, gfn and kind of the entries from `start` to before `stop`.
+    # A function that returns round, batch, vcpu, gfn and kind of the entries `start` to before
+    # `stop`.
     Generate = Callable[[int, int], tuple[ArrayLike, ...]]
 
 
@@ -97,7 +98,7 @@ class EntriesWriter:
             batch, vcpu, gfn and kind, as for `add`. Several threads call it, in any order.
         """
         if self._part or self.files:
-            raise UsageError("entries are made for a trace that has none as yet: use add")
+            raise UsageError("entries can only be generated for a trace without entries: use add")
         rows = self._group_rows * GROUPS_PER_FILE
 
         def write_file(index: int) -> tuple[Part, Checksum, dict[str, NDArray[np.uint32]]]:
@@ -135,7 +136,7 @@ class EntriesWriter:
         """Check entries that follow the round and batch `last`; return those of the last entry."""
         last = {name: _last_of_rising(name, arrays[name], last[name]) for name in last}
         kinds = np.atleast_1d(arrays["kind"])
-        allowed = self._allowed.take(kinds)  # twice as fast as an index
+        allowed = self._allowed.take(kinds)  # twice as fast as indexing
         if not allowed.all():
             wrong = kinds[allowed.argmin()]
             raise UsageError(
@@ -194,7 +195,7 @@ def common_length(what: str, arrays: Mapping[str, Array]) -> int:
 
 
 def _last_of_rising(name: str, array: NDArray[np.uint32], last: int) -> int:
-    """Return the last value of a column that never falls and begins at `last` or above."""
+    """Return the last value of a column that never decreases and begins at `last` or above."""
     values = np.atleast_1d(array)
     if values[0] < last or (values[1:] < values[:-1]).any():
         raise UsageError(f"the entries' {name} falls below {last}: add entries in log order")
@@ -259,7 +260,9 @@ class RowsReader:
                     table = part.read_row_group(group, columns=[*columns], use_threads=False)
                     numbers = arrow.values(table["round"])
                     if len(numbers) and (int(numbers[0]), int(numbers[-1])) != rounds:
-                        self._refuse(name, f"has other rounds in row group {group} than it says")
+                        self._refuse(
+                            name, f"has other rounds in row group {group} than its statistics"
+                        )
                     start, end = np.searchsorted(numbers, (first, stop))
                     yield from table.slice(start, end - start).combine_chunks().to_batches()
                     task.advance(len(table))
@@ -279,7 +282,7 @@ class RowsReader:
     def _span(self, name: str, number: int, group: Group) -> tuple[int, int]:
         rounds = group.chunks[0]
         if rounds.lowest is None or rounds.highest is None:
-            self._refuse(name, f"does not say the rounds of its row group {number}")
+            self._refuse(name, f"does not state the rounds of its row group {number}")
         return int.from_bytes(rounds.lowest, "little"), int.from_bytes(rounds.highest, "little")
 
     def _refuse(self, name: str, why: str) -> NoReturn:
@@ -373,7 +376,7 @@ class Part:
     def _write_ahead(self, thread: ThreadPoolExecutor) -> None:
         """Let the thread write the full row group after it finishes the previous one."""
         self._wait()
-        # The thread reads this buffer until `_wait`: entries go on in the spare one.
+        # The thread reads this buffer until `_wait`; further entries go into the spare one.
         self._writing = thread.submit(self._write, self._buffer)
         self._buffer, self._spare = self._spare or _columns(self._group_rows), self._buffer
 
@@ -447,9 +450,11 @@ class RunLengthCounts:
         self.last = max(self.last, other.last)
 
     def to_array(self, length: int) -> Ints:
-        """Return how often each of 0 to `length` - 1 occurred: int64, shape (length,)."""
+        """Return the number of occurrences of 0 to `length` - 1: int64, shape (length,)."""
         counts = np.zeros(length, np.int64)
         for values, lengths in zip(self._values, self._lengths, strict=True):
             inside = values < length
-            counts[values[inside]] += lengths[inside]  # a value occurs once in a piece, as it rises
+            counts[values[inside]] += lengths[
+                inside
+            ]  # a value occurs once in a piece, because values increase
         return counts

@@ -86,8 +86,8 @@ def parse_kinds(kinds: str | int | None) -> Kind | None:
         if not letters or set(letters) - set(_LETTERS):
             words = ", ".join(WORDS)
             raise UsageError(
-                f"the kinds {kinds!r} are not known: use {words}, with commas between, or letters "
-                f"out of {', '.join(_LETTERS)}"
+                f"the kinds {kinds!r} are not known: use {words}, with commas between, or "
+                f"letters from {', '.join(_LETTERS)}"
             )
         return Kind(sum({int(_LETTERS[letter]) for letter in letters}))
     mask = int(kinds)

@@ -74,14 +74,14 @@ def measure(trace: Trace) -> list[KnownAnswer]:
 def _pages(trace: Trace, phases: Array, known: Json) -> int | None:
     """Count the distinct pages of a known answer; None if the trace does not contain the answer."""
     if known["kind"] not in KINDS:
-        raise UsageError(f"{known['kind']!r} is no kind of known answer: {', '.join(KINDS)}")
+        raise UsageError(f"{known['kind']!r} is not a kind of known answer: {', '.join(KINDS)}")
     rounds = phases == known["phase"]
     cut_off = not trace.meta.complete and rounds.size and rounds[-1]
     unseen = trace.meta.kind == "pml" and known["kind"] != "written"
     if not rounds.any() or cut_off or unseen:
         return None
     if known["region"] not in trace.region_names:
-        raise NeedsError(trace, f"region {known['region']!r}, of which a known answer speaks")
+        raise NeedsError(trace, f"region {known['region']!r}, which a known answer names")
     kinds, region = KINDS[known["kind"]], known["region"]
     table = trace.entries(columns=["round", "gfn"], kinds=kinds, region=region)
     inside = rounds[arrow.values(table["round"])]

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 
 NAME = "trace.json"
-PML_FILE = "pml.trace/trace.json"  # nested in an access trace
-SAMPLE_FILE = "sample.trace/trace.json"  # nested in a PML log
+PML_FILE = "pml.trace/trace.json"  # folder nested in an access trace
+SAMPLE_FILE = "sample.trace/trace.json"  # folder nested in a PML log
 _FILES = re.compile(
     r"entries/part-\d{5}\.parquet|(rounds|batches|guest|regions|tables|disk)\.parquet"
 )
@@ -64,7 +64,7 @@ def encode(document: Json) -> bytes:
 
 
 def json_bytes(document: Json) -> bytes:
-    """Return a document as it stands in ``trace.json``."""
+    """Return the bytes of a document in ``trace.json``."""
     return (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
@@ -126,7 +126,7 @@ def _advice(path: Path) -> str:
 
 
 def _ingested(spool: Path, out: Path | str) -> str:
-    return f"make a trace of it with `pmlkit ingest {spool} -o {out}`"
+    return f"convert it with `pmlkit ingest {spool} -o {out}`"
 
 
 def _read(path: Path) -> bytes:
@@ -177,7 +177,7 @@ def _refuse_link_out(path: PathLike, name: str) -> None:
 
 
 def may_be_replaced(path: Path) -> bool:
-    """Whether a path is a trace, even a damaged one: nothing else is overwritten."""
+    """Whether a path is a trace, even a damaged one. Only traces are overwritten."""
     return (path / NAME).is_file() and _looks_like_a_trace(path)
 
 
@@ -194,7 +194,7 @@ def _parse(path: Path, data: bytes) -> Json:
         raise NotATrace(path, f"its {NAME} is not JSON") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         if _looks_like_a_trace(path):
-            raise _damaged(path, f"does not say that it is a {FORMAT}")
+            raise _damaged(path, f"does not state that it is a {FORMAT}")
         raise NotATrace(path, f"its {NAME} is of another program")
     return document
 

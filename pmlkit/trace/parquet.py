@@ -61,11 +61,11 @@ _OPTIONS: Json = {
 if "max_rows_per_page" in inspect.signature(pq.ParquetWriter).parameters:
     _OPTIONS["max_rows_per_page"] = 1 << 20  # later Arrow cuts at 20,000 rows by default
 
-# Columns of the small tables that rise. Delta-packed batches of real logs take a third of the bytes
-# of a dictionary, and a quarter of the time.
+# Increasing columns of the small tables. Delta-packed batches of real logs take a third of the
+# bytes of a dictionary, and a quarter of the time.
 _RISING = ("round", "batch", "t_start_ns", "t_end_ns", "insn_start", "insn_end", "t_ns", "insn")
 
-# Without ValueError, which our own code raises for intact files as well.
+# Not ValueError, which our own code also raises for intact files.
 READ_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError, KeyError, IndexError)
 
 # Limits for files from elsewhere. A table may unpack to more than LIMIT_TABLE_BYTES only if the
@@ -76,7 +76,7 @@ LIMIT_TABLE_BYTES = 1 << 27
 LIMIT_RATIO = 16
 LIMIT_TEXT_BYTES = 1 << 12
 PART_ROWS = 1 << 16
-_LONGEST_GROUP_ROWS = 1 << 20  # of the files that we write
+_LONGEST_GROUP_ROWS = 1 << 20  # limit of the files that we write
 THRIFT: Json = {
     "thrift_string_size_limit": 1 << 20,
     "thrift_container_size_limit": 1 << 17,
@@ -137,7 +137,7 @@ class HashingFile:
             self._file.close()
 
     def checksum(self) -> Checksum:
-        """Return size and digest of what was written."""
+        """Return size and digest of the written bytes."""
         return {"bytes": self.bytes, "blake2b": self._hash.hexdigest()}
 
 
@@ -169,7 +169,7 @@ class ParquetFile:
 
     def abort(self) -> None:
         """Close the file, in whatever state it is."""
-        # Arrow writes a footer when it is closed, which fails again if the disk is full.
+        # Closing writes Arrow's footer, which fails again if the disk is full.
         self._sink.discard()
         self._writer.close()
         self._sink.close()
@@ -232,7 +232,7 @@ def to_table(name: str, data: pd.DataFrame) -> pa.Table:
     Parameters
     ----------
     name : str
-        Of `schema.TABLES`.
+        As returned by `schema.TABLES`.
     data : DataFrame, or argument of its constructor
         Columns that have a default (`schema.DEFAULTS`) may be missing.
 

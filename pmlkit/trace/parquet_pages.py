@@ -24,9 +24,9 @@ __all__ = ["Chunk", "Group", "PageFault", "check_pages", "chunk_pages", "read_fo
 
 LIMIT_FOOTER_BYTES = 1 << 24
 LIMIT_CHUNKS = 1 << 16  # columns of all row groups: Arrow takes about 700 bytes for each
-LIMIT_ELEMENTS = 1 << 20  # of all lists of a footer
-_HEADER_BYTES = (1 << 10, 1 << 20)  # of a page: usually, and at most
-_MOST_PAGES = 1 << 16  # of a column in a row group
+LIMIT_ELEMENTS = 1 << 20  # most elements of all lists of a footer
+_HEADER_BYTES = (1 << 10, 1 << 20)  # header of a page: usually, and at most
+_MOST_PAGES = 1 << 16  # most pages of a column in a row group
 _DEEPEST = 6  # footer, row groups, columns, metadata, statistics, and one more
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY = 1, 2, 3, 4, 5, 6, 7, 8
 _LIST, _SET, _MAP, _STRUCT = 9, 10, 11, 12
@@ -116,7 +116,7 @@ def _group(number: int, fields: Fields) -> Group:
 def _chunk(number: int, fields: Fields) -> Chunk:
     path = tuple(name.decode("utf-8", "replace") for name in _items(fields, _PATH, bytes))
     if not path:
-        raise PageFault(f"has a column in row group {number} of which its footer says nothing")
+        raise PageFault(f"has a column in row group {number} without metadata in the footer")
     statistics = fields.get(_STATISTICS, {})
     return Chunk(
         path,
@@ -190,7 +190,7 @@ def chunk_pages(stream: BinaryIO, chunk: Chunk) -> Iterator[int]:
 def _values(header: Fields, left: int) -> int:
     """Return how many of the column's `left` values a page has."""
     kind = _KINDS.get(header.get(_KIND, -1))
-    if kind is None:  # an index page, which is skipped
+    if kind is None:  # an index page has no values and is skipped
         return 0
     values = header.get(kind, {}).get(_COUNT, -1)
     most = header[_UNPACKED] if kind == _DICTIONARY else left  # a value takes a byte or more
@@ -221,7 +221,7 @@ class _Struct:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self._elements = LIMIT_ELEMENTS  # left for lists
+        self._elements = LIMIT_ELEMENTS  # remaining elements of lists
 
     def read(self, at: int, depth: int) -> tuple[Fields, int]:
         """Return the fields of the struct at an offset, by type and number, and its end."""

@@ -58,7 +58,7 @@ LIMIT_REGION_PAGES = 1 << 24  # 64 GiB of frames, whose numbers take 128 MiB
 def _with_parameters_of(
     select: Callable[Concatenate[Trace, P], tuple[pa.Schema, Iterator[Any]]],
 ) -> Callable[[Callable[[Trace, pa.Schema, Iterator[Any]], R]], Callable[Concatenate[Trace, P], R]]:
-    """Return a decorator of methods that are given what `select` returns for its parameters."""
+    """Return a decorator of methods, which get the result of `select` for its parameters."""
 
     def decorate(
         convert: Callable[[Trace, pa.Schema, Iterator[Any]], R],
@@ -100,7 +100,7 @@ class Trace:
         except (UsageError, TypeError) as error:
             raise TraceDamaged(path, manifest.NAME, f"contradicts the format ({error})") from error
         self._document = document
-        self._given: Sequence[annotation.Span] | None = None  # by `with_phases`
+        self._given: Sequence[annotation.Span] | None = None  # set by `with_phases`
         self._verified: set[str] = set()
         self._reader = RowsReader(self.path, self.files, self._verify)
 
@@ -269,7 +269,7 @@ class Trace:
         Raises
         ------
         UsageError, NeedsError
-            As of `pmlkit.trace.annotation.checked`.
+            As in `pmlkit.trace.annotation.checked`.
 
         Examples
         --------
@@ -306,7 +306,7 @@ class Trace:
 
     @cached_property
     def _reasons(self) -> frozenset[str]:
-        """Why buffers were drained. The table itself is not kept: it may be long."""
+        """The reasons for which buffers were drained; the table may be long and is not kept."""
         return frozenset(map(str, pc.unique(self._read_batches()["reason"]).to_pylist()))
 
     def _read_batches(self) -> pa.Table:
@@ -610,7 +610,7 @@ class Trace:
 
 
 def _reopened(path: PathLike | Trace, given: Sequence[annotation.Span] | None) -> Trace:
-    """Open a trace, and give it the phases of `Trace.with_phases`."""
+    """Open a trace, and set the phases of `Trace.with_phases`."""
     trace = Trace.open(os.fspath(path))
     trace._given = given
     return trace

@@ -32,16 +32,17 @@ ROW_GROUP_ROWS = 1 << 19
 GROUPS_PER_FILE = 16
 # The two ways of harvesting accessed flags; `reason` of the batches of such access traces.
 HARVESTS = ("guided", "scan")
-REASONS = ("full", "round", "stop", *HARVESTS)  # why a buffer was drained
+REASONS = ("full", "round", "stop", *HARVESTS)  # reasons for which a buffer is drained
 # Option of an access trace that has only one frame of this many.
 SAMPLED = "sampled_one_in"
-# Option of such a trace: "fixed" (also if it is not there), or "round": other frames in each.
+# Option of such a trace: "fixed" (the default), or "round": other frames in each round.
 DRAWN = "sampled_draw"
 # Option of an import: true if its memory size is not known but ends at the highest page.
 MEMORY_GUESSED = "memory_ends_at_highest_page"
 # Option: pairs of the trace's time and the host's monotonic clock, ns, at the start and after gaps.
 HOST_CLOCK = "host_clock_ns"
-# Option of a log whose page tables were told from outside: rounds in which not all were looked for.
+# Option of a log whose page tables were identified by their content: rounds that were not fully
+# examined.
 UNSEEN = "rounds_with_unseen_tables"
 # Values of `domain.address`, the address space of the frames; the first is the default.
 ADDRESSES = ("guest-physical", "virtual", "block")
@@ -135,7 +136,7 @@ class Checksum(TypedDict):
 
 
 def plain(value: object) -> Any:
-    """Convert a value to one that JSON has: also NumPy numbers, paths, tuples and enums."""
+    """Convert a value for JSON; NumPy numbers, paths, tuples and enums are supported."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset | np.ndarray):
@@ -241,7 +242,7 @@ class TraceMeta:
 
     @property
     def complete_text(self) -> str:
-        """Whether all that was requested, or all of the imported file, is there, as text."""
+        """Whether the recording, or the imported file, is complete, as text."""
         if self.complete is False:
             why = "its input ended early" if self.is_import else "it is shorter than requested"
             return f"NO: {why}"
@@ -278,7 +279,7 @@ class TraceMeta:
 
     @property
     def time(self) -> Clock:
-        """The clock of its times: whose time, and how long that machine takes for an instruction.
+        """The clock of its times: the machine, and the length of its instructions.
 
         An emulator that counts instructions reports this length. For the time of a host, or of an
         imported file, it is not known.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 FILE = "tables.parquet"
 LEVELS = 5
-ENTRIES_MAX = 1024  # of a page table without PAE
+ENTRIES_MAX = 1024  # most entries: those of a page table without PAE
 DTYPES = {field.name: np.dtype(field.type.to_pandas_dtype()) for field in SNAPSHOTS}
 _KEYS = ("round", "table", "index")
 
@@ -115,12 +115,12 @@ def last_row(columns: Mapping[str, Array]) -> LastRow:
 
 
 def rows_fault(columns: Mapping[str, Array], last: LastRow) -> str | None:
-    """Return what is wrong with rows of snapshots, or None.
+    """Return the fault in rows of snapshots, or None.
 
     Parameters
     ----------
     columns : dict of ndarray, shape (n,)
-        Of `schema.SNAPSHOTS`; n > 0.
+        As returned by `schema.SNAPSHOTS`; n > 0.
     last : tuple of int
         `last_row` of the rows before them.
     """
@@ -142,8 +142,8 @@ def _order_fault(columns: Mapping[str, Array], last: LastRow) -> str | None:
     same = (round_ == 0) & (table == 0)
     rising = (round_ > 0) | (round_ == 0) & (table > 0) | same & (index > 0)
     return first_fault(
-        _fault(columns, ~rising, "does not come after the one before by round, table, index"),
-        _fault(columns, same & (level != 0), "has another level than the same table before it"),
+        _fault(columns, ~rising, "does not come after the previous one by round, table, index"),
+        _fault(columns, same & (level != 0), "has another level than earlier entries of its table"),
     )
 
 

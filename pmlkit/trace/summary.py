@@ -33,7 +33,7 @@ __all__ = [
     "to_html",
 ]
 
-# What is real about a trace of each `TraceMeta.source`.
+# The real parts of a trace by `TraceMeta.source`.
 ORIGINS = {
     "recorder": "real guest, emulated by QEMU",
     "lab": "real Xen, emulated PML (Bochs)",
@@ -101,7 +101,7 @@ def facts(trace: Any, period: str | None = None) -> Iterator[tuple[str, str]]:
 
 
 def origin_text(meta: TraceMeta) -> str:
-    """Return what is real about a trace, in words."""
+    """Return the real parts of a trace, in words."""
     if meta.is_import:
         return f"imported from {meta.source.partition(':')[2]}"
     if meta.source == "kvm" and meta.clock["ns_per_insn"]:  # only an emulator counts instructions
@@ -112,7 +112,7 @@ def origin_text(meta: TraceMeta) -> str:
 
 
 def source_text(trace: Any) -> str:
-    """Return one line on what a `Trace` is, to stand under a number: who made it, what it lacks."""
+    """Return one line on a trace's source, for use below a number: origin, and missing parts."""
     if trace.meta.is_import:
         what = "the entries of that file"
     elif trace.meta.kind == "pml":
@@ -125,7 +125,7 @@ def source_text(trace: Any) -> str:
 
 
 def contents_text(trace: Any) -> str:
-    """Return one line on what the entries of a `Trace` contain: reads or writes, order, times."""
+    """Return one line on the entries of a `Trace`: reads or writes, order, times."""
     times = "times per round" if trace.duration_ns else "no times"
     if trace.meta.is_import:
         return f"the content of the imported file; {times}"

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pmlkit.trace.schema import Checksum, TraceMeta
     from pmlkit.types import Ints, Json, PathLike
 
-    # None is no rows.
+    # None stands for no rows.
     Rows = Mapping[str, Any] | Sequence[dict[str, int | str]] | pd.DataFrame | pa.Table | None
 
 
@@ -308,7 +308,7 @@ class TraceWriter:
         for name in ("round", "t_ns"):
             values = [row.get(name, 0) for row in rows]
             if values != sorted(values):
-                raise UsageError(f"the phases' {name} falls: give phases in order of time")
+                raise UsageError(f"the phases' {name} decreases: give phases in order of time")
         self.replace_meta(phases=rows)
 
     def note(self, text: str) -> None:
@@ -334,7 +334,8 @@ class TraceWriter:
         self._check_open()
         if meta.kind != kind or self.meta.kind == kind or self._nested is not None:
             raise UsageError(
-                "only an access trace holds a PML log, and only a log a sample: one of that kind"
+                "only an access trace contains a PML log, and only a log contains a sample: "
+                "one of that kind"
             )
         self._nested = TraceWriter(
             self._folder.path / _NESTED[kind],
@@ -376,7 +377,8 @@ class TraceWriter:
 
     def _finish(self) -> None:
         nested = self._finish_nested()
-        # The entries first: their counts complete the tables. The manifest is last: it lists all.
+        # The entries come first, because their counts complete the tables. The manifest is last,
+        # because it lists all files.
         self._entries.close()
         self._snapshots.close()
         counts = self._entries.per_round, self._entries.per_batch

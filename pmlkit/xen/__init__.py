@@ -13,7 +13,7 @@ The collector:
 
 - `pmlkit.xen.job`: its options and its job
 - `pmlkit.xen.collector`: rounds of a domain into a spool
-- `pmlkit.xen.stop`: when a collection ends, and why
+- `pmlkit.xen.stop`: the end of a collection, and its reason
 - `pmlkit.xen.marks`: switches log-dirty mode off after a killed collection
 - `pmlkit.xen.frames`: the frames of the spool
 - `pmlkit.xen.agent`: the program; `pmlkit.xen.lab`: how rounds pass in the lab

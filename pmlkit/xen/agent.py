@@ -92,7 +92,7 @@ def _lab(job_path: str, domid: str, spool: str) -> Json:
         file = Pipe(1, stop) if spool == "-" else None
         end = Collector(job, domain, stop, report, pace).run(file)
     if not end["rounds"]:
-        raise GuestError(end["why"] or "it ended before its first round was over")
+        raise GuestError(end["why"] or "it ended before its first round ended")
     return end
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pmlkit.types import PathLike
 
-    # cffi's stubs know neither the functions of a library nor the fields of a struct.
+    # cffi's stubs lack the functions of a library and the fields of a struct.
     CData: TypeAlias = Any
     CLibrary: TypeAlias = Any
 

@@ -91,7 +91,7 @@ class Collector:
         self.job, self.domain, self.stop, self.report = job, domain, stop, report
         self.pace = pace or Period(job.period_s)
         self.closed = 0
-        self._enough = ""  # why no further round is wanted
+        self._enough = ""  # the reason why no further round is needed
 
     def run(self, file: io.RawIOBase | None = None) -> Json:
         """Collect until the rounds are complete, the spool reaches its limit, or an event ends it.
@@ -117,9 +117,9 @@ class Collector:
         mode = self._mode()
         source_class = pml.Patched if mode == "pml" else stock.Unpatched
         with marks.Mark(self.job.state, self.domain) as mark:
-            mark.tell(mode=mode)
+            mark.record(mode=mode)
             with source_class(self.job, self.domain.domid) as source:
-                mark.tell(**source.mark())
+                mark.record(**source.mark())
                 with SpoolWriter(self.job.spool, self._header(source), file) as writer:
                     for text in cleaned:
                         writer.append(Frame.EVENT, frames.pack_json(what=text, ns=0))
@@ -155,7 +155,7 @@ class Collector:
             with self._alive():
                 source.close_round(writer, self.closed, agent_cpu_ns=now - spent)
                 self.closed += 1
-                self._enough = self._all_there(writer)
+                self._enough = self._completion(writer)
             if source.taken_over:
                 self.stop.migrated()
             spent = now
@@ -163,8 +163,8 @@ class Collector:
                 writer.sync()
             self.pace.closed(self, source, writer)
 
-    def _all_there(self, writer: SpoolWriter) -> str:
-        """Return why the round that was closed is the last one that was asked for, or ""."""
+    def _completion(self, writer: SpoolWriter) -> str:
+        """Return why the closed round is the last one of the job, or ""."""
         if self.closed == self.job.rounds:
             return "all rounds are complete"
         most = self.job.most_bytes
@@ -212,7 +212,7 @@ class Period:
     def round(self, collector: Collector, source: Source, writer: SpoolWriter) -> None:
         """Drain until the round ends."""
         now = time.monotonic()
-        # From due time to due time, so that the time for closing does not add up.
+        # Due times are fixed in advance, so that the time for closing does not accumulate.
         start = now if self._due is None or now > self._due + self.period_s else self._due
         self._due = start + self.period_s
         while not collector.stop and (left := self._due - time.monotonic()) > 0:
@@ -223,7 +223,7 @@ class Period:
             collector.stop.wait(min(left, self._nap_s))
 
     def _rest(self, fill: float) -> None:
-        """Sleep less if the rings are fuller, and not if they overflow."""
+        """Sleep less if the rings are fuller; do not sleep if they overflow."""
         if fill > 0.5:
             self._nap_s = 0
         elif fill > 0.2:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Domain", "NoSuchDomain", "Xenstore", "ended", "find"]
 
-_AWAY = "--migratedaway"  # libxl renames what it has migrated
+_AWAY = "--migratedaway"  # libxl's name for a migrated domain
 
 
 class NoSuchDomain(PmlkitError):
@@ -132,7 +132,7 @@ def find(asked: str | int) -> Domain:
 
 
 def ended(domain: Domain, state: DomainState | None, name: str | None = None) -> str | None:
-    """Return why the logging of a domain should end; None if it can continue.
+    """Return the reason to end the logging of a domain; None if it can continue.
 
     Parameters
     ----------

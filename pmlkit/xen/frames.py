@@ -29,8 +29,8 @@ class Frame(IntEnum):
     RECORDS = 2  # drained buffers, and snapshots of page tables
     DIRTY = 4  # `BITMAP_HEAD`, then a piece of the log-dirty bitmap of a round
     ACCESSED = 5  # `BITMAP_HEAD`, then a piece of the accessed bitmap of a round
-    CONSOLE = 6  # JSON: a line of the guest's console, and when it was read
-    END = 7  # JSON: why it ended; the last status of the domain and its vCPUs
+    CONSOLE = 6  # JSON: a line of the guest's console, and the time of reading
+    END = 7  # JSON: the reason of the end; the last status of the domain and its vCPUs
     EVENT = 8  # JSON: a message (``what``), and its time (``ns``)
     TOUCHED = 9  # `TOUCHED_HEAD`, then words (gfn << 12 | kind): a guided harvest, or part of it
 

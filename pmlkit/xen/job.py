@@ -17,8 +17,8 @@ REARM = ("never", "round", "flush")
 HARVESTS = ("", "accessed", "guided", "both", "pruned", "sampled")
 SAMPLES = tuple(1 << order for order in range(1, 10))
 DRAWS = ("round", "fixed")
-BEST_HARVEST = "pruned"  # where accessed flags are wanted, and nothing else is said
-# What the patched Xen is asked for (`pmlkit.xen.pml.OPTION_FLAGS`).
+BEST_HARVEST = "pruned"  # the default kind of harvest
+# Flags of the patched Xen (`pmlkit.xen.pml.OPTION_FLAGS`) by value of the option.
 PAGE_TABLES = {
     "off": (),
     "mark": ("tables",),
@@ -174,12 +174,12 @@ class Job(LogOptions):
 
 
 def _flat(values: Json) -> Json:
-    """Read a job as pmlkit wrote it at first: with a dict `pml`, flags, and `accessed`."""
+    """Read a job of pmlkit's first format: with a dict `pml`, flags, and `accessed`."""
     values = {**values, **values.get("pml", {})}
     if values.get("accessed"):
         values["harvest"] = values.get("harvest") or "accessed"
     if "flags" in values:
-        flags = set(values["flags"]) - {"accessed"}  # which follows from the harvest
+        flags = set(values["flags"]) - {"accessed"}  # a flag that follows from the harvest
         names = [name for name, needed in PAGE_TABLES.items() if flags == set(needed)]
         values["page_tables"] = names[0] if names else ", ".join(sorted(flags))
     return values

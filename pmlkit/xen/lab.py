@@ -42,7 +42,7 @@ class LabPeriod(Period):
             if any(line.startswith(start) for line in self.console.lines(keep=True)):
                 return
             if time.monotonic() > end:
-                raise GuestError(f"it never said {start!r}", hint="see its console")
+                raise GuestError(f"its console did not print {start!r}", hint="see its console")
             time.sleep(_POLL_S)
 
     def meanwhile(self, collector: Collector, source: Source, writer: SpoolWriter) -> bool:
@@ -119,7 +119,7 @@ MAGIC = 0x4B4C4D50
 FREE_RUN = 0xFFFFFFFF
 _MAILBOX_POLL_S = 0.001
 _READ_WRITE = 3
-_TOLD = 3 + 16  # the word of kit_mailbox's `told`
+_MEASURED = 3 + 16  # index of the measured numbers in kit_mailbox
 
 
 class Mailbox:
@@ -167,9 +167,9 @@ class Mailbox:
 
         self._wait(done, limit_s, f"did not finish round {round_number}")
 
-    def told(self, count: int) -> list[int]:
+    def measured(self, count: int) -> list[int]:
         """Return the first numbers that the guest measured in its last round."""
-        return [self._word(_TOLD + i) for i in range(count)]
+        return [self._word(_MEASURED + i) for i in range(count)]
 
     def free_run(self) -> None:
         """Let the guest run round after round."""

@@ -69,8 +69,8 @@ class Mark:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def tell(self, **facts: object) -> None:
-        """Record what is switched on: before the switch, and again when more is known."""
+    def record(self, **facts: object) -> None:
+        """Record the logging that is switched on: before the switch, and again with more facts."""
         self._facts.update(facts)
         self._file.seek(0)
         self._file.truncate()
@@ -85,7 +85,7 @@ class Mark:
 
 
 def clean(folder: PathLike) -> Iterator[str]:
-    """Switch off what dead collections left on; yields a message for each of them."""
+    """Switch off the logging that dead collections left on; yield a message for each of them."""
     for path in sorted(Path(folder).glob("*.json")):
         with contextlib.suppress(FileNotFoundError), open(path, "a+") as file:
             try:
@@ -102,7 +102,7 @@ def _facts(file: TextIO) -> Json:
     file.seek(0)
     try:
         facts = json.loads(file.read())
-    except ValueError:  # killed while it was writing: it had switched nothing on as yet
+    except ValueError:  # killed during this write, before it had switched logging on
         return {}
     return facts if isinstance(facts, dict) else {}
 
@@ -113,15 +113,15 @@ def _undo(facts: Json) -> str | None:
         return None
     try:
         if domains.find(domid).uuid != facts.get("uuid", ""):
-            return None  # another domain has its id by now
-        done = (_undo_pml if mode == "pml" else _undo_stock)(domid, facts)
+            return None  # another domain has this id now
+        message = (_undo_pml if mode == "pml" else _undo_stock)(domid, facts)
     except domains.NoSuchDomain:
         return None
     except XenError as error:
         return f"a collection that died may have left log-dirty mode on: {error}"
     name = facts.get("name") or domid
     words = f"a collection of domain {name} had died and left log-dirty mode on: switched it off"
-    return words if done else None
+    return words if message else None
 
 
 def _undo_pml(domid: int, facts: Json) -> bool:

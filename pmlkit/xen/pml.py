@@ -29,14 +29,14 @@ OPTION_FLAGS = {"tables": 1, "drop": 2, "snapshots": 4, "accessed": 8, "clear": 
 _HARVEST_FLAGS = {"": (), "guided": ("tables", "accessed"), "both": ("tables", "accessed")}
 REASONS = {1: "full", 2: "round", 3: "stop"}
 ROUND_ACCESSED, ROUND_GUIDED, ROUND_PRUNED = 2, 8, 16
-ROUND_REDRAW = 32  # another sample in each round
-ROUND_SAMPLE_SHIFT = 8  # the power of two of a sample
+ROUND_REDRAW = 32  # a new sample in each round
+ROUND_SAMPLE_SHIFT = 8  # position of the sample's power of two
 TYPE_LOG, TYPE_TABLES = 1, 2
-STATE_LOGGING, STATE_BROKEN = 2, 3  # broken off: it can only be disabled
+STATE_LOGGING, STATE_BROKEN = 2, 3  # the log was aborted and can only be disabled
 NOT_PATCHED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY)
 _BATCH = 128  # records read into one frame: 540 KB
 _HINT = "the domain must be an HVM or PVH guest without assigned devices: see the series' README"
-# Of XENPML_REFUSED_MEMORY and _POOL: the reason says what to do.
+# Hints for XENPML_REFUSED_MEMORY and _POOL.
 _HINTS = dict.fromkeys(
     (14, 15), "`xl info` shows Xen's free memory, `xl log-dirty-status` the memory of logs"
 )
@@ -70,7 +70,7 @@ class Handle:
         return self._values(status, "struct xenpml_status")
 
     def vcpu_status(self, vcpu: int) -> dict[str, int]:
-        """Return ``struct xenpml_vcpu_status`` of a vCPU as a dict, whoever logs it."""
+        """Return ``struct xenpml_vcpu_status`` of a vCPU as a dict, whichever process logs it."""
         status = self._ffi.new("struct xenpml_vcpu_status *")
         done = self._lib.xenpml_get_vcpu_status(self._h, self.domid, vcpu, status)
         check(done, "XEN_DOMCTL_pml_vcpu_status", self.domid)
@@ -143,7 +143,7 @@ class PmlLog(Handle):
             "rearm_every": o.rearm_every if rearm == "flush" else 0,
         }
         asked = self._ffi.new("struct xenpml_options *", wanted)
-        # Ended by a signal in this call, which takes its time, nobody else would switch it off.
+        # A signal during this long call must not end the process: logging would stay on.
         with signals.held():
             self.on = self._lib.xenpml_enable(self._h, self.domid, asked, refusal) >= 0
             number = self._ffi.errno
@@ -151,7 +151,7 @@ class PmlLog(Handle):
             raise self._refused("the PML log", number, refusal[0])
 
     def _refused(self, call: str, number: int, refusal: int) -> XenError:
-        """Make the error of a call, with Xen's words if there are any (`refusal`, or 0)."""
+        """Make the error of a call, with Xen's reason if it gives one (`refusal`, or 0)."""
         text = self._lib.xenpml_refusal_text(refusal) if refusal else None
         why = self._ffi.string(text).decode() if text else ""
         return XenError(call, number, why, self.domid, _HINTS.get(refusal, _HINT) if why else "")
@@ -191,7 +191,7 @@ class PmlLog(Handle):
                     break
                 count += 1
             if count:
-                # Before an error is raised: the ring holds these records no longer.
+                # Before an error is raised: the ring no longer contains these records.
                 take(self._each[:count], self._payload(count))
                 total += count
             if got < 0:
@@ -370,7 +370,7 @@ class Patched:
     def _close(self, writer: SpoolWriter, number: int) -> Json:
         due = self._flags and number % self._job.harvest_every == self._job.harvest_every - 1
         closed = self._log.close_round(self._flags if due else 0, dirty=self._job.bitmaps)
-        # First the rings, which fill while bitmaps are written.
+        # The rings come first, because they fill while bitmaps are written.
         self.drain(writer)
         for kind, name in ((Frame.DIRTY, "dirty"), (Frame.ACCESSED, "accessed")):
             bits = closed.pop(name)

@@ -108,7 +108,7 @@ class LogDirty:
             if not self.taken_over:
                 switch_off(self._control, self.domid)
         except XenError as error:
-            if error.errno != errno.ESRCH:  # a domain that is gone has it no longer
+            if error.errno != errno.ESRCH:  # a domain that is gone has no log-dirty mode
                 raise
         finally:
             self._free()
@@ -128,7 +128,7 @@ def switch_off(control: Control, domid: int) -> bool:
     control.log_dirty(domid, False)
     if save_helper_of(domid) is None:
         return True
-    with contextlib.suppress(XenError):  # it may have put it on by now
+    with contextlib.suppress(XenError):  # a migration may have switched it on meanwhile
         control.log_dirty(domid, True)
     mark_dirty(domid, [(0, control.maximum_gpfn(domid) + 1)])
     return False
@@ -174,9 +174,9 @@ class Unpatched:
     def __init__(self, job: Job, domid: int) -> None:
         if job.free or job.harvest:
             what = "a log without rounds" if job.free else "a harvest of accessed flags"
-            raise UsageError(f"stock log-dirty has not {what}: it needs the patched Xen")
+            raise UsageError(f"stock log-dirty does not support {what}: use the patched Xen")
         self._log = LogDirty(domid)
-        self._log.close_round()  # enabling marks nothing dirty, but let the first round start clean
+        self._log.close_round()  # so that the first round starts clean
         self._started = time.monotonic_ns()
         self._last = 0
 
@@ -216,7 +216,7 @@ class Unpatched:
         return {}
 
     def rest(self, writer: SpoolWriter) -> Json:
-        """A destroyed domain has no bitmap."""
+        """Return nothing: a destroyed domain has no bitmap."""
         return {}
 
     @property

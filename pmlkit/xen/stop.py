@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pmlkit.xen.domains import Domain
 
 
-_LOOK_S = 0.25  # how often Xen is asked about the domain
+_LOOK_S = 0.25  # interval of checks of the domain's state
 
 
 class Stop(Ending):
@@ -96,7 +96,7 @@ class Stop(Ending):
 
     def gone(self, error: XenError) -> None:
         """Record the domain's end if that explains the error; otherwise raise the error."""
-        # An order may have come before: `look` has to find out about the domain alone.
+        # Ignore an earlier order: `look` must report on the domain alone.
         before, self.why = self.why, None
         self.look()
         ended = self.why is not None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 _OP_OFF, _OP_ENABLE_LOGDIRTY, _OP_CLEAN, _OP_PEEK = 0, 2, 11, 12
-_INFO_BYTES = 4096  # much more than any struct xen_domctl_getdomaininfo
+_INFO_BYTES = 4096  # larger than every struct xen_domctl_getdomaininfo
 _DYING, _SHUTDOWN, _PAUSED, _REASON = 1 << 0, 1 << 2, 1 << 3, 16
 SHUTDOWNS = {0: "poweroff", 1: "reboot", 2: "suspend", 3: "crash", 4: "watchdog", 5: "soft reset"}
 _OTHER_TOOLS = "install the tools of the running Xen (their versions must agree)"
@@ -88,7 +88,8 @@ class Control:
                 raise XenError("libxenctrl", error.errno, why, hint=_OTHER_TOOLS) from error
             raise
         buffer, bits = self.buffer(1)
-        # Memory for hypercalls is whole pages. Another layout would have another value here.
+        # Memory for hypercalls consists of whole pages. With another layout, this value would
+        # differ.
         fits = int(self._ffi.cast("uintptr_t", buffer.hbuf)) % 4096 == 0 and buffer.hbuf == bits
         self.free(buffer, 1)
         if not (known and fits):
@@ -182,7 +183,10 @@ def save_helper_of(domid: int) -> int | None:
     for name in there:
         if name in _others:
             continue
-        flags, words = _flags(name), _words(name)  # in this order, as an exec is never undone
+        flags, words = (
+            _flags(name),
+            _words(name),
+        )  # in this order, because a process never reverts an exec
         # libxl-save-helper --save-domain STREAM BACK-CHANNEL DOMID ...; older: no back channel
         if os.path.basename(words[0]) == b"libxl-save-helper":
             at = words.index(b"--save-domain") if b"--save-domain" in words else len(words)
@@ -194,9 +198,9 @@ def save_helper_of(domid: int) -> int | None:
 
 
 # Flags of a process, include/linux/sched.h. libxl forks a copy of itself, which becomes the helper
-# by exec: a process that has not come to its exec yet is looked at again, however long it takes.
+# by exec. A process that has not reached its exec yet is checked again until it has.
 _PF_FORKNOEXEC, _PF_KTHREAD = 0x40, 0x200000
-_others: set[str] = set()  # processes that will never be helpers
+_others: set[str] = set()  # processes that can never become helpers
 
 
 def _flags(pid: str) -> int:

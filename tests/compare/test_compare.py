@@ -109,7 +109,7 @@ def test_a_plan_that_makes_no_sense_is_refused(plan, says):
 
 
 def test_two_traces_of_one_name_are_refused(stepping):
-    with pytest.raises(UsageError, match="no two of the same name"):
+    with pytest.raises(UsageError, match="each name only once"):
         compare.compare([stepping.path, stepping.path])
 
 

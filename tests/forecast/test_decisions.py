@@ -153,7 +153,7 @@ def test_all_are_judged_on_the_same_windows_with_what_came():
     for o in (o for o in found if o.sample == "a"):
         np.testing.assert_array_equal(o.y, pages[WARM_UP + 4 :])
         np.testing.assert_array_equal(o.t_ns, samples[0].table["t_ns"][WARM_UP:-4])
-        assert (np.diff(o.given, axis=1) >= 0).all()
+        assert (np.diff(o.allocations, axis=1) >= 0).all()
 
 
 def outcome(model, y, given, sample="a-1"):
@@ -171,7 +171,7 @@ def test_slack_at_a_rate_is_that_of_the_curve(rate, seed):
     y = random.integers(1, 50, 200).astype(float)
     given = random.integers(1, 20, (200, 1)) * np.array([0.1, 0.5, 1, 1, 2, 3])
     o = outcome("m", y, given)
-    curve = metrics.decision(o.y, o.given, o.window_s)
+    curve = metrics.decision(o.y, o.allocations, o.window_s)
     wanted = metrics.slack_at_rate(curve, rate) / curve["used"].iloc[0]
     np.testing.assert_allclose(backtest.relative_slack(o, rate), [wanted])
 

@@ -110,7 +110,7 @@ def test_the_leader_is_who_has_cost_least_so_far():
     decision, leaders = knobs.follow([bad, good], [0.0, 1.0], "leader", weight=4)
     # The others speak for b (0 against 1); here it costs 8 a window more: from the first on.
     assert leaders[0] == 0 and (leaders[2:] == 1).all()
-    np.testing.assert_array_equal(decision.given, np.where(leaders == 0, 90, 10))
+    np.testing.assert_array_equal(decision.allocations, np.where(leaders == 0, 90, 10))
 
 
 # The trial
@@ -228,8 +228,10 @@ def test_what_comes_later_changes_no_decision(inputs):
     until = cut - trial_start(one)
     for here, there in zip(*found, strict=True):
         assert here.name == there.name
-        np.testing.assert_array_equal(here.given[:until], there.given[:until], err_msg=here.name)
-    assert any((a.given != b.given).any() for a, b in zip(*found, strict=True))
+        np.testing.assert_array_equal(
+            here.allocations[:until], there.allocations[:until], err_msg=here.name
+        )
+    assert any((a.allocations != b.allocations).any() for a, b in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("inputs", PLAN.inputs)
@@ -257,15 +259,15 @@ def test_who_has_cost_least_is_recommended_and_the_past_says_why(inputs):
     plan = trial.Plan(learners=("linear",), asked=(0.05,))
     made = trial.decisions([one], training, plan, 2, True, {"linear": model})
     leader = made.pop()
-    assert len(leader.given) == len(one.table) - trial_start(one)
-    assert found["mib"] == leader.given[-1] / metrics.MIB_PAGES
+    assert len(leader.allocations) == len(one.table) - trial_start(one)
+    assert found["mib"] == leader.allocations[-1] / metrics.MIB_PAGES
     (same,) = {d.name for d in made if d.name == found["decider"]}
     assert same and found["model"]["decider"].startswith("linear")
     if inputs == "pml":  # which shows nothing of what is only read
         assert (found["by"], found["windows"]) == ("recorded programs", 0)
     else:
         assert found["by"] == "the log's own past"
-        assert found["windows"] == len(leader.given) - 2
+        assert found["windows"] == len(leader.allocations) - 2
 
 
 def test_a_model_that_loses_to_a_rule_is_not_recommended():

@@ -109,8 +109,8 @@ def test_qemus_own_rate_is_that_of_the_same_round(trace, spool):
 def test_what_goes_wrong_is_one_line_that_says_what_to_do(spool):
     lines = (spool / "trouble.txt").read_text().splitlines()
     assert lines == [
-        "busy: QEMU does not answer at /job/qmp: another client has it: end that one, or give QEMU "
-        "a second -qmp",
+        "busy: QEMU does not answer at /job/qmp: another client uses it: end that client, or give "
+        "QEMU a second -qmp",
         "short: this QEMU does not support measurements of 0.5 s: before QEMU 8.2 a period is "
         "whole seconds: --period 1s",
         "measuring: QEMU is measuring the VM's dirty rate for another client: wait for its end, or "

@@ -278,24 +278,24 @@ BAD = {
         "request 1 .*back in time",
     ),
     "oracle empty": ("oracle-general", b"", "holds no entry"),
-    "damo cut": ("damo", zlib.compress(b"[]" * 99)[:-9], "no json record"),
-    "damo of another": ("damo", b'[{"a": 1}]', "no json record"),
-    "damo without regions": ("damo", b'[{"target_id": 0, "snapshots": [{}]}]', "no record"),
+    "damo cut": ("damo", zlib.compress(b"[]" * 99)[:-9], "not a json record"),
+    "damo of another": ("damo", b'[{"a": 1}]', "not a json record"),
+    "damo without regions": ("damo", b'[{"target_id": 0, "snapshots": [{}]}]', "not a record"),
     "damo two targets": (
         "damo",
         b'[{"target_id": 0, "snapshots": []}, {"target_id": 1, "snapshots": []}]',
         "2 targets",
     ),
     "csv without a frame": ("csv", b"t_start_ns,t_end_ns\n1,2\n", "has no column gfn"),
-    "csv of words": ("csv", b"t_start_ns,t_end_ns,gfn\n1,2,x\n", "no CSV of entries"),
+    "csv of words": ("csv", b"t_start_ns,t_end_ns,gfn\n1,2,x\n", "not a CSV of entries"),
     "csv of another kind": ("csv", b"t_start_ns,t_end_ns,gfn,kind\n1,2,3,z\n", "line 2 .*'z'"),
     "csv back in time": ("csv", b"t_start_ns,t_end_ns,gfn\n5,6,1\n1,2,1\n", "line 3 .*back"),
     "csv that overlaps": ("csv", b"t_start_ns,t_end_ns,gfn\n0,9,1\n1,2,1\n", "line 3 .*overlaps"),
-    "csv that is empty": ("csv", b"", "no CSV"),
+    "csv that is empty": ("csv", b"", "not a CSV"),
     "ring cut": ("kvm-dirty-ring", b"\1\0\0\0" * 5, "byte 16 .*cut"),
     "ring of other flags": ("kvm-dirty-ring", struct.pack("<IIQ", 9, 0, 0), "entry 0"),
     "ring of words": ("kvm-dirty-ring", b"nothing of a ring", "neither"),
-    "rates of words": ("query-dirty-rate", b"{]", "line 1 .*no JSON"),
+    "rates of words": ("query-dirty-rate", b"{]", "line 1 .*not JSON"),
     "rates without any": (
         "query-dirty-rate",
         b'{"return": {"status": "unstarted"}}',
@@ -333,9 +333,9 @@ def test_an_output_that_is_there_stays(trace, tmp_path):
 def test_formats_and_ways_that_there_are_not(trace, tmp_path):
     with pytest.raises(UsageError, match="no format 'x'"):
         interop.export(trace, "x", tmp_path / "x")
-    with pytest.raises(UsageError, match="only be imported"):
+    with pytest.raises(UsageError, match="can be imported, but not exported"):
         interop.export(trace, "lackey", tmp_path / "x")
-    with pytest.raises(ForeignFileError, match="is not there"):
+    with pytest.raises(ForeignFileError, match="does not exist"):
         interop.load("csv", tmp_path / "none", tmp_path / "x.trace")
 
 

@@ -182,7 +182,7 @@ def test_one_snapshot_has_no_length(load):
     trace = load("       kdamond.0     1 [000]   100.000000: damon:damon_aggregated: target_id=1 "
                  "nr_regions=1 4096-8192: 3\n")  # fmt: skip
     assert rows(trace) == [[0, 1]]
-    assert any("is not known: it has 1 ns" in note for note in trace.meta.notes)
+    assert any("is not known: it is set to 1 ns" in note for note in trace.meta.notes)
 
 
 def test_one_snapshot_with_the_one_that_damo_adds(load):
@@ -226,7 +226,7 @@ def test_snapshots_that_are_not_whole_are_left_out_and_counted(load):
         ('{"a": ' + "[" * 100_000, "nested too deeply"),
         (b"PERFILE2" + bytes(99), "perf's own data: import the output of `perf script`"),
         (line(1, 0, 1, 1) + line(2, 0, 1, 1, target=2), "line 2 .*second target"),
-        (line(1, 0, 1, 1) + line(2, 0, 1, 1)[:-30], "line 2 .*is no damon_aggregated"),
+        (line(1, 0, 1, 1) + line(2, 0, 1, 1)[:-30], "line 2 .*is not a damon_aggregated event"),
         (line(2, 0, 1, 1) + line(1, 0, 1, 1) + line(3, 0, 1, 1), "line 2 .*back in time"),
         ("words", "no complete snapshot of damon_aggregated"),
     ],

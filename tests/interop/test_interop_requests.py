@@ -219,7 +219,7 @@ def test_many_ticks_are_as_many_rounds_and_gaps(tmp_path):
     ("name", "data", "says"),
     [
         ("lcs", b"x" * 30, "byte 0"),
-        ("lcs", struct.pack("<Q", lcs.MAGIC) * 2, "no whole header"),
+        ("lcs", struct.pack("<Q", lcs.MAGIC) * 2, "no complete header"),
         ("lcs", (struct.pack("<QQ", lcs.MAGIC, 9).ljust(8184) + struct.pack("<Q", lcs.MAGIC)),
          "version 9"),
         ("vscsi", b"x" * 80, "has an unknown version"),

@@ -195,7 +195,7 @@ def test_time_that_goes_back_between_ticks_is_refused(folder):
     made = [*spool_fuzz.kvm_frames(1)[:-2], (Frame.TICK, pack_json(ns=5)),
             (Frame.TICK, pack_json(ns=4))]  # fmt: skip
     found = result(folder, spool_fuzz.sealed(HEADER, made))
-    assert any("a tick of" in note and "the one before" in note for note in found.meta.notes)
+    assert any("a tick of" in note and "the previous one" in note for note in found.meta.notes)
 
 
 def test_time_that_goes_back_within_a_cpu_is_put_in_order(folder):

@@ -133,7 +133,7 @@ def test_aging_counts_the_pages_of_the_generation_before_the_newest(kvm):
 def test_a_kernel_whose_aging_sees_no_guest_is_refused(tmp_path):
     kvm = fake_kvm.FakeKvm(tmp_path / "host", "6.1.0")
     with pytest.raises(
-        PmlkitError, match="does not see the guest's accesses: this works from 6.12"
+        PmlkitError, match="does not see the guest's accesses: Linux 6.12 or later does"
     ):
         agent.collect(Job(vm="web1", mode="lru-gen"), host=kvm.host)
 

@@ -240,7 +240,7 @@ def test_an_event_that_comes_late_is_kept_and_noted(tmp_path, monkeypatch):
     trace = ingest(folder, tmp_path / "x.trace")
     entries = trace.to_pandas()
     assert list(zip(entries["round"], entries.gfn, strict=True)) == [(0, 1), (1, 3), (1, 2)]
-    assert "1 events arrived late: they count at a later time than their own" in trace.meta.notes
+    assert "1 events arrived late: they have a later time than their own" in trace.meta.notes
 
 
 PEAK = """

@@ -44,7 +44,7 @@ def message(kvm, vm, **job):
 
 @pytest.mark.parametrize("vm", ["", "a\nb", "/x\0y", "\x1b[2J"])
 def test_a_name_that_can_be_none_is_refused(kvm, vm):
-    assert "names no VM: give a guest's name, the path of a QMP socket" in message(kvm, vm)
+    assert "is not a VM: give a guest's name, the path of a QMP socket" in message(kvm, vm)
 
 
 @pytest.mark.parametrize("vm", ["²", "٣", "9" * 30, "9" * 5000, "-1", "0"])
@@ -65,15 +65,15 @@ def test_a_file_that_is_no_socket_is_named(kvm, tmp_path):
 @pytest.mark.parametrize(
     ("values", "why"),
     [
-        ({"rounds": "3"}, "rounds is '3': it has to be int"),
+        ({"rounds": "3"}, "rounds is '3': it must be int"),
         ({"rounds": True}, "rounds is True"),
         ({"rounds": 1.5}, "rounds is 1.5"),
         ({"period_s": None}, "period_s is None"),
         ({"period_s": float("nan")}, "period_s is nan"),
         ({"seconds": float("inf")}, "seconds is inf"),
-        ({"marks": 1}, "marks is 1: it has to be bool"),
+        ({"marks": 1}, "marks is 1: it must be bool"),
         ({"mode": []}, r"mode is \[\]"),
-        ({"vm": 5}, "vm is 5: it has to be str"),
+        ({"vm": 5}, "vm is 5: it must be str"),
         ({"header": []}, "header is"),
         ({"buffer_kib": "x" * 5000}, "buffer_kib is 'x{59}: it"),
     ],
@@ -168,12 +168,12 @@ EVENT = b'{"event": "X", "timestamp": {}}\n'
 @pytest.mark.parametrize(
     ("answers", "why"),
     [
-        (b"no\n", "is no QMP: give QEMU's -qmp socket"),
-        (b"[1]\n", "is no QMP"),
-        (b"\xff\xfe\n", "is no QMP"),
-        (b"[" * 200_000 + b"\n", "is no QMP"),
-        (b'{"return": ' + b"9" * 5000 + b"}\n", "is no QMP"),
-        (lambda: forever(b"x" * 65536), "is no QMP"),  # a line without an end
+        (b"no\n", "does not speak QMP: give QEMU's -qmp socket"),
+        (b"[1]\n", "does not speak QMP"),
+        (b"\xff\xfe\n", "does not speak QMP"),
+        (b"[" * 200_000 + b"\n", "does not speak QMP"),
+        (b'{"return": ' + b"9" * 5000 + b"}\n", "does not speak QMP"),
+        (lambda: forever(b"x" * 65536), "does not speak QMP"),  # a line without an end
         (b'{"error": {"desc": "no\\n\\u001b[2J"}}\n', "QEMU refuses qmp_capabilities: no"),
         (b'{"error": 5}\n', "QEMU refuses qmp_capabilities: 5"),
         (b'{"error": {"desc": "' + b"x" * 3_000_000 + b'"}}\n', "QEMU refuses qmp_capabilities: x"),
@@ -211,7 +211,7 @@ def test_a_monitor_that_tells_of_events_for_ever_is_an_error(tmp_path, monkeypat
     looks = itertools.count()  # a second passes with each look at the clock
     monkeypatch.setattr(qmp, "time", SimpleNamespace(monotonic=lambda: next(looks)))
     Monitor(str(tmp_path / "qmp"), forever(EVENT * 100))
-    with pytest.raises(qmp.QmpError, match="sends much and answers nothing"):
+    with pytest.raises(qmp.QmpError, match="sends data, but no answer"):
         qmp.Socket(str(tmp_path / "qmp"), HANG_S)
 
 
@@ -220,7 +220,7 @@ def test_a_greeting_that_is_none_is_one_error(tmp_path, monkeypatch, greeting):
     monkeypatch.setattr(qmp, "_LIMIT_S", 0.05)
     path = str(tmp_path / "qmp")
     Monitor(path, b"", greeting)
-    with pytest.raises(qmp.QmpError, match="is no QMP|does not answer"):
+    with pytest.raises(qmp.QmpError, match="does not speak QMP|does not answer"):
         qmp.Socket(path, 0.2)
 
 

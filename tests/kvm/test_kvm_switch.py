@@ -199,7 +199,7 @@ def test_a_monitor_that_another_client_has_is_an_error(kvm, path, monkeypatch):
     server = socket.socket(socket.AF_UNIX)  # accepts, and never greets
     server.bind(path)
     server.listen(1)
-    with pytest.raises(qmp.QmpError, match="another client has it: end that one"):
+    with pytest.raises(qmp.QmpError, match="another client uses it: end that client"):
         qmp.Socket(path, 0.2)
 
 
@@ -214,7 +214,7 @@ def test_a_socket_of_something_else_is_an_error(path):
         client.close()
 
     threading.Thread(target=greet, daemon=True).start()
-    with pytest.raises(qmp.QmpError, match="is no QMP: give QEMU's -qmp socket"):
+    with pytest.raises(qmp.QmpError, match="does not speak QMP: give QEMU's -qmp socket"):
         qmp.Socket(path, HANG_S)
     with pytest.raises(qmp.QmpError, match="no connection to /nowhere"):
         qmp.Socket("/nowhere/qmp")

@@ -111,10 +111,13 @@ def test_a_long_ring_comes_in_pieces():
 @pytest.mark.parametrize(
     ("payload", "why"),
     [
-        (b"", "where none can be"),
+        (b"", "without BPF"),
         (PAGES_HEAD.pack(2, 0, 0, 0), "stream 2"),
         (PAGES_HEAD.pack(LOG, 0, 0, 0) + b"123", "shorter than their head"),
-        (PAGES_HEAD.pack(LOG, 0, 0, 0) + BLOCK_HEAD.pack(0, 2) + bytes(31), "no room"),
+        (
+            PAGES_HEAD.pack(LOG, 0, 0, 0) + BLOCK_HEAD.pack(0, 2) + bytes(31),
+            "more than it can contain",
+        ),
         (
             PAGES_HEAD.pack(MARKS, 0, 0, 0)
             + BLOCK_HEAD.pack(0, 1)

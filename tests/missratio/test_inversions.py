@@ -69,7 +69,7 @@ def test_the_curve_of_a_trace_is_the_same_either_way(part, nested):
     trace = trace.pml if nested else trace
     with patch.dict(sys.modules):
         sys.modules.pop("numba", None)
-        assert curves._is_sooner_at_once(stream(trace, **part))
+        assert curves._is_faster_at_once(stream(trace, **part))
         at_once = missratio.of_trace(trace, **part)
         assert "numba" not in sys.modules
     with patch.object(curves, "AT_ONCE", 0):

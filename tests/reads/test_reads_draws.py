@@ -100,7 +100,7 @@ def test_a_trace_that_was_redrawn_gives_what_the_whole_harvest_gives(idle, tmp_p
         assert ((found["low"] <= found["pages"]) & (found["pages"] <= found["high"])).all()
     assert (found["why"].iloc[1:] != "").all()
     assert reads.estimate(trace, "sample")["why"].unique().tolist() == [""]
-    with pytest.raises(UsageError, match="in each round: there is no other"):
+    with pytest.raises(UsageError, match="in each round: use that one"):
         sampled.estimate(trace, redraw=False)
     truth = reads.estimate(whole, "harvest", window="3r", step="sliding")["pages"]
     assert ((found["low"] <= truth) & (truth <= found["high"])).mean() >= 0.95

@@ -26,9 +26,9 @@ def test_a_machine_that_ends_is_waited_for(tmp_path):
 @pytest.mark.parametrize(
     ("limits", "why"),
     [
-        (Limits(host_s=0.4), "not done after 0.4 s"),
+        (Limits(host_s=0.4), "did not finish within 0.4 s"),
         (Limits(quiet_s=0.4), "clock has stood still"),
-        (Limits(guest_s=9), "not done after 9 s of its own time"),
+        (Limits(guest_s=9), "did not finish within 9 s of its own time"),
     ],
 )
 def test_each_limit_ends_it(tmp_path, limits, why):

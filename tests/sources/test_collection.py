@@ -138,7 +138,7 @@ def test_a_sample_that_cannot_be_had(here, tmp_path, how, words):
 
 
 def test_what_stock_has_not_is_refused(here, tmp_path):
-    with pytest.raises(CollectError, match="stock log-dirty has not a harvest"):
+    with pytest.raises(CollectError, match="stock log-dirty does not support a harvest"):
         Collection(
             "guest", tmp_path / "x.trace", options(here, mode="stock", harvest="accessed")
         ).run()

@@ -142,7 +142,7 @@ def test_an_archive_that_was_cut_gives_its_whole_files(disk, tmp_path):
 
 def test_ingest_takes_a_spool_off_the_disk_that_a_killed_run_left(spool, disk, tmp_path):
     image = disk()
-    with pytest.raises(NotATrace, match=r"holds no frames\.spool"):
+    with pytest.raises(NotATrace, match=r"contains no frames\.spool"):
         ingest(image.parent, tmp_path / "x.trace")
     assert not image.exists()
 

@@ -267,7 +267,7 @@ def test_a_frame_that_an_interrupted_lab_tore_costs_nothing_before_it(monkeypatc
     trace = run.run(interrupt, lines.append)
     assert trace.to_pandas().gfn.tolist() == [4097, 4096, 2064]
     assert (tmp_path / "g.trace.spool").exists()
-    assert re.search(r"the trace ends before it, and .*g\.trace\.spool is kept$", lines[-1])
+    assert re.search(r"the trace ends before that, and .*g\.trace\.spool is kept$", lines[-1])
 
 
 def test_what_keeps_a_lab_from_running_is_said(monkeypatch, tmp_path):

@@ -69,7 +69,7 @@ def test_a_round_of_qemu_is_a_second_unless_another_is_asked_for(monkeypatch):
             {"period_s": 0.2},
             "QEMU does not support measurements of 0.2 s: a period must be whole",
         ),
-        ({"mailbox": True}, {"vmm": "own", "boot": True}, "g has no boot that could be logged"),
+        ({"mailbox": True}, {"vmm": "own", "boot": True}, "g has no boot to log"),
     ],
 )
 def test_what_a_vmm_cannot_do_is_refused_in_words(guest, options, why, tmp_path):

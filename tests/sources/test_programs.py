@@ -52,7 +52,7 @@ def test_gccs_first_error_is_told(tmp_path):
 @needs_gcc
 def test_a_missing_function_is_told(tmp_path):
     text = "int nowhere(void); int main(void) { return nowhere(); }"
-    with pytest.raises(WorkloadError, match=r"cannot be run \(gcc says: .*"):
+    with pytest.raises(WorkloadError, match=r"cannot be run \(gcc reports: .*"):
         compile_static(source(tmp_path, text))
 
 
@@ -107,7 +107,7 @@ def test_a_name_is_never_an_option(tmp_path, name):
     evil = tmp_path / "evil.sh"
     evil.write_text('#!/bin/sh\ntouch pwned\nexec "$@"\n')
     evil.chmod(0o755)
-    with pytest.raises(WorkloadError, match="would take its name for options"):
+    with pytest.raises(WorkloadError, match="would read its name as options"):
         compile_static(source(tmp_path, "int main(void) { return 0; }", name))
     assert not (tmp_path / "pwned").exists()
 

@@ -290,7 +290,7 @@ def test_a_guest_that_hangs_meets_the_time_limit(tmp_path):
     def is_over(_):  # with the first round, whenever the host gets there
         object.__setattr__(options, "time_limit_s", 0)
 
-    with pytest.raises(GuestError, match="not done after 0 s.*--time-limit.*pmlkit ingest"):
+    with pytest.raises(GuestError, match="did not finish within 0 s.*--time-limit.*pmlkit ingest"):
         record(source, tmp_path / "h.trace", options, progress=is_over)
     assert not (tmp_path / "h.trace").exists()
 

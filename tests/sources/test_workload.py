@@ -101,7 +101,7 @@ def test_wrong_parameters_are_refused(folder, values, message):
 
 
 def test_a_workload_without_parameters_says_so():
-    with pytest.raises(WorkloadError, match="it takes none"):
+    with pytest.raises(WorkloadError, match="it has none"):
         Workload("x", "x", "x").with_parameters({"a": "1"})
 
 
@@ -124,7 +124,7 @@ def test_an_unknown_name_is_answered_by_close_ones():
         ("command: x\nfiles: [gone.txt]\n", "gone.txt, which does not exist"),
         ("command: x\nfiles: 7\n", "`files` should be a list"),
         ("command: x\nphases: [1, 2]\n", "`phases` should be a list of words"),
-        ("command: x\nmemmory_mib: 5\n", "no use for `memmory_mib`.*mean memory_mib"),
+        ("command: x\nmemmory_mib: 5\n", "`memmory_mib` is not a known field.*mean memory_mib"),
         ("command: x\nparameters: {Size: 4}\n", "parameter Size is not a lower-case"),
         ("command: x\nparameters: {size: {help: y}}\n", "parameter size has no `default`"),
     ],
@@ -161,7 +161,7 @@ def test_a_c_file_and_a_static_program_are_workloads(tmp_path):
 @needs_gcc
 def test_a_c_file_that_does_not_compile_is_refused_at_once(tmp_path):
     (tmp_path / "bad.c").write_text("int main(void) { return x; }")
-    with pytest.raises(WorkloadError, match=r"bad\.c.*gcc says.*undeclared"):
+    with pytest.raises(WorkloadError, match=r"bad\.c.*gcc reports.*undeclared"):
         load(tmp_path / "bad.c")
 
 
@@ -204,7 +204,7 @@ def test_a_link_that_stays_in_the_folder_is_fine(folder):
 
 @pytest.mark.parametrize("name", ["--help", "a=1", "xz-utils/sid", "../x.deb", "", "A"])
 def test_a_package_has_the_name_of_one(folder, name):
-    with pytest.raises(WorkloadError, match="no name of a Debian package"):
+    with pytest.raises(WorkloadError, match="not a name of a Debian package"):
         load(folder(f"command: x\npackages: ['{name}']\n"))
 
 

@@ -88,7 +88,7 @@ def test_changed_entries(path, column, row, value, words):
 def test_rounds_that_fall(path):
     table = Trace.open(path).entries()
     reseal(path, {PART: pa.concat_tables([table.slice(4), table.slice(0, 4)]).combine_chunks()})
-    fault(path, "has other rounds in row group 0 than it says")
+    fault(path, "has other rounds in row group 0 than its statistics")
     swapped = table.take([0, 1, 2, 4, 3, 5, 6, 7, 8])
     reseal(path, {PART: swapped.combine_chunks()})
     fault(path, "round falls")
@@ -154,7 +154,7 @@ def test_totals(path, name, value, words):
 def test_a_stray_file(path):
     (path / "entries" / "part-00007.parquet").write_bytes(b"another reader would take this in")
     Trace.open(path).entries()
-    fault(path, "part-00007.parquet is not one that trace.json lists")
+    fault(path, "part-00007.parquet is not listed in trace.json")
 
 
 def test_the_memory_map_counts_ram_only(tmp_path):

@@ -59,18 +59,18 @@ def with_field(path, where, value):
 @pytest.mark.parametrize(
     ("where", "value", "words"),
     [
-        (("phases", 0, "round"), "x", "phases[0].round is 'x': it has to be a whole number"),
+        (("phases", 0, "round"), "x", "phases[0].round is 'x': it must be a whole number"),
         (("phases", 0, "round"), -1, "phases[0].round is -1"),
         (("phases", 1, "round"), 1.5, "phases[1].round is 1.5"),
         (("phases", 1, "round"), 1.0, "phases[1].round is 1.0"),
         (("phases", 1, "round"), 4, "phases[1].round is 4, and the trace has 3 rounds"),
         (("phases", 1, "round"), 2**63 - 1, "phases[1].round is 9223372036854775807"),
-        (("phases", 0, "round"), 2, "phases[1].round is 1, and the one before has 2"),
+        (("phases", 0, "round"), 2, "phases[1].round is 1, and the previous one has 2"),
         (("phases", 0, "t_ns"), None, "phases[0].t_ns is None"),
         (("phases", 0, "insn"), "x", "phases[0].insn is 'x'"),
-        (("phases", 0, "name"), 7, "phases[0].name is 7: it has to be text"),
-        (("phases",), {}, "phases is {}: it has to be a list"),
-        (("phases",), [3], "phases[0] is 3: it has to be a mapping"),
+        (("phases", 0, "name"), 7, "phases[0].name is 7: it must be text"),
+        (("phases",), {}, "phases is {}: it must be a list"),
+        (("phases",), [3], "phases[0] is 3: it must be a mapping"),
         (("known",), [{}], "known[0].phase is None"),
         (
             ("known",),
@@ -80,12 +80,12 @@ def with_field(path, where, value):
         (
             ("known",),
             [{"phase": "a", "region": "r", "kind": "written", "pages": 4097}],
-            "known[0].pages is 4097: it has to be at most the memory's 4096",
+            "known[0].pages is 4097: it must be at most the memory's 4096",
         ),
         (
             ("known",),
             [{"phase": "a", "region": "r", "kind": "eaten", "pages": 1}],
-            "known[0].kind is 'eaten': it has to be read or written or touched",
+            "known[0].kind is 'eaten': it must be read or written or touched",
         ),
         (("options",), [], "options is []"),
         (("options", "sampled_one_in"), 0, "options.sampled_one_in is 0"),
@@ -103,30 +103,30 @@ def with_field(path, where, value):
         (("period", "ns"), 0, "period.ns is 0"),
         (("memory_map", 0, "start"), -1, "memory_map[0].start is -1"),
         (("memory_map", 0, "end"), "x", "memory_map[0].end is 'x'"),
-        (("memory_map", 0, "start"), 1 << 40, "it has to be at most its end"),
+        (("memory_map", 0, "start"), 1 << 40, "it must be at most its end"),
         (("domain", "memory_bytes"), 4095, "domain.memory_bytes is 4095"),
         (("domain", "memory_bytes"), True, "domain.memory_bytes is True"),
         (("domain", "vcpus"), -3, "domain.vcpus is -3"),
-        (("domain", "address"), "x", "domain.address is 'x': it has to be guest-physical or"),
-        (("losses",), "none", "losses is 'none': it has to be counted or not counted"),
-        (("complete",), 1, "complete is 1: it has to be True or False or None"),
+        (("domain", "address"), "x", "domain.address is 'x': it must be guest-physical or"),
+        (("losses",), "none", "losses is 'none': it must be counted or not counted"),
+        (("complete",), 1, "complete is 1: it must be True or False or None"),
         (("complete",), "yes", "complete is 'yes'"),
         (("created",), "soon", "created is 'soon'"),
         (("lost",), -1, "lost is -1"),
         (("entries",), 1.5, "says entries 1.5"),
-        (("kind",), "x", "kind is 'x': it has to be access or pml"),
+        (("kind",), "x", "kind is 'x': it must be access or pml"),
         (("source",), "", "source is ''"),
         (("files",), [], "does not list the files"),
         (("files", PART, "bytes"), "x", f"files.{PART}.bytes is 'x'"),
         (("files", PART, "bytes"), True, f"files.{PART}.bytes is True"),
         (("files", PART, "blake2b"), None, f"files.{PART}.blake2b is None"),
-        (("files", PART, "blake2b"), "AB", "it has to be a digest"),
+        (("files", PART, "blake2b"), "AB", "it must be a digest"),
         (("files", PART, "rows"), "x", f"files.{PART}.rows is 'x'"),
         (("files", PART, "rows"), -1, f"files.{PART}.rows is -1"),
-        (("files", PART, "rows"), 0, f"files.{PART}.rounds is [0, 2]: it has to be null"),
+        (("files", PART, "rows"), 0, f"files.{PART}.rounds is [0, 2]: it must be null"),
         (("files", PART, "rounds"), [2, 0], f"files.{PART}.rounds is [2, 0]"),
         (("files", PART, "rounds"), None, f"files.{PART}.rounds is None"),
-        (("files", PART), 5, f"files.{PART} is 5: it has to be a mapping"),
+        (("files", PART), 5, f"files.{PART} is 5: it must be a mapping"),
     ],
 )
 def test_a_sealed_field_that_is_wrong_is_named(path, where, value, words):
@@ -166,12 +166,12 @@ def test_a_version_is_a_whole_number(path, version):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('"x": 1e400', "x is inf: it has to be a finite number"),
-        ('"x": {"y": [1, NaN]}', "x.y[1] is nan: it has to be a finite number"),
+        ('"x": 1e400', "x is inf: it must be a finite number"),
+        ('"x": {"y": [1, NaN]}', "x.y[1] is nan: it must be a finite number"),
         ('"x": [-Infinity]', "x[0] is -inf"),
-        (r'"x": "\ud800"', "x is '?': it has to be text that can be written as UTF-8"),
+        (r'"x": "\ud800"', "x is '?': it must be text that can be written as UTF-8"),
         (r'"x": {"\udfff": 1}', "a name in .x is"),
-        ('"x": 1, "x": 2', "says 'x' twice"),
+        ('"x": 1, "x": 2', "contains 'x' twice"),
         ('"x": ' + "[" * 40 + "]" * 40, "nested at most 32 deep"),
         ('"x": ' + "[" * 10**6, "trace.json is nested more than 32 deep"),
         ('"x": ' + "9" * 5000, "limit (4300 digits)"),
@@ -246,7 +246,7 @@ def seal_table(path, name, table, **options):
 def test_entries_without_statistics_or_rows(path):
     table = Trace.open(path).entries()
     seal_table(path, PART, table, write_statistics=False)
-    refused(path, "does not say the rounds of its row group 0", PART)
+    refused(path, "does not state the rounds of its row group 0", PART)
     seal_table(path, PART, ENTRIES.empty_table())
     refused(path, f"has 0 rows instead of {len(table)}", PART)
 
@@ -316,7 +316,7 @@ def test_a_batch_of_the_round_after_the_last_is_refused(path, round_):
     batches = Trace.open(path).table("batches")
     changed = batches.column("round").to_pylist()[:-1] + [round_]
     table = batches.set_column(1, batches.field(1), pa.array(changed, pa.uint32()))
-    assert "belongs to a round that there is not (of 3)" in consistency.batches_fault(table, 3)
+    assert "belongs to a round that does not exist (of 3)" in consistency.batches_fault(table, 3)
     assert consistency.batches_fault(table, round_ + 1) is None
     reseal(path, {"batches.parquet": table})
     with pytest.raises(TraceDamaged, match=r"batches\.parquet is wrong: .* \(of 3\)"):

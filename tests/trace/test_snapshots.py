@@ -158,7 +158,7 @@ def row(**changes):
         (row(index=[5, 4]), "does not come after"),
         (row(table=[9, 8], index=[3, 4]), "does not come after"),
         (row(round=[1, 0], index=[3, 4]), "does not come after"),
-        (row(level=[1, 2], index=[3, 4]), "another level than the same table"),
+        (row(level=[1, 2], index=[3, 4]), "another level than earlier entries"),
         (row(index=[-1]), "do not fit"),
         (row(target=[1 << 64]), "whole numbers"),
         (row(target=[0.5]), "whole numbers"),

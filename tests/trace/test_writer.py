@@ -314,7 +314,7 @@ TABLES = {
     "counts of batches": ({}, {"entries": [2, 9]}, "batch 1 should have 9 entries and has 1"),
     "reason": ({}, {"reason": ["full", "bored"]}, "batch 1 was drained for a reason other"),
     "order of batches": ({}, {"round": [1, 0]}, "is of a later round"),
-    "rounds of batches": ({}, {"round": [0, 7]}, "a round that there is not"),
+    "rounds of batches": ({}, {"round": [0, 7]}, "a round that does not exist"),
     "too few rounds": ({"round": [0], "t_start_ns": [0], "t_end_ns": [9]}, None, "only 1"),
     "lost": ({"lost": [0, 3]}, {}, "the rounds lost 3 entries and the batches 0"),
 }
@@ -479,7 +479,7 @@ def test_entries_that_are_made_wrong_leave_nothing(tmp_path, columns, why):
 def test_entries_are_made_for_an_empty_trace_only(tmp_path):
     with TraceWriter(tmp_path / "x", make_meta()) as writer:
         writer.add_entries(0, 0, 0, [1], Kind.READ)
-        with pytest.raises(UsageError, match="none as yet"):
+        with pytest.raises(UsageError, match="trace without entries"):
             writer.add_generated(1, lambda start, stop: None)
         writer.set_rounds(ROUND)
 

@@ -413,7 +413,7 @@ def test_a_libxenctrl_before_4_16_does_as_well(xen, xen_libraries, tmp_path):
 
 
 def test_a_job_that_is_none(xen):
-    for line, says in ((b"no json\n", "is no job"), (b"[1]\n", "not a JSON object"),
+    for line, says in ((b"no json\n", "is not a job"), (b"[1]\n", "not a JSON object"),
                        (b'{"mode": "x"}\n', "the job's mode is 'x'")):  # fmt: skip
         done = subprocess.run(
             [sys.executable, "-m", "pmlkit.xen.agent"],

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Logs a guest of the kit a second time, at once: is everything armed again?
+"""Log a guest of the kit a second time at once, to check that everything is re-armed.
 
     python3 again.py DOMID
 
-The guest runs a round after the last one that was closed. Then logging ends, and begins anew while
-the guest is paused. Prints one JSON line: entries and dirty pages of the first round of each log.
+The guest runs a round after the last closed one. Then logging ends, and begins again while the
+guest is paused. Prints one JSON line: entries and dirty pages of the first round of each log.
 """
 
 import json

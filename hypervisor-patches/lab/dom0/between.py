@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What others do to a domain between two continuations of an operation on its log.
+"""Interference of other callers between two continuations of an operation on a domain's log.
 
     python3 between.py [WHAT ...]    "switching off", "deserted", "destroyed", or what others do
 
-An operation is broken off at a random moment (`raw`), somebody else does something, and the
-operation is continued. Then the guest has to run its rounds, a log of it has to be right, and the
-log has to be off. Prints JSON lines.
+An operation is interrupted at a random moment (`raw`), another caller acts, and the operation is
+continued. Afterwards the guest must run its rounds, a log of it must be right, and logging must be
+off. Prints JSON lines.
 """
 
 import ctypes
@@ -21,13 +21,13 @@ from cycles import free_bytes
 from hostile import DATA, PAGES, Domain
 from raw import PAGING_CONTINUATION, Control, Domctl, interruptible
 
-# A second vCPU, which does not run: there is a check for preemption after each.
+# A second vCPU, which does not run: Xen checks for preemption after each vCPU.
 CONFIG = ["altp2m='external'", "vcpus=2"]
 OPERATIONS = ("enable", "close", "disable")
-SEED, WANTED, TRIES = 17, 3, 40  # so many calls in between, in so many tries at most
+SEED, WANTED, TRIES = 17, 3, 40  # wanted interruptions between continuations, and most attempts
 LIMIT_S = 5.0
 STEP_S = 5e-6  # 500 instructions
-SPARE = list(range(7000, 7064))  # pages that nobody uses
+SPARE = list(range(7000, 7064))  # pages that are not in use
 RWX, RX2RW = 7, 8
 SHADOW_OFF, SHADOW_LOG_DIRTY = 0, 2
 PATIENCE_S = 10.5  # Xen waits 10 s for a continuation
@@ -44,7 +44,7 @@ def named(number):
 
 
 class Subject:
-    """The guest, and what is asked of Xen for it."""
+    """The guest, and the calls of Xen for it."""
 
     def __init__(self, guest, control, caller, other, rng):
         self.guest, self.control, self.caller, self.other = guest, control, caller, other
@@ -52,7 +52,7 @@ class Subject:
         self.lasts = {}
 
     def prepare(self, operation):
-        """Bring the log to where an operation can begin."""
+        """Prepare the state of the log in which an operation can begin."""
         if operation == "enable":
             return
         if self.caller.enable(self.domid):
@@ -60,7 +60,7 @@ class Subject:
         self.guest.run(LIMIT_S)
 
     def measure(self):
-        """Find how long each operation lasts."""
+        """Measure the duration of each operation."""
         for operation in OPERATIONS * 2:
             self.prepare(operation)
             start = time.monotonic()
@@ -72,14 +72,14 @@ class Subject:
         return self.random.uniform(0, self.lasts[operation])
 
     def off(self):
-        """Switch the log off if it is on; returns the state it was in."""
+        """Switch the log off if it is on; return its previous state."""
         state = self.caller.state(self.domid)
         if state:
             self.caller.disable(self.domid)
         return state
 
     def logged(self):
-        """Let the guest run a round that is logged; returns what is wrong with it."""
+        """Let the guest run a logged round; return its faults."""
         running = self.guest.run(LIMIT_S)
         closed = self.caller.close(self.domid)
         found = int.from_bytes(self.caller.dirty[: MEMORY_PAGES // 8], "little")
@@ -92,7 +92,7 @@ class Subject:
         }
 
     def afterwards(self, operation):
-        """Log a round, by the log that there is or by a new one, and switch it off."""
+        """Log a round, with the existing log or a new one, and switch logging off."""
         if operation == "disable" or self.caller.state(self.domid) != 2:
             self.off()
             refused = self.caller.enable(self.domid)
@@ -104,14 +104,14 @@ class Subject:
 
 
 class Meanwhile:
-    """What somebody else does: `do`; and `undo`, before or after a round has been logged."""
+    """An action of another caller, `do`; and `undo`, before or after a logged round."""
 
     def __init__(self, name, do, undo=lambda answer: None, early=True):
         self.name, self.do, self.undo, self.early = name, do, undo, early
 
 
 def meanwhiles(s):
-    """Return what others do to the domain."""
+    """Return the actions of other callers on the domain."""
     domid, control, other = s.domid, s.control, s.other
 
     def undo_shadow(answer):
@@ -135,7 +135,7 @@ def meanwhiles(s):
 
 
 def attempt(s, operation, meanwhile):
-    """Break an operation off, do something else, go on; returns what came of it, what is wrong."""
+    """Interrupt an operation, act, continue; return the outcome, and faults."""
     s.prepare(operation)
     first = getattr(s.caller, operation)(s.domid, s.delay_s(operation))
     came = s.caller.came(first)
@@ -149,10 +149,10 @@ def attempt(s, operation, meanwhile):
     return f"{came} {named(answer)} {named(last)}", wrong
 
 
-def missed(told):
-    """Whether there have been too few calls in between so far."""
-    between = sum(n for came, n in told.items() if came.startswith("between"))
-    return between < WANTED and sum(told.values()) < TRIES
+def missed(outcomes):
+    """Whether there have been too few interruptions between continuations so far."""
+    between = sum(n for came, n in outcomes.items() if came.startswith("between"))
+    return between < WANTED and sum(outcomes.values()) < TRIES
 
 
 def pairs(s, names):
@@ -171,7 +171,7 @@ def pairs(s, names):
 
 
 def hold(s, operation):
-    """Break an operation off while it has the guest paused; was that possible?
+    """Interrupt an operation while it has the guest paused; return whether that was possible.
 
     Switching off has it paused for a moment only, at the beginning: see `STEP_S`.
     """
@@ -186,7 +186,7 @@ def hold(s, operation):
 
 
 def deserted(s):
-    """Operations that are never continued: the guest runs on after 10 s, and the log can go off."""
+    """Never continue operations: the guest resumes after 10 s, and logging can be disabled."""
     for operation in OPERATIONS:
         held = hold(s, operation)
         started = time.monotonic()
@@ -201,7 +201,7 @@ def deserted(s):
 
 
 def wait_for_round(guest):
-    """Does the guest finish the round that it was told to run, within Xen's patience?"""
+    """Return whether the guest finishes its round within Xen's time limit."""
     end = time.monotonic() + PATIENCE_S + 2
     while guest.box._word(3) != guest.n and time.monotonic() < end:
         time.sleep(0.05)
@@ -209,7 +209,7 @@ def wait_for_round(guest):
 
 
 def switching_off(s):
-    """Stock log-dirty mode is being switched off when the log is asked for (XSA-397)."""
+    """Enable the log while stock log-dirty mode is being switched off (XSA-397)."""
     told, wrong = Counter(), Counter()
     before = free_bytes()
     for i in range(400):
@@ -238,7 +238,7 @@ def switching_off(s):
 
 
 def destroyed(control, caller, rng, lasts):
-    """Domains that are destroyed between two continuations.
+    """Destroy domains between two continuations.
 
     They have 4 MiB and do not run: to close a round of theirs takes one piece.
     """
@@ -261,7 +261,7 @@ def destroyed(control, caller, rng, lasts):
 
 
 def duration_of(control, caller):
-    """Find how long the operations last on such a domain."""
+    """Measure the duration of the operations on such a domain."""
     domid, lasts = control.create(3, 0x3FF), {}
     control.populate(domid)
     for operation in OPERATIONS:

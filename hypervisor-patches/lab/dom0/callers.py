@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Collectors that are killed, and collectors that get in each other's way.
+"""Collectors that are killed, and collectors that interfere with each other.
 
     python3 callers.py killed DOMID  one is killed at each of its hypercalls: the guest runs on
     python3 callers.py two DOMID     two close rounds of the same domain at once
@@ -29,7 +29,7 @@ def say(what, **answer):
 
 
 def close(handle):
-    """Close a guided round; returns its number and the frames touched."""
+    """Close a guided round; return its number and the touched frames."""
     closed = handle._ffi.new("struct xenpml_round *", {"flags": ROUND_GUIDED})
     done = handle._lib.xenpml_close_round(handle._h, handle.domid, closed)
     check(done, "XEN_DOMCTL_pml_close_round", handle.domid)
@@ -38,7 +38,7 @@ def close(handle):
 
 
 def kill_at(domid, stop):
-    """Close a round in a process that is killed at its ioctl number `stop`; did it get there?"""
+    """Close a round in a process that is killed at ioctl `stop`; return whether it got there."""
 
     def collect():
         with Handle(domid) as handle:
@@ -52,7 +52,7 @@ def kill_at(domid, stop):
 
 
 def runs(box, rounds=1, limit_s=20.0):
-    """Whether the guest gets on by so many of its rounds."""
+    """Return whether the guest finishes `rounds` further rounds."""
     before, end = box._word(3), time.monotonic() + limit_s
     while (box._word(3) - before) % 2**32 < rounds:
         if time.monotonic() > end:

@@ -3,7 +3,7 @@
 
     python3 collectors.py    the guest is `hostile`, with more pages than libxenpml fetches at once
 
-Each time the guest has to run on, and the next collection has to be whole. Prints JSON lines.
+Each time the guest must continue, and the next collection must be complete. Prints JSON lines.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from pmlkit.xen.pml import ROUND_GUIDED, Handle, PmlLog
 OPTIONS = LogOptions(slots=256, page_tables="mark", harvest="guided")
 PAGES, LIMIT_S = 9000, 20.0
 STOPPED_S = 11.0  # longer than Xen waits for a continuation
-STOPS_AT = (0.2, 0.5, 0.7, 0.95)  # of all calls of a collection
+STOPS_AT = (0.2, 0.5, 0.7, 0.95)  # share of the calls of a collection
 ROOM_KIB = (0, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 GROUP, GROUP_BYTES = Path("/tmp/cgroup/collector"), 24 << 20
 PHASES = ("enabling", "logging", "closing", "disabling")
@@ -62,7 +62,7 @@ def collect(domid, n, at=lambda phase: None):
 
 
 def afterwards(domain):
-    """Is the guest running, and is the next collection whole?"""
+    """Return whether the guest runs, and whether the next collection is complete."""
     running = domain.run(LIMIT_S)
     with Handle(domain.domid) as handle:
         state = handle.status()["state"]
@@ -82,7 +82,7 @@ def start(domain):
 
 
 def killed(domain):
-    """Kill a collection at each of its calls; returns how many there were."""
+    """Kill a collection at each of its calls; return the number of calls."""
     told, stop = Counter(), 0
     while True:
         stop += 1
@@ -96,7 +96,7 @@ def killed(domain):
 
 
 def judge(domain, whole=True):
-    """Return what is to be counted of `afterwards`; without `whole`, only whether it runs."""
+    """Return the results of `afterwards` to count; without `whole`, only whether the guest runs."""
     if not whole:
         running = domain.run(LIMIT_S)
         with Handle(domain.domid) as handle:
@@ -123,7 +123,7 @@ def stopped(domains, calls):
 
 
 def limited(domain):
-    """Give a collection ever more memory, from none to enough."""
+    """Give a collection increasing amounts of memory, from none to enough."""
     told, ends = Counter(), []
     for room in ROOM_KIB:
         page = mmap.mmap(-1, 64)
@@ -146,7 +146,7 @@ def limited(domain):
 
 
 def exhausted(domain):
-    """Have a collection killed by the kernel for want of memory, in each phase."""
+    """Let the kernel kill a collection for lack of memory, in each phase."""
     GROUP.parent.mkdir()
     subprocess.run(["mount", "-t", "cgroup2", "none", str(GROUP.parent)], check=True)
     (GROUP.parent / "cgroup.subtree_control").write_text("+memory")
@@ -173,7 +173,7 @@ def exhausted(domain):
 
 
 def waste():
-    """Take memory until there is none."""
+    """Allocate memory until none is left."""
     kept = []
     while True:
         kept.append(bytearray(os.urandom(1) * (1 << 18)))
@@ -188,7 +188,7 @@ def main():
         limited(domain)
         exhausted(domain)
         say("memory", lost_bytes=before - free_bytes())
-    # Each takes what it gets of the processor, even while it waits.
+    # Each process uses its share of the processor, even while it waits.
     with contextlib.ExitStack() as stack:
         names = [f"c{i}" for i in range(len(STOPS_AT))]
         domains = [stack.enter_context(Domain(name, pages=PAGES)) for name in names]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Switches a domain's PML log on and off again and again, and says what memory Xen has free.
+"""Switch a domain's PML log on and off repeatedly, and report Xen's free memory.
 
     python3 cycles.py enable DOMID TIMES     on, a round, off: the domain lives on
     python3 cycles.py destroy CONFIG TIMES   create, log, destroy while its rings are mapped

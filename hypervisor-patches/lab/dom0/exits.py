@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What exits of the guest `exits` cost, in TSC ticks.
+"""The costs of exits of the guest `exits`, in TSC ticks.
 
     python3 exits.py DOMID CONFIG STAGE...   stages: off, other (another domain is logged), logged
 
-Prints JSON: stage -> what the guest tells (kit.h's `told`) of 100 times nothing, of CPUID, of a
-hypercall.
+Prints JSON: stage -> the guest's measurements (`measured` in kit.h) of 100 empty loops, CPUIDs and
+hypercalls.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ LIMIT_S = 600
 
 
 def measure(box, number):
-    # dom0 sleeps meanwhile: each time it wakes up, it interrupts the guest.
+    # dom0 sleeps meanwhile, because each wake-up interrupts the guest.
     box.run(number, LIMIT_S, lambda: time.sleep(0.5))
-    return dict(zip(KINDS, box.told(len(KINDS)), strict=True))
+    return dict(zip(KINDS, box.measured(len(KINDS)), strict=True))
 
 
 def _xl(*words):
@@ -33,7 +33,7 @@ def _xl(*words):
 
 @contextlib.contextmanager
 def logging(stage, domid, config):
-    """Log what the stage asks for."""
+    """Log the domains of the stage."""
     if stage == "off":
         yield
         return
@@ -55,7 +55,7 @@ def main(domid, config, *stages):
     costs = {}
     with Mailbox(int(domid)) as box:
         box.wait_ready(LIMIT_S)
-        measure(box, 1)  # what is done once, is
+        measure(box, 1)  # so that one-time work is done
         for number, stage in enumerate(stages, start=2):
             with logging(stage, int(domid), config):
                 costs[stage] = measure(box, number)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Switches a domain's log on and off, with rounds, until the domain is gone or SIGTERM comes.
+"""Switch a domain's log on and off, with rounds, until the domain is gone or SIGTERM arrives.
 
     python3 hammer.py DOMID
 
-Prints a JSON line at the end: how often each came to what, an errno's name or "0".
+Prints a JSON line at the end: the number of each result of each call, an errno's name or "0".
 """
 
 import contextlib
@@ -23,7 +23,7 @@ OPTIONS = LogOptions(slots=64, page_tables="mark", harvest="both")
 
 
 class Told(Exception):
-    """It is to end."""
+    """SIGTERM arrived."""
 
 
 def told_to(*_):

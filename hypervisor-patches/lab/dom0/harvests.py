@@ -3,9 +3,9 @@
 
     python3 harvests.py DOMID JOB.json
 
-What the scan finds, the harvest has missed. A sample has no such scan: Xen refuses one after it.
-The job says with which harvests, and how its rounds pass. Writes a JSON line for each round to
-/out/harvests.jsonl: what was found, what was left, and what Xen says that it has cost.
+The scan finds the frames that the harvest missed. A sample has no such scan, because Xen refuses
+it. The job states the harvests and the rounds. Writes a JSON line per round to /out/harvests.jsonl:
+found frames, frames left, and Xen's costs.
 """
 
 import json
@@ -46,7 +46,7 @@ SESSIONS = (
 COSTS = ("walk_tsc", "rearm_tsc", "guided_tsc", "scan_tsc", "guided_frames", "scan_frames",
          "guided_tables", "entries", "roots_dropped", "roots_stale", "tables_dropped")  # fmt: skip
 CONSOLE = "/var/log/xen/console/guest-g.log"
-SHOWN = 16  # frames that were left
+SHOWN = 16  # frames left by the harvest
 
 
 class Work:
@@ -108,7 +108,7 @@ def first_frames(bits):
 
 
 def close(log, harvest, pause):
-    """Close a round, and scan what is left."""
+    """Close a round, and scan for the frames left."""
     with pause:
         closed = log.close_round(FLAGS[harvest], dirty=False)
         row = {name: closed[name] for name in COSTS}
@@ -132,8 +132,8 @@ def main(domid, path):
         for harvest, tables in job.get("sessions", SESSIONS):
             if work.ended:
                 break
-            # Not logged: what was written last is armed by its next use alone (tests/hardware,
-            # test_lab_again).
+            # A round without a log: the last written pages are re-armed by their next use only
+            # (tests/hardware, test_lab_again).
             work.round()
             options = LogOptions(harvest="accessed", page_tables=tables)
             with PmlLog(domid, options) as log:

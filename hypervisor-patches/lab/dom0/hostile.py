@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Logs a guest that does what it can against it: `guests/hostile.c`. Prints JSON lines.
+"""Log a hostile guest: `guests/hostile.c`. Prints JSON lines.
 
     python3 hostile.py     each part with a domain of its own: see PARTS
 
-Each line has the part's name and its rounds: what Xen said of them, how many frames are missing in
-the log or are too many in it, and the same of what is reported as touched. It also says by how many
-bytes Xen's free memory has become less, with the log off before and after.
+Each line has the part's name and its rounds: Xen's results, the numbers of missing and extra frames
+in the log, and the same for the touched frames. It also has the decrease of Xen's free memory in
+bytes, with the log off before and after.
 """
 
 import contextlib
@@ -71,13 +71,13 @@ class Domain:
         self.box.wait_ready(LIMIT_S)
 
     def detach(self):
-        """Let go of its memory."""
+        """Unmap its memory."""
         if self.box:
             self.box.__exit__()
         self.box = None
 
     def run(self, limit_s=LIMIT_S):
-        """Let it run a round; does it come to its end?"""
+        """Let it run a round; return whether the round ends."""
         self.n += 1
         try:
             self.box.run(self.n, limit_s)
@@ -95,7 +95,7 @@ class Domain:
 
 
 def logged(log):
-    """Return the frames of data that are new in the log, whatever they are marked as."""
+    """Return the new data frames in the log, with any mark."""
     frames = set()
     for record in log.read():
         if record["type"] == 1:
@@ -104,7 +104,7 @@ def logged(log):
 
 
 def close(log, written, touched=frozenset()):
-    """Close a round and compare it to what it has to contain."""
+    """Close a round and compare it with the expected frames."""
     closed = log.close_round(ROUND_GUIDED)
     seen = {word >> 12 for word in memoryview(closed["touched"]).cast("Q")}
     seen = {gfn for gfn in seen if DATA <= gfn < MEMORY}
@@ -116,7 +116,7 @@ def close(log, written, touched=frozenset()):
 
 
 def rounds(domain, expect, options=OPTIONS):
-    """Log a domain for the rounds that `expect` has a pair of sets for: written, and read."""
+    """Log a domain for a round per pair in `expect`: sets of written and of read frames."""
     told = []
     with PmlLog(domain.domid, options) as log:
         for written, read in expect:
@@ -126,13 +126,13 @@ def rounds(domain, expect, options=OPTIONS):
 
 
 def tables():
-    """Make 70,000 page tables in one round, and drop them in the next."""
+    """Create 70,000 page tables in one round, and drop them in the next."""
     directories = set(range(POINTERS, POINTERS + 1 + -(-TABLES // 512)))
     made = directories | set(range(MANY, MANY + TABLES))
     dropped = set(range(MANY, MANY + REUSED))
     twice = [(made, set()), (dropped, set())]
     with Domain(memory=384, tables=TABLES) as domain:
-        rounds(domain, twice)  # Xen keeps a page for good, the first time
+        rounds(domain, twice)  # Xen keeps a page permanently the first time
         yield
         yield rounds(domain, twice * 2)
         yield
@@ -152,7 +152,10 @@ def balloon():
     """Give 1000 pages back, take them again, and write to half of them."""
     back = set(range(BALLOON, BALLOON + BALLOONED // 2))
     with Domain(balloon=BALLOONED) as domain:
-        domain.run(), domain.run()  # Xen and the domain have all that they need for it
+        (
+            domain.run(),
+            domain.run(),
+        )  # so that Xen and the domain have all memory that they need for it
         yield
         yield rounds(domain, [(set(), set()), (back, set())] * 3)
         yield
@@ -169,7 +172,7 @@ def again():
 
 
 def restarted(end):
-    """Log a domain that reboots in its second round; then the one that takes its place."""
+    """Log a domain that reboots in its second round; then its replacement."""
     with Domain(end=end, at=2) as domain:
         yield
         first = domain.domid
@@ -189,7 +192,7 @@ def restarted(end):
                     break
         domain.attach()
         domain.ready()
-        time.sleep(1)  # the one that was is gone for good
+        time.sleep(1)  # the previous domain is gone
         yield told + rounds(domain, [(set(), set())])
         yield
 
@@ -220,7 +223,7 @@ PARTS = {
 
 
 def main(*names):
-    with Domain() as domain:  # what Xen needs once and keeps
+    with Domain() as domain:  # memory that Xen needs once and keeps
         rounds(domain, [(set(), set())])
     for name in names or PARTS:
         steps = PARTS[name]()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How long operations on a domain's log go on without a chance to be preempted.
+"""Measure the times for which operations on a domain's log cannot be preempted.
 
     python3 pieces.py DOMID          needs a Xen with pieces.patch, and a guest made with the kit
 
@@ -28,7 +28,7 @@ from pmlkit.xen.pml import (
 LIMIT_S = 600
 MOST_SLOTS = 4096
 SAMPLE = ROUND_ACCESSED | ROUND_PRUNED | 4 << ROUND_SAMPLE_SHIFT  # one frame of 16
-# Stage: the rounds that are closed in it. The first knows no page tables yet.
+# The rounds that are closed in each stage. The first round knows no page tables yet.
 STAGES = {
     "plain": 0,
     "scan": ROUND_ACCESSED,
@@ -42,7 +42,7 @@ _LINE = re.compile(r"PML piece: (\d+) (\S+) (\S+) (\d+) (\d+) (\d+)")
 
 
 def take(stage):
-    """Take what Xen has counted since the last time."""
+    """Read Xen's counts since the last call."""
     subprocess.run(["xl", "debug-keys", "Y"], check=True)
     text = subprocess.run(["xl", "dmesg", "-c"], capture_output=True, text=True, check=True).stdout
     return [

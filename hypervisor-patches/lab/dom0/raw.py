@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Hypercalls made by hand, for the lab's tests: they can be broken off between two continuations.
-
-Xen reads the caller's structure anew in each continuation. A process that runs before all others
-changes the interface's version in it at a chosen moment. The continuation fails then, and the
-operation stays where it is, until the same call is made again with the version put right. If the
-version was wrong from the start, nothing has been begun, and the same call does all of it.
+"""Hypercalls without libraries, for the lab's tests: they can be interrupted between continuations.
+Xen reads the caller's structure again in each continuation. A process with the highest priority
+changes the interface's version in it at a chosen moment. The continuation then fails, and the
+operation stays unfinished until the same call is made again with the right version. If the version
+was wrong from the start, the operation has not begun, and the same call does all of it.
 """
 
 import contextlib
@@ -28,7 +27,7 @@ SCAN, GUIDED = 2, 8  # of closing
 _VERSION, _HYPERCALL = 0x15, 0x305000
 _PEEK = 12
 _HEAD, _PML = struct.Struct("<IIH6x"), struct.Struct("<HHI")
-PAGES = 1 << 20  # of the bitmaps: up to 4 GiB, where Xen has its own pages of a guest
+PAGES = 1 << 20  # size of the bitmaps: up to 4 GiB, where Xen's own pages of a guest are
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -43,13 +42,13 @@ def memory(size):
 
 
 def interruptible():
-    """Let other processes run between two continuations: Debian's kernel does not, by itself."""
+    """Let other processes run between continuations, which Debian's kernel does not by default."""
     subprocess.run(["mount", "-t", "debugfs", "none", "/sys/kernel/debug"], capture_output=True)
     Path("/sys/kernel/debug/sched/preempt").write_text("full")
 
 
 class Breaker:
-    """A process that makes the call of a `Domctl` impossible to continue, after a delay."""
+    """A process that prevents the continuation of a `Domctl`'s call, after a delay."""
 
     def __init__(self, page):
         orders, self._orders = os.pipe()
@@ -96,7 +95,7 @@ class Domctl:
         os.close(self._privcmd)
 
     def call(self, domid, command, payload, delay_s=None):
-        """Make a call, which is broken off after a delay; returns 0 or an errno."""
+        """Make a call, which is interrupted after a delay; return 0 or an errno."""
         self._page[:256] = bytes(256)
         _HEAD.pack_into(self._page, 0, command, _VERSION, domid)
         self._page[16 : 16 + len(payload)] = payload
@@ -108,7 +107,7 @@ class Domctl:
         return result
 
     def go_on(self, number=DOMCTL):
-        """Continue the call that was broken off."""
+        """Continue the interrupted call."""
         struct.pack_into("<I", self._page, 4, _VERSION)
         return self._make(number)
 
@@ -121,7 +120,7 @@ class Domctl:
 
     def came(self, result):
         """Return when the version was changed: "before" the call, "between" pieces, or "after"."""
-        if result == errno.EOPNOTSUPP:  # a continuation of log-dirty mode's
+        if result == errno.EOPNOTSUPP:  # a continuation of an operation on log-dirty mode
             return "between"
         if result == errno.EACCES:
             return "between" if struct.unpack_from("<I", self._page, 20)[0] else "before"
@@ -132,7 +131,7 @@ class Domctl:
         return struct.unpack_from("<H", self._page, 18)[0]
 
     def peek(self, domid):
-        """Have what stock log-dirty mode has in the processor's buffer marked in its bitmap."""
+        """Flush the processor's buffer of stock log-dirty mode to its bitmap."""
         return self.call(domid, SHADOW_OP, struct.pack("<II", _PEEK, 0))
 
     def shadow_off(self, domid, delay_s=None):
@@ -146,20 +145,20 @@ class Domctl:
         return self.call(domid, PML_OP, _PML.pack(DISABLE, 0, 0), delay_s)
 
     def close(self, domid, delay_s=None):
-        """Close a round with all that there is to do; fills the bitmaps."""
+        """Close a round with all options; fill the bitmaps."""
         self.dirty[:], self.accessed[:] = bytes(PAGES // 8), bytes(PAGES // 8)
         asked = struct.pack("<IIQQQ", SCAN | GUIDED, 0, self._dirty_at, self._accessed_at, PAGES)
         return self.call(domid, PML_OP, _PML.pack(CLOSE, 0, 0) + asked, delay_s)
 
     def state(self, domid):
-        """Return the state of the log: 0 off, 1 starting, 2 logging, 3 broken off."""
+        """Return the state of the log: 0 off, 1 starting, 2 logging, 3 aborted."""
         if self.call(domid, PML_OP, _PML.pack(STATUS, 0, 0)):
             return None
         return struct.unpack_from("<I", self._page, 24)[0]
 
 
 class Control(Raw):
-    """libxenctrl's calls that others make of a domain; each returns 0 or an errno."""
+    """libxenctrl's calls of other callers on a domain; each returns 0 or an errno."""
 
     def ask(self, name, *words):
         function = getattr(self._lib, f"xc_{name}")
@@ -184,12 +183,12 @@ class Control(Raw):
         return self.ask("shadow_control", domid, operation, None, 0)
 
     def monitor(self, domid, port):
-        """Begin to watch the domain; returns the ring that has to be unmapped by its end."""
+        """Begin to monitor the domain; return the ring, which must be unmapped at the end."""
         self._lib.xc_monitor_enable.restype = ctypes.c_void_p
         return self._lib.xc_monitor_enable(self._xch, domid, ctypes.byref(port))
 
     def take(self, domid, frames):
-        """Take pages of the domain away; returns 0 or an errno."""
+        """Remove pages of the domain; return 0 or an errno."""
         names = (ctypes.c_ulong * len(frames))(*frames)
         extents = ctypes.c_ulong(len(frames))
         return self.ask("domain_decrease_reservation_exact", domid, extents, 0, names)

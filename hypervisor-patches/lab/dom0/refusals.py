@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Asks for logs that Xen has to refuse, and says what it answers.
+"""Request logs that Xen must refuse, and report its answers.
 
     python3 refusals.py kinds            a PV domain, a domain without vCPUs, an HVM domain
-    python3 refusals.py migrating DOMID  stock log-dirty mode is on; and the other way round
+    python3 refusals.py migrating DOMID  stock log-dirty mode is on; and vice versa
     python3 refusals.py dying NAME DOMID destroyed while its log is mapped
 
-Prints a JSON line for each question: what was asked, the answer in words.
+Prints a JSON line for each request: the request, and the answer in words.
 """
 
 import ctypes
@@ -38,7 +38,7 @@ class CreateDomain(ctypes.Structure):
 
 
 class Raw:
-    """libxenctrl's calls that build a domain: xl would want a kernel and a device model."""
+    """libxenctrl's calls that build a domain: xl would need a kernel and a device model."""
 
     def __init__(self):
         self._lib = ctypes.CDLL("libxenctrl.so.4.17", use_errno=True)
@@ -74,7 +74,7 @@ class Raw:
         self.call("domain_populate_physmap_exact", domid, ctypes.c_ulong(_PAGES), 0, 0, frames)
 
     def log_dirty(self, domid, on):
-        """Stock log-dirty mode, as a migration has it; returns 0 or errno."""
+        """Switch stock log-dirty mode, as a migration does; return 0 or errno."""
         failed = self._lib.xc_shadow_control(self._xch, domid, 2 if on else 0, None, 0)
         return ctypes.get_errno() if failed else 0
 
@@ -84,11 +84,11 @@ def say(what, answer):
 
 
 def ask(what, domid):
-    """Try to log a domain and say what came of it."""
+    """Try to log a domain, and report the result."""
     try:
         with PmlLog(domid, LogOptions(slots=4, harvest="accessed")) as log:
-            told = log.close_round()
-        say(what, f"logged: {told['dirty_pages']} pages dirty, rc 0")
+            closed = log.close_round()
+        say(what, f"logged: {closed['dirty_pages']} pages dirty, rc 0")
     except XenError as error:
         say(what, str(error))
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Logs a guest by stock log-dirty under a patched Xen, whose counters see its log-full exits.
+"""Log a guest by stock log-dirty under a patched Xen, whose counters include log-full exits.
 
     python3 stock.py DOMID ROUNDS    the guest is one of the kit's, with one vCPU
 
-Prints one JSON line: exits, and the instructions that they took in all.
+Prints one JSON line: exits, and their total instructions.
 """
 
 import json

@@ -12,7 +12,7 @@ _REGISTERS, _ORIG_RAX, _IOCTL = 27, 15, 16
 
 
 def fork(work):
-    """Do something in a process of its own, which ends with 0 if that succeeds; returns its id."""
+    """Do `work` in a child process, which exits with 0 on success; return its id."""
     pid, status = os.fork(), 1
     if pid:
         return pid
@@ -24,7 +24,7 @@ def fork(work):
 
 
 def start(work):
-    """Do something in a process that can be stopped at its calls; it has made none yet."""
+    """Do `work` in a process that can be stopped at its calls; it has made none yet."""
 
     def traced():
         LIBC.ptrace(_TRACEME, 0, None, None)
@@ -37,7 +37,7 @@ def start(work):
 
 
 def run_to(pid, stop):
-    """Let it run to its ioctl number `stop`, or to its end; returns how many it came to.
+    """Let the process run to ioctl number `stop`, or to its end; return the number of ioctls.
 
     Each ioctl counts twice, as it begins and as it is over.
     """
@@ -57,6 +57,6 @@ def kill(pid):
 
 
 def let_go(pid):
-    """Let it run to its end; returns its wait status."""
+    """Let the process run to its end; return its wait status."""
     LIBC.ptrace(_DETACH, pid, None, None)
     return os.waitpid(pid, 0)[1]

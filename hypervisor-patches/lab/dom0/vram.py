@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Tracks dirty video memory of an HVM guest as a device model does, while it is logged.
+"""Track dirty video memory of an HVM guest like a device model, while the guest is logged.
 
-    python3 vram.py DOMID    the guest is `known`; some of what it writes stands for video memory
+    python3 vram.py DOMID    the guest is `known`; some of its written frames stand for video memory
 
-Prints a JSON line for each step: what was done, and what the log and the tracking have of a round.
+Prints a JSON line for each step: the step, and the frames of a round in the log and in the
+tracking.
 """
 
 import ctypes
@@ -33,7 +34,7 @@ class Tracking:
         self._domid = ctypes.c_uint16(domid)
 
     def dirty(self, first, frames):
-        """Return the frames that were written since the last call; 0 frames end the tracking."""
+        """Return the frames written since the last call; 0 frames end the tracking."""
         bits = (ctypes.c_ulong * (-(-frames // 64) or 1))()
         done = self._lib.xendevicemodel_track_dirty_vram(
             self._handle, self._domid, ctypes.c_uint64(first), ctypes.c_uint32(frames), bits
@@ -59,7 +60,7 @@ class Rounds:
         self._box.run(self._number, LIMIT_S, meanwhile)
 
     def logged(self, log, what, meanwhile=lambda: None, video=VIDEO, track=None):
-        """Run one and close it; say what the log, the bitmap and the tracking have of it."""
+        """Run and close a round; report its frames in the log, the bitmap and the tracking."""
         self.run(meanwhile)
         seen = len(track.dirty(*video)) if track else None
         dirty = log.close_round()["dirty"]
@@ -74,7 +75,7 @@ class Rounds:
 
 
 def spans(frames):
-    """Return frames as [first, count] of each run of them."""
+    """Return runs of frames as [first, count]."""
     found = []
     for frame in sorted(set(frames)):
         if found and frame == sum(found[-1]):

@@ -6,7 +6,7 @@
 #define SELF 0x7ff0
 #define SHARED_INFO 0
 
-/* A hostile guest: it has a page of Xen's mapped as far away as a 32-bit hypercall can say. */
+/* A hostile guest: it maps a page of Xen's at the highest address that a 32-bit hypercall allows. */
 void guest_setup(void)
 {
     struct { u16 domid, size; u32 space, idx, gfn; } add = { SELF, 0, SHARED_INFO, 0, 0xfffffffeu };

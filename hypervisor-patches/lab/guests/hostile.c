@@ -11,15 +11,15 @@
 #define CRASH 3
 #define SELF 0x7ff0
 
-#define ROOT 2048u           /* of the kit's page tables, and the next two levels */
+#define ROOT 2048u           /* of the kit's page tables; the next two levels follow */
 #define DIRECTORY 2050u
 #define DATA 4096u
 #define PRIVATE_DATA 4608u   /* a page for each address space */
 #define PRIVATE_TABLES 5120u /* four tables for each */
 #define BALLOON 6144u        /* pages that come and go */
-#define POINTERS 7168u       /* of the many tables, and their directories behind it */
+#define POINTERS 7168u       /* of the many tables; their directories follow */
 #define MANY 8192u           /* the tables themselves */
-#define REUSED 500u          /* of their pages, once they are none any more */
+#define REUSED 500u          /* pages of former tables that are reused */
 #define PRIVATE_AT 0x80000000u
 #define PRESENT_WRITE 3u
 
@@ -47,7 +47,7 @@ static void load(u32 root)
     __asm__ volatile("mov %0,%%cr3" : : "r"(root * KIT_PAGE) : "memory");
 }
 
-/* Address space I: what the kit maps, and one page more through tables of its own. */
+/* Address space I: the kit's mappings, and one more page through separate tables. */
 static void make_root(u32 i)
 {
     u32 first = PRIVATE_TABLES + 4 * i;
@@ -73,7 +73,7 @@ void guest_setup(void)
         make_root(i);
 }
 
-/* Each maps one page; no processor uses them, as they are for addresses above 4 GiB. */
+/* Each maps one page; no processor uses them, because they are for addresses above 4 GiB. */
 static void make_tables(void)
 {
     for (u32 i = 0; i < tables; i++) {
@@ -85,7 +85,7 @@ static void make_tables(void)
     frame(ROOT)[1] = entry(POINTERS);
 }
 
-/* N is even: what is written is no entry that is present. */
+/* N is even, so the written value is not a present entry. */
 static void drop_tables(u32 n)
 {
     frame(ROOT)[1] = 0;
@@ -107,9 +107,9 @@ static void change_roots(void)
 }
 
 /*
- * Page frames leave in rounds with odd numbers; half of them are written once they are back. One by
- * one: Xen breaks off after each as this guest takes no interrupts, and then reads the whole list
- * again.
+ * Page frames are removed in rounds with odd numbers; half of them are written after they return.
+ * They are removed one by one: Xen is preempted after each, because this guest takes no interrupts,
+ * and then reads the whole list again.
  */
 static void change_memory(u32 n)
 {

@@ -8,7 +8,7 @@ void guest_setup(void)
     kit_paging(kit_option("levels", 3), 64, 0);
 }
 
-/* The same pages in each round, and what is written differs from round to round. */
+/* The same pages in each round, with other values. */
 void guest_round(unsigned n, unsigned vcpu)
 {
     for (unsigned i = 0; i < 2560; i++)

@@ -5,8 +5,8 @@
 
 void guest_setup(void) { }
 
-/* Group g = 1..4 is written g times. Between two writes of a page lie at least GROUP others: more than
- * two PML buffers, so that a re-arm at every flush counts each of them. */
+/* Group g = 1..4 is written g times. Between two writes of a page there are at least GROUP others,
+ * more than two PML buffers, so that a re-arm at every flush counts each of them. */
 void guest_round(unsigned n, unsigned vcpu)
 {
     for (unsigned pass = 1; pass <= 4; pass++)

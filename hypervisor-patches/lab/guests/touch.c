@@ -6,7 +6,7 @@ void guest_setup(void)
     kit_paging(kit_option("levels", 4), 64, kit_option("large", 0));
 }
 
-/* Every third page read, every seventh written: what an accessed-flag harvest has to find. */
+/* Every third page is read, every seventh written: an accessed-flag harvest must find them. */
 void guest_round(unsigned n, unsigned vcpu)
 {
     for (unsigned i = 0; i < 6000; i += 3)

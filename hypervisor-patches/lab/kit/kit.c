@@ -28,7 +28,7 @@ struct context { /* vcpu_hvm_context with vcpu_hvm_x86_32, see public/hvm/hvm_vc
     u16 ar[5], pad2[3];
 };
 
-/* What the recorder takes note of (experiments/workloads/guest/pmlkit.h), and a no-op elsewhere. */
+/* The recorder's marker (experiments/workloads/guest/pmlkit.h), a no-op elsewhere. */
 #define MARK(ll) __asm__ volatile("nopl 0x4d50" #ll "00(%%eax)" : : : "memory")
 #define REPORT 0x2f8u /* the second serial port */
 #define KEYBOARD 0x64u
@@ -44,7 +44,7 @@ static struct context second;
 static struct { u32 levels, mib, large; } paging;
 extern void second_start(void);
 
-/* One mailbox in a frame of its own: what the guest writes between rounds is one known page. */
+/* The mailbox has a separate frame, so that the guest writes one known page between rounds. */
 static volatile struct kit_mailbox *const box = (void *)KIT_MAILBOX;
 
 static int hypercall(u32 number, u32 a, u32 b, const void *c)
@@ -73,7 +73,7 @@ static void yield(void)
         hypercall(SCHED_OP, SCHEDOP_YIELD, 0, 0);
 }
 
-/* KVM maps memory when it is first accessed, and a first read then counts as dirty. */
+/* KVM maps memory at the first access, and a first read then counts as dirty. */
 static void touch_all(u32 mib)
 {
     for (u32 page = 0; page < mib * 256; page++)
@@ -86,9 +86,9 @@ void kit_say(const char *text)
         out(0xe9, *text++);
 }
 
-void kit_tell(u32 i, u32 value)
+void kit_report(u32 i, u32 value)
 {
-    box->told[i] = value;
+    box->measured[i] = value;
 }
 
 static void report(const char *text)
@@ -155,7 +155,7 @@ static void build_tables(u32 levels, u32 mib, u32 large)
             set(levels, table(16 + n), i, (n * per_leaf + i) * KIT_PAGE | PRESENT_WRITE);
         set(levels, table(2), n, (u32)table(16 + n) | PRESENT_WRITE);
     }
-    /* With PAE the four pointers have no write flag: it is reserved there. */
+    /* With PAE the write flag of the four pointers is reserved. */
     for (u32 n = 0; n * 512 < leaves; n++) /* a directory for each GiB */
         set(levels, table(1), n, (u32)table(2 + n) | (levels == 3 ? 1 : PRESENT_WRITE));
     set(levels, table(0), 0, (u32)table(1) | PRESENT_WRITE);
@@ -222,14 +222,14 @@ static void rounds(u32 vcpu)
     }
 }
 
-/* Without a lab's hypervisor there is nobody to ask: ROUNDS rounds, each a phase of the recording,
- * and the end. */
+/* Without a lab's hypervisor, the guest runs ROUNDS rounds without commands, each a phase of the
+ * recording, and ends. */
 static void rounds_alone(u32 n_rounds)
 {
     char name[] = "phase round000\n";
 
     MARK(01);
-    for (volatile u32 i = 0; i < 1000000; i++) /* the recorder starts a moment after the mark */
+    for (volatile u32 i = 0; i < 1000000; i++) /* the recorder starts shortly after the mark */
         ;
     for (u32 n = 1; n <= n_rounds; n++) {
         name[11] = '0' + n / 100 % 10;
@@ -249,7 +249,7 @@ static void rounds_alone(u32 n_rounds)
         __asm__ volatile("hlt");
 }
 
-/* Debian's Bochs holds back dom0's interrupts from a guest that never sets IF; ours does not. */
+/* Debian's Bochs delays dom0's interrupts while a guest never sets IF; ours does not. */
 static void interrupts(void)
 {
     if (on_xen() && kit_option("if", 1))
@@ -282,7 +282,7 @@ void kit_main(const struct start_info *info)
     guest_setup();
     kit_say("KIT ready\n");
     box->magic = KIT_MAGIC;
-    if (kit_option("free", 0)) /* nobody writes to the mailbox: a self-test on a real host */
+    if (kit_option("free", 0)) /* no commands in the mailbox: a self-test on a real host */
         box->command = KIT_FREE_RUN;
     if (vmm || on_xen())
         rounds(0);

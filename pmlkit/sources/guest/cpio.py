@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pmlkit.types import PathLike
 
 
-_MTIME = 1704067200  # 2024-01-01, for every file: the archive depends on nothing but its contents
+_MTIME = 1704067200  # 2024-01-01, for every file, so that the archive depends on its contents only
 # Debian ships /bin/x and /usr/lib/y and expects a merged /usr, where the first four are links.
 _MERGED = ("bin", "sbin", "lib", "lib64")
 
@@ -57,7 +57,7 @@ class Archive:
             folders[:] = [n for n in folders if not drop(_merged(str(here / n)))]
 
     def copy(self, source: Path, path: PathLike) -> None:
-        """Add a file, link or empty folder as it is on this machine, but readable for all."""
+        """Add a file, link or empty folder of this machine, and make it readable for all."""
         mode = source.lstat().st_mode
         if stat.S_ISLNK(mode):
             self.link(path, os.readlink(source))
@@ -68,8 +68,8 @@ class Archive:
 
     def _add(self, path: PathLike, mode: int, content: str | bytes | Path) -> None:
         path = _merged(path)
-        # Packages agree on folders. A link in a folder's place would orphan what the folder holds,
-        # and a folder in the place of /lib's link would hide /usr/lib.
+        # Packages agree on folders. A link in place of a folder would orphan the folder's contents,
+        # and a folder in place of the link /lib would hide /usr/lib.
         if path in self._entries and any(map(stat.S_ISDIR, (mode, self._entries[path][0]))):
             return
         for parent in PurePosixPath(path).parents[:-1]:

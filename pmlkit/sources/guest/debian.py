@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Json, PathLike, Tell
 
 
-FRESH_S = 24 * 3600  # lifetime of the lists of packages, and of what was resolved with them
+FRESH_S = 24 * 3600  # lifetime of the lists of packages, and of resolutions from them
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _APT = Path("/etc/apt")
 _LINE = re.compile(r"^\s*deb(?:-src)?\s+(?:\[[^]]*\]\s*)?(\S+)\s+\S+\s+.*\bmain\b", re.M)
@@ -170,7 +170,11 @@ def dependency(package: str, pattern: str, progress: Tell | None = None, release
     depends = " ".join(line for line in record.splitlines() if line.startswith("Depends:"))
     match = re.search(rf"(?<![\w.+-]){pattern}(?![\w.+-])", depends)
     if not match:
-        why = "it is not in the system's sources" if not record else f"it needs no {pattern}"
+        why = (
+            "it is not in the system's sources"
+            if not record
+            else f"it does not depend on {pattern}"
+        )
         raise PackageError((package,), why, "add Debian 12's main to /etc/apt/sources.list")
     return match[0]
 
@@ -206,7 +210,7 @@ def mirrors(etc: Path = _APT) -> list[str]:
             uris += _LINE.findall(path.read_text(errors="replace"))
         elif path.suffix == ".sources":
             uris += _uris(path.read_text(errors="replace"))
-    # The archive itself, not its security updates, nor third-party archives with a "main".
+    # Only the archive itself: no security updates, no third-party archives with a "main".
     return [uri for uri in dict.fromkeys(uris) if re.search(r"/debian/?$", uri)]
 
 
@@ -273,7 +277,7 @@ def _fetch_listed(
 
 
 def _expire_lists(folder: Path) -> bool:
-    """Have lists older than ten minutes fetched again; return whether they are."""
+    """Mark lists older than ten minutes as expired; return whether there are any."""
     stamp = folder / "state" / "updated"
     old = stamp.exists() and time.time() - stamp.stat().st_mtime > 600
     if old:
@@ -287,23 +291,23 @@ def _update(folder: Path, progress: Tell) -> None:
     if stamp.exists() and time.time() - stamp.stat().st_mtime < FRESH_S:
         return
     progress("fetching Debian's lists of packages")
-    done = _apt(folder, "apt-get", "-qq", "update")
-    # A third-party source may fail, as long as there is a list.
+    result = _apt(folder, "apt-get", "-qq", "update")
+    # A third-party source may fail if at least one list exists.
     if any((folder / "state" / "lists").glob("*_Packages*")):
-        if not done.returncode:
+        if not result.returncode:
             stamp.touch()
         return
-    raise PackageError((), _complaint(done, "no list came"))
+    raise PackageError((), _complaint(result, "no list was fetched"))
 
 
 def _resolve(folder: Path, names: Sequence[str], dependencies: bool) -> list[_Deb]:
     """Ask apt which files it would download."""
     verb = "install" if dependencies else "download"
-    done = _apt(folder, "apt-get", "-qq", "--print-uris", verb, "--", *names)
-    if done.returncode:
+    result = _apt(folder, "apt-get", "-qq", "--print-uris", verb, "--", *names)
+    if result.returncode:
         hint = "check the packages' names (`apt-cache policy NAME`)"
-        raise PackageError(names, _complaint(done, "apt refused"), hint)
-    matches = map(_URI.match, done.stdout.splitlines())
+        raise PackageError(names, _complaint(result, "apt refused"), hint)
+    matches = map(_URI.match, result.stdout.splitlines())
     return [_Deb(m["name"], unquote(m["version"]), m["file"]) for m in matches if m]
 
 
@@ -316,9 +320,9 @@ def _download(folder: Path, debs: Iterable[_Deb], progress: Tell) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         wanted = [f"{deb.name}={deb.version}" for deb in missing]
         with task(f"fetching {len(missing)} Debian packages"):
-            done = _apt(folder, "apt-get", "-qq", "download", "--", *wanted, cwd=scratch)
-        if done.returncode:
-            raise PackageError([deb.name for deb in missing], _complaint(done, "apt failed"))
+            result = _apt(folder, "apt-get", "-qq", "download", "--", *wanted, cwd=scratch)
+        if result.returncode:
+            raise PackageError([deb.name for deb in missing], _complaint(result, "apt failed"))
         for path in Path(scratch).iterdir():
             path.replace(folder / "archives" / path.name)
 
@@ -330,10 +334,10 @@ def _unpack(folder: Path, debs: Sequence[_Deb], root: Path, progress: Tell) -> N
         fresh.mkdir(parents=True)
         for deb in over(debs, "unpacking", lambda deb: deb.name):
             archive = folder / "archives" / deb.file
-            done = _run(["dpkg-deb", "-x", str(archive), str(fresh)])
-            if done.returncode:
+            result = _run(["dpkg-deb", "-x", str(archive), str(fresh)])
+            if result.returncode:
                 archive.unlink()  # damaged: the next call downloads it again
-                why = _complaint(done, "dpkg-deb failed")
+                why = _complaint(result, "dpkg-deb failed")
                 raise PackageError((deb.name,), why, "try again: it is downloaded again")
         fresh.parent.replace(root.parent)
 
@@ -349,9 +353,9 @@ def _run(command: Sequence[str], cwd: PathLike | None = None) -> subprocess.Comp
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
-def _complaint(done: subprocess.CompletedProcess[str], otherwise: str) -> str:
+def _complaint(result: subprocess.CompletedProcess[str], otherwise: str) -> str:
     """Return the first error of a program's output."""
-    lines = [line for line in done.stderr.splitlines() if line.startswith(("E:", "dpkg-deb:"))]
+    lines = [line for line in result.stderr.splitlines() if line.startswith(("E:", "dpkg-deb:"))]
     return lines[0].removeprefix("E:").strip() if lines else otherwise
 
 

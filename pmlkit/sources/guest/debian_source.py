@@ -55,9 +55,9 @@ def _update(folder: Path, progress: Tell) -> None:
     (lists / "partial").mkdir(parents=True, exist_ok=True)
     progress("fetching Debian's lists of sources")
     _sources_list(folder).write_text(sources_list("deb-src", _SUITES))
-    done = _apt(folder, "apt-get", "-qq", "update")
+    result = _apt(folder, "apt-get", "-qq", "update")
     if not any(lists.glob("*_Sources*")):
-        raise PackageError((), debian._complaint(done, "the list of sources is missing"), _HINT)
+        raise PackageError((), debian._complaint(result, "the list of sources is missing"), _HINT)
     stamp.touch()
 
 
@@ -98,13 +98,17 @@ def _download(
     """Download the archives. A mirror may lack the .dsc: the signed list replaces it."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         arguments = ("--download-only", "source", f"{package}={version}")
-        done = _apt(folder, "apt-get", "-qq", *arguments, cwd=scratch)
+        result = _apt(folder, "apt-get", "-qq", *arguments, cwd=scratch)
         for name, digest in digests.items():
             path = Path(scratch) / name
             if not path.exists():
-                raise PackageError((name,), debian._complaint(done, "it did not arrive"), _HINT)
+                raise PackageError(
+                    (name,), debian._complaint(result, "it was not downloaded"), _HINT
+                )
             if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-                raise PackageError((name,), "it is not the file that Debian signed", "try again")
+                raise PackageError(
+                    (name,), "its digest differs from the one that Debian signed", "try again"
+                )
             path.replace(archives / name)
 
 

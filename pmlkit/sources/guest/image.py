@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Json, Tell
 
 
-SAMPLE_MS = 100  # how often the guest reports its own view of its memory
+SAMPLE_MS = 100  # interval of the guest's reports of its memory
 # console: the kernel's and the workload's output. nokaslr: the same frames each time. panic: end
 # at once. rootfstype: no limit on the size of the image's files. The rest shortens the emulated
 # boot: no mitigations, no self-tests, no probing for absent devices.
@@ -39,7 +39,7 @@ CMDLINE = (
     "initcall_blacklist=load_system_certificate_list,init_kprobe_trace"
 )
 _KEPT_S = 24 * 3600
-_KERNEL_MIB = 64  # ends of its image in guest-physical memory, and what it sets up at boot
+_KERNEL_MIB = 64  # end of its image in guest-physical memory, and memory that it sets up at boot
 
 
 @dataclass(frozen=True)
@@ -161,11 +161,11 @@ def _add_drivers(archive: Archive, linux: Kernel) -> None:
 
 def _applets(busybox: Path) -> list[str]:
     try:
-        done = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
+        result = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         why = f"Debian's busybox does not run on this machine: {error}"
         raise GuestError(why, hint="use a 64-bit x86 Linux machine") from error
-    return [name for name in done.stdout.split() if name != "busybox"]
+    return [name for name in result.stdout.split() if name != "busybox"]
 
 
 def _add_workload(archive: Archive, workload: Workload) -> None:
@@ -222,7 +222,7 @@ def _remove_old(folder: Path) -> None:
 
 
 # ------------------------------------------------------------------------------
-# Files that a guest can do without: an emulated processor unpacks its image in its memory.
+# Files that a guest does not need. They would cost memory, and time to unpack under emulation.
 
 
 # Dependencies that only a package's installation uses: nothing is installed in the guest.

@@ -36,7 +36,7 @@ VIRTIO_BLK = (
     "drivers/virtio/virtio_pci",
     "drivers/block/virtio_blk",
 )
-_LZ4_BLOCK = 8 << 20  # every block of lz4's legacy format unpacks to this, but the last
+_LZ4_BLOCK = 8 << 20  # size of an unpacked block in lz4's legacy format, except for the last
 _PVH_NOTE = struct.pack("<III4s", 4, 8, 18, b"Xen\0")  # XEN_ELFNOTE_PHYS32_ENTRY, as in the ELF
 
 
@@ -139,7 +139,7 @@ def unpack(bzimage: bytes) -> bytes:
     GuestError
         If it is not a bzImage, or its compression is unknown.
     """
-    # The x86 boot protocol: sectors of the real-mode part, then where the payload lies in the rest.
+    # The x86 boot protocol: sectors of the real-mode part, then the payload's position after it.
     if bzimage[0x202:0x206] != b"HdrS":
         raise GuestError("its kernel is not a bzImage", hint="remove pmlkit's cache and try again")
     offset, length = struct.unpack_from("<II", bzimage, 0x248)
@@ -159,7 +159,7 @@ def _xz(payload: bytes) -> bytes:
 
 
 def _gzip(payload: bytes) -> bytes:
-    return gzip.decompress(payload[:-4])  # the length is appended to it
+    return gzip.decompress(payload[:-4])  # the length follows the compressed data
 
 
 def _bz2(payload: bytes) -> bytes:

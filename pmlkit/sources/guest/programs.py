@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 
 GUEST_SOURCES = ROOT / "experiments" / "workloads" / "guest"
-# Only our flags link: options for the linker's plugin could come out of an assembler section.
+# Only our flags link: an assembler section could contain options for the linker's plugin.
 _FLAGS = ("-O2", "-static", "-pthread", "-fno-use-linker-plugin")
 # gcc trusts a precompiled header, and uses one only for the first header that it reads.
 _NO_PRECOMPILED = ("-include", os.devnull)
 _X86_64, _PT_INTERP = 62, 3
 _PROGRAM_BYTES = 1 << 30
-_STEP_S, _OUTPUT_BYTES = 120, 256 << 20  # of each step; a macro can expand without end
+_STEP_S, _OUTPUT_BYTES = 120, 256 << 20  # limits of each step; a macro can expand without end
 
 
 def compile_cached(
@@ -57,9 +57,9 @@ def compile_cached(
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             built = Path(scratch) / target.name
             command = ["gcc", "-o", str(built), *arguments]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                lines = done.stderr.splitlines()
+            result = subprocess.run(command, capture_output=True, text=True)
+            if result.returncode:
+                lines = result.stderr.splitlines()
                 errors = [line for line in lines if "error" in line or "undefined" in line]
                 raise failure((errors or lines or ["gcc failed"])[0])
             built.replace(target)  # atomic: two processes may build it at once
@@ -105,7 +105,7 @@ def compile_static(source: Path) -> Path:
         raise WorkloadError(source.name, "it is not a C file", "give it a name that ends in .c")
     if source.name.startswith(("-", "@")):
         # gcc passes its bare name on to the compiler, as the name of the output.
-        why = "gcc would take its name for options, or for a file of options"
+        why = "gcc would read its name as options, or as a file of options"
         raise WorkloadError(source.name, why, "give it another name")
     try:
         programs = cache_folder() / "programs"
@@ -136,11 +136,11 @@ def _compile_static(source: Path, programs: Path, scratch: Path) -> Path:
 
 def _gcc(source: Path, scratch: Path, *arguments: str, after: Iterable[str] = ()) -> str:
     """Run gcc and return its stderr."""
-    # Run in the source's folder with its bare name, so that no path gets into the program.
+    # Run in the source's folder with its bare name, so that the program contains no path.
     command = ["gcc", f"-I{GUEST_SOURCES}", *_NO_PRECOMPILED, *arguments, f"./{source.name}"]
     environment = os.environ | {"TMPDIR": str(scratch), "LC_ALL": "C"}
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             [*command, *after],
             cwd=source.parent,
             stdin=subprocess.DEVNULL,
@@ -150,16 +150,16 @@ def _gcc(source: Path, scratch: Path, *arguments: str, after: Iterable[str] = ()
             preexec_fn=_limit,
         )
     except subprocess.TimeoutExpired as error:
-        why = f"gcc is not done with it after {_STEP_S} s"
+        why = f"gcc did not finish within {_STEP_S} s"
         raise WorkloadError(source.name, why, "check the files that the C file includes") from error
-    messages = done.stderr.decode(errors="surrogateescape")
-    if done.returncode:
+    messages = result.stderr.decode(errors="surrogateescape")
+    if result.returncode:
         headers = re.findall(r"^[.!x]+ (.+)$", messages, re.MULTILINE)
         places = re.findall(r"^([^:\n]+):\d+:", messages, re.MULTILINE)
         _refuse_outside(source, [*headers, *places], scratch)
         lines = [line for line in messages.splitlines() if not re.match(r"[.!x]+ ", line)]
         first = next((n for n in lines if "rror" in n or "cannot find" in n), None)
-        why = f"gcc says: {(first or (lines or ['nothing'])[0]).removeprefix('./')}"
+        why = f"gcc reports: {(first or (lines or ['nothing'])[0]).removeprefix('./')}"
         raise WorkloadError(source.name, why, "fix the C file")
     return messages
 
@@ -188,8 +188,8 @@ def _refuse_outside(source: Path, names: Iterable[str], *allowed: Path) -> None:
 @cache
 def _system_headers() -> tuple[Path, ...]:
     command = ["gcc", "-E", "-v", "-x", "c", os.devnull]
-    done = subprocess.run(command, capture_output=True, env=os.environ | {"LC_ALL": "C"})
-    listed = done.stderr.decode(errors="surrogateescape").partition("search starts here:")[2]
+    result = subprocess.run(command, capture_output=True, env=os.environ | {"LC_ALL": "C"})
+    listed = result.stderr.decode(errors="surrogateescape").partition("search starts here:")[2]
     return tuple(Path(line.strip()) for line in listed.splitlines() if line.startswith(" /"))
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 FOLDER = recordings.ROOT / "experiments" / "workloads"
 DESCRIPTION = "workload.yaml"
-MEMORY_MIB = 256  # unless the workload states its own
+MEMORY_MIB = 256  # default of a workload
 _DESCRIPTION_BYTES = 1 << 20
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _RELEASE = re.compile(r"[a-z]+")
@@ -54,7 +54,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Workload:
-    """A workload, and the needs of its guest.
+    """A workload, and the requirements of its guest.
 
     Attributes
     ----------
@@ -226,7 +226,7 @@ def _read(folder: Path) -> Json:
 
 
 class _Fields:
-    """The fields of a description, taken one by one and checked."""
+    """The fields of a description: each is removed and checked."""
 
     def __init__(self, name: str, values: Json) -> None:
         self.name, self.values = name, dict(values)
@@ -254,7 +254,7 @@ class _Fields:
         names = self.strings(key)
         for name in names:
             if not _PACKAGE.fullmatch(name):
-                self._refuse(f"`{key}` names {name!r}, which is no name of a Debian package")
+                self._refuse(f"`{key}` names {name!r}, which is not a name of a Debian package")
         return names
 
     def release(self, key: str) -> str:
@@ -292,7 +292,7 @@ class _Fields:
 
     def check_all_taken(self) -> None:
         for key in self.values:
-            self._refuse(f"it has no use for `{key}`", _among(self.known, str(key)))
+            self._refuse(f"`{key}` is not a known field", _among(self.known, str(key)))
 
     def _refuse(self, why: str, hint: str = "fix the file") -> NoReturn:
         raise WorkloadError(self.name, f"{DESCRIPTION}: {why}", hint)
@@ -307,7 +307,7 @@ def _walk(path: Path) -> Iterator[Path]:
 
 
 def _fault(path: Path, home: Path) -> str | None:
-    """Return why a file must not go to a guest: it lies elsewhere, or is no plain file."""
+    """Return why a file must not go to a guest: it is elsewhere, or not a plain file."""
     if not path.resolve().is_relative_to(home):
         return f"is a link out of the folder, to {path.resolve()}"
     mode = path.lstat().st_mode
@@ -320,4 +320,4 @@ def _among(names: Iterable[str], near: str = "") -> str:
     """Return a hint: the name closest to `near`, or else all."""
     if like := closest(near, names):
         return f"did you mean {like}?"
-    return f"it has {', '.join(names)}" if names else "it takes none"
+    return f"it has {', '.join(names)}" if names else "it has none"

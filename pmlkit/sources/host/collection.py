@@ -41,7 +41,7 @@ __all__ = ["CollectError", "CollectOptions", "Collection", "collect"]
 
 _POLL_S = 0.1
 _NOT_WHOLE = "the spool did not arrive completely"
-_END_S = 60.0  # for the last frames
+_END_S = 60.0  # time for the last frames
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class Collection:
         """Start the agent."""
         job = self.options.job(self.domain)
         self._new = [each for each in Path(self.out).parents if not each.exists()]
-        self.out, self.folder = self._claimed()
+        self.out, self.folder = self._claim_output()
         file = self.folder / FRAMES_FILE
         job["header"] = {
             "source": self.options.source,
@@ -180,10 +180,10 @@ class Collection:
             raise
         self._follower = Follower(file, self.options.watcher)
         self._started = True
-        if self._stopped:  # while it was being started
+        if self._stopped:  # the signal arrived during the start
             self._agent.stop()
 
-    def _claimed(self) -> tuple[Path, Path]:
+    def _claim_output(self) -> tuple[Path, Path]:
         """Return the output, and the folder that was made for the spool."""
         return claim(self.out, self.overwrite)
 
@@ -215,7 +215,7 @@ class Collection:
             yield seen
         if self._follower.fault and not self._warned:
             self._warned = True
-            if not self._follower.header:  # no trace can be made of it
+            if not self._follower.header:  # no trace can be created from it
                 self._agent.stop()
             self.heard(f"{self._sent(self._follower.fault)}: no rounds are shown from here on")
 
@@ -247,20 +247,20 @@ class Collection:
     def _write(self, status: int, quietly: bool) -> None:
         from pmlkit.sources.ingest import ingest, kept_hint
 
-        why = self._why(status)
-        left: list[str] = []  # the first frame that is not understood
+        why = self._reason(status)
+        messages: list[str] = []  # the error of the first unknown frame
         try:
             self.trace = ingest(
-                self.folder, self.out, overwrite=self.overwrite, heard=left.append,
+                self.folder, self.out, overwrite=self.overwrite, heard=messages.append,
                 source=self.options.source,
             )  # fmt: skip
         except PmlkitError as error:
             self._keep(error, why, quietly)
             return
-        if left:
+        if messages:
             if not quietly:
                 hint = f"the part before it is in {self.out}; {kept_hint(self.folder, self.out)}"
-                raise CollectError(self.domain, self._sent(left[0]), str(self.out), hint)
+                raise CollectError(self.domain, self._sent(messages[0]), str(self.out), hint)
         elif not self.keep:
             self._discard()
         if why and not quietly:
@@ -271,7 +271,7 @@ class Collection:
         from pmlkit.sources.ingest import ingest_command
 
         what = f"{ingest_command(self.folder, self.out)} converts the received part to a trace"
-        if isinstance(error, TraceVersionError):  # of another version, and perhaps complete
+        if isinstance(error, TraceVersionError):  # the spool may be complete
             hint = f"the received part is kept in {self.folder}: {what}"
             raise CollectError(self.domain, error.problem, hint=hint) from error
         if not isinstance(error, NotATrace | SpoolDamaged):
@@ -288,8 +288,8 @@ class Collection:
         elif why in (None, _NOT_WHOLE):
             why = error.problem
         if not kept:
-            raise self._nothing(why or "") from error
-        hint = f"the received part makes no trace, and is kept in {self.folder}"
+            raise self._no_spool_error(why or "") from error
+        hint = f"the received part is too short for a trace, and is kept in {self.folder}"
         raise CollectError(self.domain, why or "", hint=hint) from error
 
     def _sent(self, fault: str) -> str:
@@ -297,13 +297,13 @@ class Collection:
         where = f" on {self.host}" if self.host else ""
         return f"the collector{where} sent data that this pmlkit does not accept: {fault}"
 
-    def _nothing(self, why: str) -> PmlkitError:
+    def _no_spool_error(self, why: str) -> PmlkitError:
         ours = self.host is None or self._agent.spoke
         hint = "" if ours else f"try `ssh {self.host} python3 -V`"
         return CollectError(self.domain, why, hint=hint)
 
-    def _why(self, status: int) -> str | None:
-        """Return why a collection failed; None if it did not."""
+    def _reason(self, status: int) -> str | None:
+        """Return the reason why a collection failed; None if it did not fail."""
         if status == 0 and self._follower.ended:
             return None
         if status == 0:
@@ -334,7 +334,7 @@ def _ending(stop: Callable[[], None]) -> Iterator[None]:
     """Context in which signals that end a program end the collection instead."""
 
     def stopped(number: int, _: object) -> None:
-        for each in before:  # the next one ends the program
+        for each in before:  # the next signal ends the program
             signal.signal(each, before[each])
         stop()
 

@@ -41,7 +41,7 @@ __all__ = ["XenTrace", "convert", "ingest"]
 # Harvests of accessed flags become an access trace of the pages touched between them.
 
 
-_RECORDS = 2048  # read at a time
+_RECORDS = 2048  # records read at once
 _COSTS = {"guided": "guided_tsc", "scan": "scan_tsc"}
 
 
@@ -153,7 +153,7 @@ def _split_rounds(spool: XenSpool) -> tuple[Structs, int, int]:
     logs, closed = spool.logs, len(spool.rounds)
     if spool.header.get("job", {}).get("free") and not spool.stock:
         logs = _cut(spool, logs)
-    # The last key counts most. Buffers of one instant are in order of vCPU, then of filling.
+    # The last key is the primary one. Buffers of one instant are in order of vCPU, then of filling.
     order = np.lexsort((logs["seq"], logs["vcpu"], logs["tsc_end"], logs["round"]))
     after = logs["round"] >= closed
     entries = int(logs["count"][after].sum())
@@ -168,14 +168,13 @@ def _split_rounds(spool: XenSpool) -> tuple[Structs, int, int]:
 
 
 def _cut(spool: XenSpool, logs: Structs) -> Structs:
-    """Number the rounds of a `free` collection by its marks of the time."""
+    """Number the rounds of a `free` collection by its time marks."""
     marks = spool.rounds.column("end_ns")
     ends = _ns(spool, logs["tsc_end"])
     logs = logs.copy()
     logs["round"] = np.searchsorted(marks, ends, side="left")
-    if spool.end is not None and len(
-        marks
-    ):  # the last buffers, drained when logging was switched off
+    # The last buffers are drained when logging is switched off.
+    if spool.end is not None and len(marks):
         logs["round"] = np.minimum(logs["round"], len(marks) - 1)
     return logs
 
@@ -195,7 +194,7 @@ def _round_times(spool: XenSpool, logs: Structs, count: int) -> tuple[Ints, Ints
     if not spool.stock:
         np.maximum.at(last, logs["round"].astype(np.int64), _ns(spool, logs["tsc_end"]))
     closed = spool.rounds.column("end_ns", count, -1)
-    # Where Xen has closed no round, the last buffer may be taken after the mark of its end.
+    # In rounds that Xen does not close, the last buffer may be drained after the end mark.
     marked = spool.rounds.column("tick", count, 1) == 1
     ends = np.where(marked, np.maximum(closed, last), closed)
     ends = np.maximum.accumulate(ends)
@@ -212,7 +211,7 @@ _HARVEST = (
 )
 _FREE = "no round was closed in Xen: rounds end with the buffer that contains their end"
 _STAMPS = ("tsc_start", "tsc_end")
-_UPPER = 0x100  # of a table's word: the upper half of its entries
+_UPPER = 0x100  # bit of a table's word: the upper half of its entries
 
 
 def ingest(
@@ -258,7 +257,7 @@ def convert(source: XenTrace, out: PathLike, overwrite: bool = False) -> Trace:
         "period": {**meta.period, "ns": period_ns and period_ns * every},
     }
     touched = dataclasses.replace(meta, kind="access", **changes)
-    # A sample is nested in the log, not the log in it: nobody shall take it for all accesses.
+    # A sample is nested in the log, not the log in it, so that it is not mistaken for a full trace.
     with TraceWriter(out, meta if source.one_in else touched, overwrite=overwrite) as writer:
         nested = writer.sample(touched) if source.one_in else writer.pml(meta)
         pml, access = (writer, nested) if source.one_in else (nested, writer)
@@ -283,15 +282,17 @@ class XenTrace:
         self.job: Json = spool.header.get("job", {})
         self.rounds = spool.rounds
         self.logs, self.count, self.left_out = _split_rounds(spool)
-        spool.logs = self.logs  # 90 bytes a buffer: keep one copy
+        spool.logs = self.logs  # one copy only: 90 bytes a buffer
         if not self.count:
             why = "no round was closed before the end, and nothing was logged"
             why += f": {spool.fault}" if spool.fault else ""
             raise NotATrace(path, why, "collect again")
         self.starts, self.ends = _round_times(spool, self.logs, self.count)
         self.harvests = sorted(n for n in spool.harvests if n < self.count)
-        self.one_in = self.job["one_in"] if self.job.get("harvest") == "sampled" else 0  # 0: of all
-        self.draw = self.job.get("draw", "fixed")  # older collectors do not say
+        self.one_in = (
+            self.job["one_in"] if self.job.get("harvest") == "sampled" else 0
+        )  # 0: all frames
+        self.draw = self.job.get("draw", "fixed")  # older collectors do not state it
 
     # The description
 
@@ -451,7 +452,7 @@ class XenTrace:
             The number of the entry after each record's last.
         """
         first, last = np.searchsorted(ends, (start, stop - 1), "right")
-        # A copy: its first and last record are shortened to the entries that are wanted.
+        # A copy, whose first and last record are cut to the wanted entries.
         part = self.logs[first : last + 1].copy()
         part["count"][-1] -= ends[last] - stop
         skipped = start - (ends[first - 1] if first else 0)
@@ -503,7 +504,7 @@ class XenTrace:
 
 
 def _total(values: Ints) -> int:
-    return sum(values.tolist())  # in Python's integers: they do not run over
+    return sum(values.tolist())  # as Python's integers, which do not overflow
 
 
 def _each_once(tables: Structs) -> Structs:

@@ -34,14 +34,14 @@ __all__ = ["Agent"]
 _BEAT_S = 5.0
 _SILENCE_S = 30.0
 _BLOCK_BYTES = 1 << 16
-_FEW = 50  # lines at the beginning, and at the end, that are kept and shown
+_FEW = 50  # lines at the beginning, and at the end, that are kept
 _LONGEST_LINE = 1 << 12  # bytes
 _AGENT, _ERROR = "agent: ", "error: "
 _SSH = "ssh"
-# A dead connection is given up after 15 s; the output may hold nothing but the spool.
+# A dead connection ends after 15 s. The output must contain only the spool.
 _SSH_OPTIONS = ["-T", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"]
 _SSH_OPTIONS += ["-o", "LogLevel=ERROR"]
-# Ctrl-C is for this process, which tells the agent to stop; the connection stays until then.
+# Ctrl-C goes to this process only, which stops the agent; the connection stays until then.
 _UNINTERRUPTED = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]
 
 
@@ -57,7 +57,7 @@ class KeptLines:
     def take(self, block: bytes) -> list[str]:
         """Add bytes; returns the lines to show: of many lines, the first ones."""
         *whole, rest = (self._rest + block).split(b"\n")
-        # A line that never ends must not fill the memory.
+        # An endless line must not fill the memory.
         self._rest = rest[:_LONGEST_LINE]
         return self._add(whole)
 
@@ -70,7 +70,7 @@ class KeptLines:
         room = max(_FEW - len(self._first), 0)
         fresh = [line for line in map(_text, lines[:room]) if line]
         self._first += fresh
-        # Of a flood only the end of a block can be among the last lines.
+        # In a flood, only the end of a block can be among the last lines.
         self._last.extend(line for line in map(_text, lines[room:][-_FEW:]) if line)
         self.count += len(lines)
         return fresh
@@ -140,8 +140,8 @@ class Agent:
         self._orders, self._messages = self.process.stdin, self.process.stderr
         if host:
             app = (kvm_shipping if package == "kvm" else xen_shipping).zipapp()
-            self._tell(b"%010d" % len(app) + app)
-        self._tell(json.dumps(job).encode() + b"\n")
+            self._send(b"%010d" % len(app) + app)
+        self._send(json.dumps(job).encode() + b"\n")
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
         self._done = threading.Event()
@@ -155,33 +155,33 @@ class Agent:
         pipe = self._messages.fileno()
         while block := os.read(pipe, _BLOCK_BYTES):
             for line in self._lines.take(block):
-                self._hear(line)
+                self._handle_line(line)
         for line in self._lines.finish():
-            self._hear(line)
+            self._handle_line(line)
 
-    def _hear(self, line: str) -> None:
+    def _handle_line(self, line: str) -> None:
         text = line.removeprefix(_AGENT)
         if text != line:
             self.spoke = True
-            # The reason of an end is in the error that the collection raises: not twice.
+            # The error that the collection raises contains the reason, so it is not repeated.
             if not text.startswith(_ERROR):
                 self._heard(text)
 
     def _beat(self) -> None:
         while not self._done.wait(_BEAT_S):
-            self._tell(b"\n")
+            self._send(b"\n")
 
-    def _tell(self, data: bytes) -> None:
+    def _send(self, data: bytes) -> None:
         with self._lock:
             try:
                 self._orders.write(data)
                 self._orders.flush()
-            except (OSError, ValueError):  # it has ended; its last lines say why
+            except (OSError, ValueError):  # it has ended; its last lines state the reason
                 pass
 
     def stop(self) -> None:
         """Ask the agent to end; it closes the round and switches log-dirty mode off."""
-        self._tell(b"stop\n")
+        self._send(b"stop\n")
 
     def running(self) -> bool:
         """Whether the agent still runs."""
@@ -213,7 +213,7 @@ def _start(command: Sequence[str], out: IO[bytes] | int) -> subprocess.Popen[byt
 def _ssh_command(host: str, package: str) -> list[str]:
     """Return the SSH client's command line; ``PMLKIT_SSH`` replaces ``ssh`` (``ssh -F FILE``)."""
     client = shlex.split(os.environ.get("PMLKIT_SSH", _SSH))
-    # Without a terminal nobody can answer a question.
+    # Without a terminal, no user can answer a question.
     options = (
         _SSH_OPTIONS if sys.stdin and sys.stdin.isatty() else [*_SSH_OPTIONS, "-oBatchMode=yes"]
     )

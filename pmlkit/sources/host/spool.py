@@ -50,13 +50,15 @@ _HEADS = np.dtype(
         *(("table", "<u8"), ("at", "<i8")),
     ]
 )
-_EVENTS = 100  # are kept; the others are counted
-_LINES_CHARACTERS = 1 << 26  # of the guest's console; later lines are counted
-_HELD_BYTES = 1 << 18  # of heads that wait for their move into columns
-_CHUNK_BYTES = 1 << 17  # of a bitmap, decoded at a time
+_EVENTS = 100  # most events that are kept; the others are counted
+_LINES_CHARACTERS = (
+    1 << 26
+)  # characters of the guest's console that are kept; later lines are counted
+_HELD_BYTES = 1 << 18  # bytes of heads that are buffered before they become columns
+_CHUNK_BYTES = 1 << 17  # bytes of a bitmap that are decoded at once
 
 
-# Errors of decoding frames that contradict themselves; pmlkit writes none.
+# Errors of decoding contradictory frames, which pmlkit never writes.
 NONSENSE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError,
             struct.error)  # fmt: skip
 
@@ -134,7 +136,7 @@ class _Pieces:
         self._rows.extend((number, first, at, size))
 
     def _table(self) -> Ints:
-        # Without a copy. The array cannot grow while this view of its memory lives.
+        # Without a copy: the array cannot grow while this view exists.
         return np.frombuffer(self._rows, np.int64).reshape(-1, 4)
 
     def rounds(self) -> set[int]:
@@ -142,7 +144,7 @@ class _Pieces:
 
     def of(self, number: int) -> list[list[int]]:
         table = self._table()
-        # The stream has refused rounds that fall, so the rows are sorted by round.
+        # The stream refuses decreasing rounds, so the rows are sorted by round.
         start, stop = np.searchsorted(table[:, 0], [number, number + 1])
         return table[start:stop, 1:].tolist()
 
@@ -234,7 +236,7 @@ class XenSpool:
             self.more_lines += 1
 
     def _keep_records(self, records: Records, at: int) -> None:
-        # As bytes: the frame is freed, and many small ones become columns at once.
+        # As bytes, so that the frame is freed and many small ones become columns together.
         heads, self._layout = records.heads.tobytes(), records.heads.dtype
         self._waiting.append((heads, at + records.start))
         self._waiting_bytes += len(heads) + _HEADS.itemsize
@@ -242,15 +244,15 @@ class XenSpool:
             self._put_heads()
 
     def _put_heads(self) -> None:
-        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        heads = np.frombuffer(b"".join(part for part, _ in waiting), self._layout)
+        buffered, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        heads = np.frombuffer(b"".join(part for part, _ in buffered), self._layout)
         if not len(heads):
             return
-        lengths = [len(part) // self._layout.itemsize for part, _ in waiting]
+        lengths = [len(part) // self._layout.itemsize for part, _ in buffered]
         words = heads["count"].astype(np.int64)
         before = np.append(0, np.cumsum(words))
         firsts = np.cumsum([0, *lengths[:-1]])  # of each frame's heads
-        begins = np.array([at for _, at in waiting]) - 8 * before[firsts]
+        begins = np.array([at for _, at in buffered]) - 8 * before[firsts]
         kept = self._next_heads(len(heads))
         for name in _KEPT:
             kept[name] = heads[name]
@@ -258,7 +260,7 @@ class XenSpool:
         kept["at"] = np.repeat(begins, lengths) + 8 * before[:-1]
 
     def _next_heads(self, count: int) -> Structs:
-        """Return room for the next `count` heads; pages that are never written take no memory."""
+        """Return space for the next `count` heads; pages that are never written take no memory."""
         first, self._count = self._count, self._count + count
         if self._count > len(self._heads):
             grown = np.empty(max(2 * len(self._heads), self._count), _HEADS)
@@ -275,7 +277,7 @@ class XenSpool:
         """Whether a round has a bitmap or a guided harvest (`Frame.TOUCHED`)."""
         return bool(self._pieces[kind].of(number))
 
-    # Read from the file when asked for
+    # Data that is read from the file on demand
 
     def words(self, heads: Structs) -> Gfns:
         """Read the words of records, in sequence.

@@ -40,10 +40,10 @@ COSTS = ("walk_tsc", "drain_tsc", "tables_tsc", "rearm_tsc", "guided_tsc", "scan
          "guided_tables", "guided_entries", "guided_frames", "scan_frames", "cleared", "snapshots",
          "tables", "dirty_pages", "accessed_pages", "touched_count", "roots_dropped",
          "roots_stale", "tables_dropped", "memory")  # fmt: skip
-WORDS = 512  # of a record, at most
+WORDS = 512  # most words of a record
 _STAMPS = ("tsc_start", "tsc_end", "drain_tsc")
 _CHECKED = ("type", "reason", "count", "vcpu", "round", *_STAMPS)
-# The needed fields of a record's head, and the possible sizes of each, bytes.
+# The required fields of a record's head, and the possible sizes of each, bytes.
 _NEEDED = {
     **dict.fromkeys(("seq", *_STAMPS, "lost_entries", "lost_records"), (8,)),
     **dict.fromkeys(("round", "count"), (4,)),
@@ -52,15 +52,15 @@ _NEEDED = {
 _UNSIGNED = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
 _OF_A_LOG = np.isin(np.arange(256), PML_KINDS)
 _LONGEST = 1 << 24  # bytes of a frame; pmlkit's collector sends 1 MiB at most
-_LONGEST_HEAD = 4096  # bytes of a record's
-_FEW = 8  # heads of records that Python checks faster than numpy
+_LONGEST_HEAD = 4096  # longest head of a record, bytes
+_FEW = 8  # up to so many heads, Python checks faster than numpy
 _MOST_VCPUS = 1 << 13
 _MOST_KHZ = 10**9
 _MOST_PAGES = 1 << 52
 _MOST_LOST = 1 << 53
-_LEVELS, _PRESENT = 5, 1  # of page tables; an entry's flag
+_LEVELS, _PRESENT = 5, 1  # levels of page tables; a flag of entries
 _GROWTH, _WHOLE = 4, 1 << 15  # a domain may get memory while it is logged; Xen rounds bitmaps up
-_FASTEST_NS = 0.2  # per instruction: so many of them up to `LATEST_NS` can be counted
+_FASTEST_NS = 0.2  # per instruction, which limits the instructions up to `LATEST_NS`
 _LINE = 1 << 16  # characters of a line of the guest's console
 
 
@@ -152,7 +152,7 @@ Ticks = TypeVar("Ticks", int, "Ints")
 
 def ns_of(ticks: Ticks, tsc_khz: int) -> Ticks:
     """Convert TSC ticks (int, or ndarray of int64) to ns without overflow."""
-    # `ticks * 1_000_000` would run over after an hour of a TSC of 2.5 GHz.
+    # `ticks * 1_000_000` would overflow after an hour of a TSC of 2.5 GHz.
     return ticks // tsc_khz * 1_000_000 + ticks % tsc_khz * 1_000_000 // tsc_khz
 
 
@@ -185,7 +185,7 @@ class XenStream:
         self._most_bits = _GROWTH * pages + _WHOLE
         self.rounds = self._end_ns = self._exits = self._lost = 0
         self._reached: dict[Frame, int] = {}  # bytes of this round's bitmaps so far
-        self._heard_ns = -LATEST_NS  # lines before the first round have times below 0
+        self._line_ns = -LATEST_NS  # lines before the first round have times below 0
         self._ended = False
         self._takers: dict[int, Callable[[bytes], Decoded]] = {
             Frame.ROUND: self._round,
@@ -207,7 +207,7 @@ class XenStream:
     def take(self, kind: int, payload: bytes) -> Decoded:
         """Decode a frame: returns one of this module's tuples, or a `Round`."""
         if self._ended:
-            raise NotUnderstood("it comes after the last one of a collection")
+            raise NotUnderstood("it comes after the last frame of a collection")
         if len(payload) > _LONGEST:
             raise NotUnderstood(f"{len(payload)} bytes, and no frame has more than {_LONGEST}")
         if kind in (Frame.DIRTY, Frame.ACCESSED):
@@ -237,22 +237,22 @@ class XenStream:
             raise NotUnderstood("records that are shorter than their count")
         (count,) = RECORDS_HEAD.unpack_from(payload)
         if count * self._layout.itemsize > len(payload) - RECORDS_HEAD.size:
-            raise NotUnderstood(f"{count} records, and it has no room for them")
+            raise NotUnderstood(f"{count} records, more than it can contain")
         heads = np.frombuffer(payload, self._layout, count, RECORDS_HEAD.size)
         return heads, RECORDS_HEAD.size + count * self._layout.itemsize
 
     def _check_heads(self, heads: Structs) -> None:
-        if len(heads) > _FEW or not self._are_good(heads.tolist()):
+        if len(heads) > _FEW or not self._are_valid(heads.tolist()):
             self._check_each(heads)
         lost = heads["lost_entries"]
-        # A limit for each record, so that their sum in 64 bits cannot run over.
+        # A limit for each record, so that the sum of 64 bits cannot overflow.
         _all(lost, lost <= _MOST_LOST // max(len(lost), 1), "a record that lost {} entries")
         self._lost += int(lost.sum())
         if self._lost > _MOST_LOST:
             raise NotUnderstood(f"{self._lost} entries were lost")
 
-    def _are_good(self, rows: list[tuple[int, ...]]) -> bool:
-        """Check as `_check_each` does, faster for few records."""
+    def _are_valid(self, rows: list[tuple[int, ...]]) -> bool:
+        """Check like `_check_each`, faster for few records."""
         for row in rows:
             kind, reason, count, vcpu, number, *stamps = self._checked(row)
             known = kind == TYPE_TABLES or (kind == TYPE_LOG and reason in REASONS)
@@ -297,7 +297,7 @@ class XenStream:
             raise NotUnderstood("a guided harvest, and stock log-dirty has none")
         words, rest = divmod(len(payload) - TOUCHED_HEAD.size, 8)
         if words < 0 or rest:
-            raise NotUnderstood("a guided harvest that holds no whole words")
+            raise NotUnderstood("a guided harvest that does not consist of whole words")
         (number,) = TOUCHED_HEAD.unpack_from(payload)
         self._check_round(number, "a guided harvest")
         return Touched(number, words)
@@ -315,7 +315,7 @@ class XenStream:
             raise NotUnderstood(f"it closes round {number}, and round {self.rounds} is the next")
         end_ns = self._time(fields)
         if end_ns < self._end_ns:
-            raise NotUnderstood(f"round {number} ends at {end_ns} ns, the one before at "
+            raise NotUnderstood(f"round {number} ends at {end_ns} ns, the previous one at "
                                 f"{self._end_ns} ns")  # fmt: skip
         vcpus = self._sums(fields)
         seen = fields.object("seen", {})
@@ -366,8 +366,8 @@ class XenStream:
 
     def _line(self, payload: bytes) -> Line:
         fields = Fields(loads(payload))
-        self._heard_ns = fields.whole("ns", self._heard_ns, LATEST_NS)
-        return Line(fields.text("line", longest=_LINE), self._heard_ns)
+        self._line_ns = fields.whole("ns", self._line_ns, LATEST_NS)
+        return Line(fields.text("line", longest=_LINE), self._line_ns)
 
     def _end(self, payload: bytes) -> End:
         fields = Fields(loads(payload))
@@ -399,7 +399,7 @@ def _check_words(records: Records) -> None:
 
 def _check_tables(heads: Structs, words: Gfns, tables: Bools) -> None:
     if "table" not in (heads.dtype.names or ()):
-        raise NotUnderstood("a snapshot of a page table, of which it does not say which")
+        raise NotUnderstood("a snapshot of a page table without a head")
     levels = heads["table"][tables] & np.uint64(0xF)
     _all(levels, (levels >= 1) & (levels <= _LEVELS), "a page table of level {}")
     words = words[np.repeat(tables, heads["count"])]
@@ -420,7 +420,7 @@ def _check_origin(fields: Fields, sources: tuple[str, ...]) -> None:
     try:
         datetime.datetime.fromisoformat(created or "2000-01-01")
     except ValueError as error:
-        raise NotUnderstood(f"its header's created is {created!r:.60}, and no time") from error
+        raise NotUnderstood(f"its header's created is {created!r:.60}, not a time") from error
     for name in ("options", "versions", "host"):
         fields.object(name, {})
     fields.text("command", "", longest=1 << 16)
@@ -453,7 +453,7 @@ def _memory_bytes(header: Json) -> int:
 def _check_memory(fields: Fields) -> None:
     """Check the fields of the lab's header."""
     if fields.whole("memory_bytes", PAGE_SIZE) % PAGE_SIZE:
-        raise NotUnderstood("its header's memory_bytes is no whole number of pages")
+        raise NotUnderstood("its header's memory_bytes is not a whole number of pages")
     fields.number("ns_per_insn", _FASTEST_NS, 1e9, None)
     for region in fields.objects("regions", 0, 1 << 16):
         region.text("name")
@@ -512,4 +512,4 @@ def _head_field(row: object) -> _HeadField:
 
 
 def _no_layout() -> NotUnderstood:
-    return NotUnderstood("its header's record is no list of [name, offset, bytes]")
+    return NotUnderstood("its header's record is not a list of [name, offset, bytes]")

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from pmlkit.sources.kvm.stream import Pages
     from pmlkit.types import Array, Bools, Gfns, Ints
 
-    Columns = tuple[Array, Array, Array, Array]  # of events: time, kind, thread's row, value
+    Columns = tuple[
+        Array, Array, Array, Array
+    ]  # columns of events: time, kind, thread's row, value
 
 
 __all__ = ["EVER_NS", "UNKNOWN_NS", "Batches", "Census", "Drains"]
@@ -46,7 +48,7 @@ class Census:
     def __init__(self) -> None:
         self.threads = self.marked = np.empty(0, np.int32)
         self._entered: dict[int, tuple[int, int]] = {}  # last time and vCPU, by thread
-        self._losses = array("q")  # three each
+        self._losses = array("q")  # three numbers each
         self._last: dict[int, int] = {}
         self._waiting: dict[int, list[tuple[int, int]]] = {}
 
@@ -65,7 +67,7 @@ class Census:
             self._add_entries(pages)
 
     def _add_entries(self, pages: Pages) -> None:
-        # From the last to the first: of a thread, the first one in a row says what counts.
+        # In reverse order, so that the first entry of each run of a thread remains.
         entered = np.flatnonzero((pages.kind == ENTRY) & (pages.value < _MOST_VCPUS))[::-1]
         entered = entered[_firsts(pages.thread[entered])]
         _, each = np.unique(pages.thread[entered], return_index=True)
@@ -86,7 +88,7 @@ class Census:
             after = int(pages.time[place - 1]) if place else self._last.get(pages.cpu, 0)
             if place < len(pages.time):
                 self._losses.extend((after, int(pages.time[place]), count))
-            else:  # what follows comes in a later frame
+            else:  # the next position is in a later frame
                 waiting.append((after, count))
 
     def losses(self) -> Ints:
@@ -114,19 +116,19 @@ class Census:
         """
         known = {**known, **{thread: vcpu for thread, (_, vcpu) in self._entered.items()}}
         threads = self.threads.tolist()
-        if not known:  # nobody says which threads run vCPUs: those that log do
+        if not known:  # which threads run vCPUs is unknown: assume those that log
             known = dict(zip(threads, range(_MOST_VCPUS), strict=False))
         vcpu = np.array([known.get(thread, 0) for thread in threads], np.uint16)
         return vcpu, np.array([thread in known for thread in threads], bool)
 
 
 def _firsts(thread: Array) -> Ints:
-    """Return where another thread begins."""
+    """Return the positions at which the thread changes."""
     return np.flatnonzero(np.append(True, thread[1:] != thread[:-1])[: len(thread)])
 
 
 def _union(known: Array, more: Array) -> Array:
-    """Return a union of sorted arrays: mostly the first one."""
+    """Return the union of sorted arrays: usually the first one."""
     at = np.minimum(np.searchsorted(known, more), max(len(known) - 1, 0))
     return known if len(known) and (known[at] == more).all() else np.union1d(known, more)
 
@@ -223,7 +225,7 @@ class Drains:
         return self._taken(running)
 
     def _settled(self, horizon_ns: int) -> Columns:
-        """Take the events before a time, in order: a mark comes before a page of its time."""
+        """Take the events before a time, in order: a mark comes before a page of the same time."""
         time, kind, thread, value = (
             np.concatenate(parts) for parts in zip(_NO_EVENTS, *self._parts, strict=True)
         )
@@ -254,7 +256,7 @@ class Drains:
         self._table = table[: self._counts[self._loops.MADE]].copy()
 
     def _running(self, horizon_ns: int) -> Ints:
-        """Return the batches to which pages may still come; the threads forget the others."""
+        """Return the batches that may still get pages; the threads forget the others."""
         loops, state = self._loops, self._state
         of = state[loops.BATCH]
         goes_on = (of >= 0) & (state[loops.RUN] >= 0) & (state[loops.RUN] < DRAIN_ENTRIES)
@@ -265,7 +267,7 @@ class Drains:
         return of[goes_on]
 
     def _taken(self, running: Ints) -> Batches:
-        """Take the batches out that are over, and end before all that are not."""
+        """Remove the finished batches that end before all unfinished ones."""
         loops, table = self._loops, self._table
         over = table[:, loops.END] < table[running, loops.END].min(initial=EVER_NS)
         over[running] = False
@@ -276,7 +278,7 @@ class Drains:
         place[done] = np.cumsum(count) - (1 if self._turn else count)
         gfn = np.empty(int(count.sum()), np.uint64)
         left = loops.gather(self._batch, self._gfn, place, -1 if self._turn else 1, gfn)
-        new = np.append(np.cumsum(~over) - 1, -1)  # -1 stays what it is
+        new = np.append(np.cumsum(~over) - 1, -1)  # -1 stays -1
         self._table = table[~over]
         self._batch, self._gfn = new[self._batch[:left]].astype(np.int32), self._gfn[:left].copy()
         self._state[loops.BATCH] = new[self._state[loops.BATCH]]

@@ -48,10 +48,12 @@ if TYPE_CHECKING:
 
 __all__ = ["KvmTrace", "ingest"]
 
-_AT_ONCE = 1 << 19  # events that are put in order at a time, or those of one pass of the agent
+_AT_ONCE = 1 << 19  # events that are sorted at once, or those of one pass of the agent
 _SLACK_NS = 10_000_000
-_EVENTS = 100  # messages that are kept
-_ADDRESS_SPACE = 1 << 16  # of a slot's number: 0 is memory, 1 what system management mode sees
+_EVENTS = 100  # most messages that are kept
+_ADDRESS_SPACE = (
+    1 << 16
+)  # address space in a slot's number: 0 is memory, 1 the view of system management mode
 _UNSEEN = "KVM's log does not contain writes of the VMM itself (virtio, other DMA)"
 _READS = "a page that is only read is not logged, but the page tables that map it are"
 _DRAINS = (
@@ -111,19 +113,19 @@ class KvmTrace:
         self.folder = folder
         self.rounds: list[Round] = []
         self.events: list[str] = []
-        self.more_events, self.said = 0, ""
+        self.more_events, self.messages = 0, ""
         self.census, self.end = Census(), None
         self.last_ns = self._highest = 0
-        # Where frames are in the file: of events (kind, offset, bytes), and of sets (round, offset,
-        # bytes); and of each tick how many of the first came before it, and its time.
+        # Positions of frames in the file: events (kind, offset, bytes), sets (round, offset,
+        # bytes), and ticks (the number of events before, time).
         self._pieces, self._sets, self._ticks = array("q"), array("q"), array("q")
         self._tables, self._samples = Tables(), Samples()
         self._read()
         self._tables.decide()
         if not self.rounds:
             why = "no round was closed before the end"
-            said = f": {self.said}" if self.said else ""
-            raise NotATrace(folder, f"{why}{said}", "collect again")
+            messages = f": {self.messages}" if self.messages else ""
+            raise NotATrace(folder, f"{why}{messages}", "collect again")
         if self.mode == "lru-gen":
             what = "no trace: it contains sizes from the aging of MGLRU, which gives no frames"
             raise NotATrace(folder, what, "`pmlkit collect --mode lru-gen` writes a table of them")
@@ -164,7 +166,7 @@ class KvmTrace:
             self.last_ns = frame.ns
             self._ticks.extend((len(self._pieces) // 3, frame.ns))
         elif isinstance(frame, Event):
-            self.said = frame.what
+            self.messages = frame.what
             if len(self.events) < _EVENTS:
                 self.events.append(frame.what)
             else:
@@ -173,7 +175,7 @@ class KvmTrace:
             self.end = frame
 
     def _in_time(self) -> None:
-        """Add the round in which the VM ended, and make the rounds follow on one another.
+        """Add the round in which the VM ended, and close the gaps between rounds.
 
         A trace has no gaps between rounds. Times between measurements are left out of its clock.
         """
@@ -337,7 +339,7 @@ class KvmTrace:
                     drains.add(self._stream.again(kind, file.read(size)))
                 first = stop
                 if drains.waiting >= _AT_ONCE or ns == EVER_NS:
-                    # An event takes a while from its time on until it can be read.
+                    # An event becomes readable some time after its time stamp.
                     yield drains.until(ns - _SLACK_NS if ns < EVER_NS else ns)
 
     def _write_log(self, writer: TraceWriter, drains: Drains, lost: Ints) -> _BatchTable:
@@ -361,7 +363,7 @@ class KvmTrace:
         })  # fmt: skip
 
     def _batch_table(self, table: _BatchTable, lost: Ints) -> pd.DataFrame:
-        """Return the batches; the losses of a round are of its last one."""
+        """Return the batches; the last batch of a round gets the losses of the round."""
         c = table.columns()
         rounds = c["round"]
         shift, start, stop = self.shift[rounds], self.starts[rounds], self.ends[rounds]
@@ -378,7 +380,7 @@ class KvmTrace:
         })  # fmt: skip
 
     def _lost(self, losses: Ints) -> tuple[Ints, int]:
-        """Return the losses of each round, and those outside of all.
+        """Return the losses of each round, and those outside of all rounds.
 
         The kernel does not report the number of events in some gaps, but it reports their sum. The
         remainder is assigned to the last round. A gap across a round's end belongs to the later
@@ -388,8 +390,8 @@ class KvmTrace:
         """
         lost = np.zeros(len(self.rounds), np.int64)
         after, before, count = losses[:, 0], losses[:, 1], np.maximum(losses[:, 2], 0)
-        last = np.searchsorted(self.spans[:, 0], before, "left") - 1  # that begins before
-        first = np.searchsorted(self.spans[:, 1], after, "right")  # that ends after
+        last = np.searchsorted(self.spans[:, 0], before, "left") - 1  # the round that begins before
+        first = np.searchsorted(self.spans[:, 1], after, "right")  # the round that ends after
         at = last
         if self.header.get("capture", {}).get("kind") == "bpf":
             early = np.searchsorted(self.spans[:, 0], after, "left") - 1
@@ -421,7 +423,7 @@ class KvmTrace:
 
 
 def _shared(count: int, times: Ints) -> Ints:
-    """Divide a count by times; while there is enough, none has nothing."""
+    """Divide a count in proportion to times; each part is at least 1 if possible."""
     least = min(count // len(times), 1)
     ends = np.floor(np.cumsum(times) / times.sum() * (count - least * len(times)))
     return np.diff(ends.astype(np.int64), prepend=0) + least
@@ -476,7 +478,7 @@ class _BatchTable:
                      np.zeros(len(bare), np.int64))  # fmt: skip
 
     def _bare(self, rounds: Ints) -> Ints:
-        """Return the rounds before the last of these that have losses and no batch."""
+        """Return the rounds before the last of these that have losses, but no batch."""
         losing = self._losing[(self._losing > self._round) & (self._losing <= rounds[-1])]
         self._round = int(rounds[-1])
         return np.setdiff1d(losing, rounds)
@@ -503,16 +505,16 @@ def _left_out(drains: Drains, lost: int) -> Iterator[str]:
     if drains.strange:
         yield f"{drains.strange:,} entries come from threads that run no vCPU, and count for vCPU 0"
     if drains.late:
-        yield f"{drains.late:,} events arrived late: they count at a later time than their own"
+        yield f"{drains.late:,} events arrived late: they have a later time than their own"
 
 
 def _log_notes(source: KvmTrace, table: _BatchTable) -> Iterator[str]:
     if not source.pml:
         yield "KVM does not use PML (its parameter pml is off): it logs with write faults"
     elif source.release == (0, 0):
-        yield "order within a drain is not known: the kernel's release is not"
+        yield "order within a drain is not known, because the kernel's release is not"
     elif source.turns:
-        yield ("order within a drain is turned round: before Linux 6.14 KVM takes the newest first")
+        yield ("order within a drain is reversed: before Linux 6.14 KVM takes the newest first")
     else:
         yield "the order within a drain is that of the log (Linux 6.14 and later)"
     if len(table) and not table.timed:

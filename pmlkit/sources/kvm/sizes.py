@@ -34,7 +34,7 @@ class Sizes(Collection):
 
     table: pd.DataFrame | None = None
 
-    def _claimed(self) -> tuple[Path, Path]:
+    def _claim_output(self) -> tuple[Path, Path]:
         out = Path(self.out)
         if out.suffix != ".csv":
             raise UsageError(f"the result is a table of sizes: name the output NAME.csv, not {out}")
@@ -50,7 +50,7 @@ class Sizes(Collection):
         return out, spool
 
     def _write(self, status: int, quietly: bool) -> None:
-        why = self._why(status) or self._follower.fault
+        why = self._reason(status) or self._follower.fault
         if self.seen:
             ends = _ends(self.folder / FRAMES_FILE)
             rows = [

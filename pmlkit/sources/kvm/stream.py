@@ -48,10 +48,10 @@ _MOST_CPUS, _MOST_THREADS, _MOST_VCPUS = 1 << 16, 1 << 22, 1 << 16
 _MOST_FRAME = 1 << 52
 _MOST_LOST = 1 << 53
 _FORMAT_CHARACTERS = 1 << 16
-_MOST_LOOKED = 1 << 18  # frames that are looked at after a round
+_MOST_LOOKED = 1 << 18  # most frames that are examined after a round
 _MOST_SLOTS = 1 << 16
-_ENTRIES = 512  # of a page table
-_MOST_READ = 1 << 40  # frame that can be read: 4 PiB
+_ENTRIES = 512  # entries of a page table
+_MOST_READ = 1 << 40  # highest readable frame: 4 PiB
 
 
 class Pages(NamedTuple):
@@ -206,13 +206,13 @@ class KvmStream:
         _check_header(fields)
         self._rounds = self._end_ns = self._tick_ns = self._lost = 0
         self._sampled = -1
-        self._looked = 0  # frames that were looked at since a round was closed; -1: it is over
+        self._looked = 0  # frames examined since a round was closed; -1: the examination has ended
         self._ended = self._by_bpf = False
         self._scratch: tuple[Array, Array, Array, Array, Array] | None = None
         self._tables: dict[int, tuple[Ints, Ints]] = {}
         if self.mode == "log":
             self._read_layout(fields.object("capture"))
-        # Of frames that are decoded again, by `again`: the decoders change nothing here.
+        # Decoders for frames that `again` decodes again; they change no state.
         self._decoders: dict[int, Callable[[bytes], Pages]] = {
             Frame.PAGES: self._pages,
             Frame.ENTRIES: self._entries,
@@ -258,7 +258,7 @@ class KvmStream:
     def take(self, kind: int, payload: bytes) -> Decoded:
         """Decode a frame."""
         if self._ended:
-            raise NotUnderstood("it comes after the last one of a collection")
+            raise NotUnderstood("it comes after the last frame of a collection")
         if len(payload) > _LONGEST:
             raise NotUnderstood(f"{len(payload)} bytes, and no frame has more than {_LONGEST}")
         taker = self._takers.get(kind)
@@ -282,7 +282,7 @@ class KvmStream:
         if stream not in self._tables or cpu >= _MOST_CPUS:
             raise NotUnderstood(f"pages of stream {stream} and CPU {cpu}")
         if (len(payload) - PAGES_HEAD.size) % 4:
-            raise NotUnderstood("pages that are no whole words")
+            raise NotUnderstood("pages that do not consist of whole words")
         return _checked(
             self._extracted(stream, cpu, np.frombuffer(payload, "<u4", -1, PAGES_HEAD.size))
         )
@@ -290,7 +290,7 @@ class KvmStream:
     def _entries(self, payload: bytes) -> Pages:
         """Decode blocks of entries that a BPF program has written."""
         if not self._by_bpf or len(payload) < PAGES_HEAD.size:
-            raise NotUnderstood("entries of BPF where none can be")
+            raise NotUnderstood("entries of BPF in a collection without BPF")
         stream, _, _, cpu = PAGES_HEAD.unpack_from(payload)
         if stream not in (LOG, MARKS) or cpu >= _MOST_CPUS:
             raise NotUnderstood(f"entries of stream {stream} and CPU {cpu}")
@@ -301,7 +301,7 @@ class KvmStream:
             before, count = BLOCK_HEAD.unpack_from(payload, at)
             at += BLOCK_HEAD.size
             if count > (len(payload) - at) // ENTRY_BYTES:
-                raise NotUnderstood(f"{count} entries, and it has no room for them")
+                raise NotUnderstood(f"{count} entries, more than it can contain")
             if before:
                 lost.append((number, min(before, _MOST_LOST + 1)))
             parts.append(np.frombuffer(payload, "<u8", 2 * count, at).reshape(-1, 2))
@@ -313,7 +313,7 @@ class KvmStream:
 
         room = len(words) // ringpages.FEWEST_WORDS + 1
         if self._scratch is None or len(self._scratch[0]) < room:
-            # Kept: the kernel needs as long to hand out memory as we to fill it.
+            # Kept, because the allocation would take as long as filling it.
             lost = np.empty((len(words) // self._data_at + 1, 2), np.int64)
             self._scratch = (np.empty(room, np.int64), np.empty(room, np.uint8),
                              np.empty(room, np.int32), np.empty(room, np.uint64), lost)  # fmt: skip
@@ -332,18 +332,18 @@ class KvmStream:
     def _tick(self, payload: bytes) -> Tick:
         ns = Fields(loads(payload)).whole("ns", 0, LATEST_NS)
         if ns < self._tick_ns:
-            raise NotUnderstood(f"a tick of {ns} ns, and the one before is of {self._tick_ns} ns")
+            raise NotUnderstood(f"a tick of {ns} ns, and the previous one is of {self._tick_ns} ns")
         self._tick_ns = ns
         return Tick(ns)
 
     def _page_set(self, payload: bytes) -> PageSet:
         if self.mode != "soft-dirty" or len(payload) < SET_HEAD.size:
-            raise NotUnderstood("a set of pages where none can be")
+            raise NotUnderstood("a set of pages in a collection without sets")
         return PageSet(*self._set(payload, self._rounds))
 
     def _sample(self, payload: bytes) -> Sample:
         if self.mode != "log" or len(payload) < SET_HEAD.size or not self._rounds:
-            raise NotUnderstood("a sample where none can be")
+            raise NotUnderstood("a sample in a collection without samples")
         number, gfns = self._set(payload, self._rounds - 1)
         if number <= self._sampled:
             raise NotUnderstood(f"a second sample of round {number}")
@@ -368,8 +368,8 @@ class KvmStream:
             raise NotUnderstood(f"it closes round {number}, and round {self._rounds} is the next")
         end = fields.whole("end_ns", 0, LATEST_NS)
         if not self._end_ns <= start <= end:
-            raise NotUnderstood(f"round {number} is from {start} to {end} ns, and the one before "
-                                f"ends at {self._end_ns} ns")  # fmt: skip
+            raise NotUnderstood(f"round {number} is from {start} to {end} ns, and the previous "
+                                f"one ends at {self._end_ns} ns")  # fmt: skip
         self._rounds, self._end_ns, self._looked = number + 1, end, 0
         cpu, pages = fields.whole("agent_cpu_ns", default=0), fields.whole("pages", default=None)
         return Round(number, start, end, cpu, pages)
@@ -379,7 +379,7 @@ class KvmStream:
         self._check_looked(look.round)
         self._looked += len(look.frames)
         if self._looked > _MOST_LOOKED:
-            raise NotUnderstood(f"more than {_MOST_LOOKED} frames of a round that were looked at")
+            raise NotUnderstood(f"more than {_MOST_LOOKED} examined frames of a round")
         return look
 
     def _look_over(self, payload: bytes) -> Looked:
@@ -402,7 +402,7 @@ class KvmStream:
 
     def _check_looked(self, number: int) -> None:
         if number != self._rounds - 1 or self._looked < 0 or self.mode != "log":
-            raise NotUnderstood(f"a look at round {number}, where none can be")
+            raise NotUnderstood(f"an examination of round {number}, which is not the last one")
 
     def _end(self, payload: bytes) -> End:
         fields = Fields(loads(payload))
@@ -467,11 +467,11 @@ def _of_entries(stream: int, cpu: int, entries: Gfns, lost: list[tuple[int, int]
 
 
 def _checked(pages: Pages) -> Pages:
-    """Return events of a page that can be."""
+    """Return events of a page after checking them."""
     if len(pages.time) and not 0 <= pages.time.min() <= pages.time.max() < LATEST_NS:
         raise NotUnderstood("an event whose time cannot be")
     if pages.stream == LOG and len(pages.value) and pages.value.max() >= _MOST_FRAME:
-        raise NotUnderstood("an event of a frame that no machine has")
+        raise NotUnderstood("an event of a frame beyond 52-bit addresses")
     if len(pages.lost) and pages.lost[:, 1].max() > _MOST_LOST // len(pages.lost):
         raise NotUnderstood("a page that lost more events than there can be")
     return pages
@@ -491,7 +491,7 @@ def _check_header(fields: Fields) -> None:
         try:
             datetime.datetime.fromisoformat(created)
         except ValueError as error:
-            raise NotUnderstood(f"its header's created is {created[:40]!r}, no time") from error
+            raise NotUnderstood(f"its header's created is {created[:40]!r}, not a time") from error
     domain = fields.object("domain")
     domain.text("name")
     domain.whole("vcpus", 1, _MOST_VCPUS)

@@ -38,18 +38,20 @@ if TYPE_CHECKING:
     from pmlkit.types import Array, Bools, Gfns, Ints
 
 
-__all__ = ["DEPTHS", "Found", "Tables", "find_tables", "table_rows"]
+__all__ = ["DEPTHS", "PageTables", "Tables", "find_tables", "table_rows"]
 
 DEPTHS = (5, 4, 2)  # the level of a root: five or four levels, or PAE
 _PRESENT, _WRITABLE, _USER, _ACCESSED, _DIRTY, _LARGE = 1, 2, 4, 0x20, 0x40, 0x80
 _FRAMES = 0x000F_FFFF_FFFF_F000
 _BEYOND = 0x000F_0000_0000_0000
-_TOLERATED = 4  # of so many used entries one may lead to what is no table (it was freed meanwhile)
+_TOLERATED = (
+    4  # one in so many used entries may lead to a frame that is not a table (freed meanwhile)
+)
 _FLAGS = ((_PRESENT, TableFlag.PRESENT), (_ACCESSED, TableFlag.ACCESSED),
           (_WRITABLE, TableFlag.WRITABLE), (_USER, TableFlag.USER))  # fmt: skip
 
 
-class Found(NamedTuple):
+class PageTables(NamedTuple):
     """Page tables of a round: their frames, in order, and their levels (1: leaf)."""
 
     frames: Gfns
@@ -64,8 +66,8 @@ class _Edges(NamedTuple):
     used: Bools
 
 
-class _Facts:
-    """What stands in the candidates of a round.
+class _Candidates:
+    """The contents of the candidates of a round.
 
     Attributes
     ----------
@@ -108,7 +110,7 @@ class _Facts:
         wrong |= maps & ((self.words & low) != 0)
         return self.sound & ~wrong.any(axis=1)
 
-    def ends(self, level: int) -> Bools:
+    def walk_ends(self, level: int) -> Bools:
         """Return the candidates in which a walk can end: used entries that map memory."""
         mapping = self.used if level == 1 else self.used & self.large
         count = np.count_nonzero(mapping, axis=1)
@@ -125,7 +127,7 @@ def _within(frames: Array, slots: Array) -> Bools:
     return (at >= 0) & (frames - near[..., 0] < near[..., 1]) & (frames != 0)
 
 
-def find_tables(look: Look, slots: Array, depth: int) -> Found:
+def find_tables(look: Look, slots: Array, depth: int) -> PageTables:
     """Find the page tables among the frames of a round.
 
     Parameters
@@ -142,28 +144,28 @@ def find_tables(look: Look, slots: Array, depth: int) -> Found:
     Found
         Empty if there is no root.
     """
-    return _found(_Facts(look, slots), depth)
+    return _tables_at_depth(_Candidates(look, slots), depth)
 
 
-def _found(facts: _Facts, depth: int) -> Found:
+def _tables_at_depth(facts: _Candidates, depth: int) -> PageTables:
     roots = _roots(facts, depth)
     place_of = np.flatnonzero(facts.row_of >= 0)
-    place_of = place_of[np.argsort(facts.row_of[place_of])]  # of each row
+    place_of = place_of[np.argsort(facts.row_of[place_of])]  # tree of each row
     trees = {int(place_of[row]): _below(facts, int(place_of[row]), depth) for row in roots}
     levels = np.zeros(len(facts.frames), np.uint8)
     for root, tree in trees.items():
-        # A table that another root leads to looked like a root of its own.
+        # This candidate is a table below another root, so it is not a root.
         if any(0 < other[root] < depth for at, other in trees.items() if at != root):
             continue
         levels = np.where(levels == 0, tree, levels)
     there = levels > 0
-    return Found(facts.frames[there], levels[there])
+    return PageTables(facts.frames[there], levels[there])
 
 
-def _roots(facts: _Facts, depth: int) -> Ints:
+def _roots(facts: _Candidates, depth: int) -> Ints:
     """Return the rows of the candidates that can be roots."""
     count = len(facts.words)
-    good = facts.plausible(1) & facts.ends(1)
+    good = facts.plausible(1) & facts.walk_ends(1)
     row, place, used = facts.edges
     row, child = row[used], facts.row_of[place[used]]
     empty = facts.states[place[used]] == EMPTY
@@ -175,13 +177,13 @@ def _roots(facts: _Facts, depth: int) -> Ints:
         paths = np.bincount(row[leads], minlength=count)
         wrong = np.bincount(row[~(can_be | empty | unread)], minlength=count)
         known = np.bincount(row, minlength=count)
-        ends = facts.ends(level) if level in (2, 3) else np.zeros(count, bool)
+        walk_ends = facts.walk_ends(level) if level in (2, 3) else np.zeros(count, bool)
         below = facts.plausible(level)
-        good = below & ((paths > 0) | ends) & (_TOLERATED * wrong <= known)
+        good = below & ((paths > 0) | walk_ends) & (_TOLERATED * wrong <= known)
     return np.flatnonzero(good)
 
 
-def _below(facts: _Facts, root: int, depth: int) -> Array:
+def _below(facts: _Candidates, root: int, depth: int) -> Array:
     """Return the level of each frame that is a table below a root, else 0."""
     levels = np.zeros(len(facts.frames), np.uint8)
     levels[root] = depth
@@ -232,7 +234,7 @@ class Tables:
     def __init__(self) -> None:
         self.depth = 0
         self._looks: list[tuple[Look, int, int]] = []
-        self._found: dict[int, dict[int, Found]] = {depth: {} for depth in DEPTHS}
+        self._tables_at_depth: dict[int, dict[int, PageTables]] = {depth: {} for depth in DEPTHS}
         self._looked: dict[int, Looked] = {}
         self._delays_ns: list[int] = []
         self._places: dict[int, array[int]] = {}  # of a round's looks in the file: offset, bytes
@@ -251,20 +253,22 @@ class Tables:
         self._delays_ns.append(looked.ns - end_ns)
         if not looks:
             return
-        facts = _Facts(_joined([look for look, _, _ in looks]), looked.slots)
+        facts = _Candidates(_joined([look for look, _, _ in looks]), looked.slots)
         for depth in DEPTHS:
-            found = _found(facts, depth)
+            found = _tables_at_depth(facts, depth)
             if len(found.frames):
-                self._found[depth][looked.round] = found
+                self._tables_at_depth[depth][looked.round] = found
         self._places[looked.round] = array("q", [n for _, *place in looks for n in place])
 
     def decide(self) -> None:
         """Choose the depth, after all rounds."""
-        most = max(map(len, self._found.values()))
+        most = max(map(len, self._tables_at_depth.values()))
         if not most:
             return
-        self.depth = next(depth for depth in DEPTHS if 2 * len(self._found[depth]) >= most)
-        rounds = self._found[self.depth]
+        self.depth = next(
+            depth for depth in DEPTHS if 2 * len(self._tables_at_depth[depth]) >= most
+        )
+        rounds = self._tables_at_depth[self.depth]
         parts = [pack(np.full(len(f.frames), n), f.frames) for n, f in sorted(rounds.items())]
         self._keys = np.concatenate(parts)
         self._levels = np.concatenate([f.levels for _, f in sorted(rounds.items())])
@@ -291,7 +295,7 @@ class Tables:
 
     def write(self, file: BinaryIO, writer: TraceWriter) -> None:
         """Write the snapshots from the spool's file."""
-        for number, found in sorted(self._found[self.depth].items()):
+        for number, found in sorted(self._tables_at_depth[self.depth].items()):
             places = self._places[number].tolist()
             looks = []
             for at, size in zip(places[::2], places[1::2], strict=True):

@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 
 
 INSN_PER_S = 100_000_000
-DISK_UNIT = 16 * 63 * 512  # bytes of a cylinder: a disk image is a multiple of it
+DISK_UNIT = 16 * 63 * 512  # bytes of a cylinder; disk images are multiples of it
 _PACKAGES = ("bochs", "bochs-term")
-# Dependencies of the packages that the emulator needs for a window only.
+# Dependencies of the packages that only the emulator's window needs.
 _SKIP = (
     "adwaita-icon-theme", "dbus", "dpkg", "fonts-dejavu-core", "libgtk-3-common", "libperl5.36",
     "perl", "perl-base", "perl-modules-5.36", "systemd",
 )  # fmt: skip
-_HOST_MIB = 2048  # Bochs cannot have more of its machine's memory in RAM: the rest is in a file
-_STALL_S = 60  # Bochs is deadlocked if it used no processor time for so long
+_HOST_MIB = 2048  # most of its machine's memory that Bochs keeps in RAM; the rest is in a file
+_STALL_S = 60  # Bochs is deadlocked if it uses no processor time for this long
 _POLL_S = 0.25
 
 
@@ -205,10 +205,10 @@ class Machine:
         limits = self.limits
         if now - self.started > limits.host_s:
             self._fail(
-                f"it was not done after {limits.host_s:g} s", "allow more time: --time-limit"
+                f"it did not finish within {limits.host_s:g} s", "allow more time: --time-limit"
             )
         if output[0] > limits.guest_s:
-            why = f"it was not done after {limits.guest_s:g} s of its own time"
+            why = f"it did not finish within {limits.guest_s:g} s of its own time"
             self._fail(why, "request fewer rounds, or allow more time: --time-limit")
         if now - self._output[0] > limits.quiet_s:
             self._fail(f"its clock has stood still for {limits.quiet_s:g} s", "run it again")
@@ -296,8 +296,8 @@ def run_step(
     """
     with open(folder / "build.log", "ab") as log:
         at = log.tell()
-        done = subprocess.run(command, cwd=folder, env=environment, stdout=log, stderr=log)
-    if done.returncode:
+        result = subprocess.run(command, cwd=folder, env=environment, stdout=log, stderr=log)
+    if result.returncode:
         text = (folder / "build.log").read_bytes()[at:].decode(errors="replace")
         lines = text.strip().splitlines() or ["no message"]
         why = next((line for line in lines if "error" in line.lower()), lines[-1])

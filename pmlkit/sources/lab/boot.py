@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 
 DOM0_MIB = 400
-# The disks have the same sizes in every run: a saved state knows them.
+# The disks have the same sizes in every run, because a saved state contains them.
 JOB_UNITS, OUT_UNITS = 320, 2080
 _FAULTS = re.compile(
     r"Panic on CPU|Xen BUG|Xen WARN|UBSAN:|Assertion '.*' failed|Kernel panic|FATAL TRAP"
 )
-_KEPT_SNAPSHOTS = 5  # the newest ones; each takes about 0.4 GiB
+_KEPT_SNAPSHOTS = 5  # saved states that are kept, each about 0.4 GiB
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Lab:
             _make_sparse(state / "memory.ram")
             try:
                 state.replace(where)
-            except OSError as error:  # another process was faster: its state is as good
+            except OSError as error:  # another process was faster: its state is equivalent
                 if not where.exists():
                     raise output_error(where, error) from error
 

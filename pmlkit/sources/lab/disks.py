@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 
 SPOOL_AT = 16 << 20  # bytes
-# dom0's script. Linux writes changed pages to the disk after 0.2 s, not 30: the spool is to be read
-# while it grows.
+# dom0's script. Linux writes changed pages to the disk after 0.2 s, not 30: so that the spool can
+# be read while it grows.
 RUN = """\
 mkdir -p /out
 set -o pipefail
@@ -60,8 +60,8 @@ tar -c -C /out . | dd of=/dev/sdb bs=64k 2>/dev/null
 exit $status
 """
 _PVH = 'type="pvh"\nkernel="/job/kernel"\n'
-# An HVM domain needs a device model. This one has no devices; libxl asks its kind ("traditional")
-# for no more than the word that it runs.
+# An HVM domain needs a device model. This one has no devices; libxl requires of this kind
+# ("traditional") only a message that it runs.
 _HVM = """type="hvm"
 firmware_override="/job/kernel"
 device_model_version="qemu-xen-traditional"
@@ -121,7 +121,7 @@ def write_job(
     if len(data) + 4096 > JOB_UNITS * DISK_UNIT:
         raise UsageError(f"the guest {guest_name} is too large for the lab's disk")
     try:
-        # dom0 reads the first block, which says how many blocks the archive has.
+        # dom0 reads the first block, which states the number of blocks of the archive.
         blocks = b"%d\n" % -(-len(data) // 4096)
         (folder / "job.img").write_bytes(blocks.ljust(4096, b"\0") + data)
         os.truncate(folder / "job.img", JOB_UNITS * DISK_UNIT)
@@ -229,14 +229,14 @@ def _take_files(stream: BinaryIO, spool: Path) -> None:
 
 
 def _take_spool(stream: BinaryIO, path: PathLike) -> None:
-    """Copy the spool; only its frames show where it ends, as zeroes of the disk follow it."""
+    """Copy the spool; its frames show where it ends, because zeroes of the disk follow."""
     stream.seek(SPOOL_AT)
     head = stream.read(HEADER.size)
     if not head.startswith(MAGIC):
         return
     left = _frames_end(stream, HEADER.unpack(head)[2])
     stream.seek(SPOOL_AT)
-    # The file is not emptied first: somebody may read it, and `Growing` wrote the same beginning.
+    # The file is not emptied first: a reader may have it open, and its beginning is the same.
     with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb") as copy:
         while left and (data := stream.read(min(left, 1 << 20))):
             copy.write(data)

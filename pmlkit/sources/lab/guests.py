@@ -169,10 +169,10 @@ def _linux(spec: str, settings: Mapping[str, str], progress: Tell | None, serial
         chosen = workload.load(spec)
     except WorkloadError as error:
         names = ", ".join(shipped())
-        raise WorkloadError(spec, f"it is none of {names}, and not a workload", _HINT) from error
+        raise WorkloadError(spec, f"it is not one of {names}, and not a workload", _HINT) from error
     memory_mib = max(chosen.memory_mib, LINUX_MEMORY_MIB)
     image = build_image(chosen, settings, memory_mib=memory_mib, progress=progress)
-    assert image.initrd is not None  # only a bare-metal guest has none
+    assert image.initrd is not None  # only a bare-metal guest has no RAM disk
     ramdisk = _packed(image.initrd.read_bytes())
     return LabGuest(
         chosen.name,
@@ -191,7 +191,7 @@ def _packed(archive: bytes) -> bytes:
     if len(archive) <= LARGE_ARCHIVE:
         return archive
     smaller = gzip.compress(archive, 1, mtime=0)
-    return smaller + b"\0" * (-len(smaller) % 4)  # the next archive has to start at a word
+    return smaller + b"\0" * (-len(smaller) % 4)  # the next archive must start at a word
 
 
 def _report_on_console() -> bytes:

@@ -71,7 +71,7 @@ def initramfs(xen: Xen, userland: Path, kernel: Kernel) -> bytes:
         archive.file(f"bin/{name}", _find(roots, _PROGRAM_FOLDERS, name), 0o755)
     helper = _find(roots, _PROGRAM_FOLDERS, "libxl-save-helper")
     archive.file("usr/lib/xen-4.17/bin/libxl-save-helper", helper, 0o755)
-    # Our build of the tools looks here: it lacks Debian's patch that renames this folder.
+    # Our build of the tools searches here: it lacks Debian's patch that renames this folder.
     archive.link("usr/lib/xen/bin/libxl-save-helper", "/usr/lib/xen-4.17/bin/libxl-save-helper")
     if xen.packaged != "4.17":
         folder = f"usr/lib/xen-{xen.packaged}/bin"
@@ -199,8 +199,8 @@ def rescue(files: Mapping[str, Path | bytes], menu: str, loader: str) -> bytes:
             *("--fonts=", "--themes=", "--locales=", f"--install-modules={loader} iso9660 normal"),
             *("-o", str(iso), str(Path(scratch) / "iso")),
         ]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if done.returncode or not iso.exists():
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if result.returncode or not iso.exists():
+            last = (result.stderr.strip().splitlines() or ["no message"])[-1]
             raise GuestError(f"grub-mkrescue cannot make the boot medium: {last}")
         return iso.read_bytes()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LabTrace", "ingest"]
 
-# libxl puts a PVH guest's pages for its console and Xenstore here. The guest's map lacks them.
+# libxl's place for a PVH guest's pages of console and Xenstore. The guest's map lacks them.
 _SPECIAL = (0xFEFF8000, 0xFF000000, "Xen special pages")
 
 
@@ -94,7 +94,7 @@ class LabTrace(XenTrace):
 
     @cached_property
     def _marks(self) -> list[tuple[str, int]]:
-        """The names of the guest's phases, and when the agent read them, ns."""
+        """The names of the guest's phases, and the times at which the agent read them, ns."""
         lines = [t for t in self.spool.lines if t.line.startswith("phase ")]
         return [(t.line[6:].strip(), t.ns) for t in lines]
 

@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from pmlkit.types import Tell
 
 
-XEN_VERSION = "4.17.5+72-g01140da4e8-1"  # the stock lab's Xen; the series applies to its source
+XEN_VERSION = "4.17.5+72-g01140da4e8-1"  # Xen of the stock lab, and source of the patched one
 KERNEL_PACKAGE = "linux-image-amd64"
-# What `stock_xen` can fetch, with the release of Debian it comes from: 4.20's newest is taken, as
-# Debian's archive keeps no older ones.
+# Versions that `stock_xen` can fetch, with their releases of Debian. The newest 4.20 is used,
+# because Debian's archive keeps no older ones.
 STOCK = {"4.17": "", "4.20": "trixie"}
 _XEN = (
     "xen-hypervisor-{0}-amd64", "xen-utils-{0}", "libxenmisc{0}", "libxencall1",
     "libxendevicemodel1", "libxenevtchn1", "libxenforeignmemory1", "libxengnttab1", "libxenhypfs1",
     "libxenstore4", "libxentoolcore1", "libxentoollog1", "xenstore-utils",
 )  # fmt: skip
-# What the tools of another release need of it: dom0's own C library is older.
+# Libraries that the tools of another release need, because dom0's C library is older.
 _BENEATH = ("libbz2-1.0", "libc6", "liblzma5", "libuuid1", "libyajl2", "libzstd1", "zlib1g")
 _DOM0 = (
     "busybox-static", "libbz2-1.0", "libc6", "libexpat1", "libffi8", "libgcc-s1", "liblzma5",

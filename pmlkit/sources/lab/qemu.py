@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pmlkit.types import Tell
 
 
-VIDEO_MIB = 16  # libxl counts it to the guest's memory
-# Of a guest's configuration. Its firmware is the guest itself: there is no hvmloader.
+VIDEO_MIB = 16  # libxl counts it as the guest's memory
+# A part of the guest's configuration. The firmware is the guest itself, without hvmloader.
 CONFIG = f"""type="hvm"
 firmware_override="/job/kernel"
 device_model_version="qemu-xen"
@@ -31,14 +31,14 @@ sdl=0
 """
 _PACKAGE = "qemu-system-xen"
 _SKIP = ("perl-base", "dpkg", "debconf")
-_SHARED = ("seabios/vgabios-stdvga.bin", "qemu/keymaps/en-us")  # in usr/share
+_SHARED = ("seabios/vgabios-stdvga.bin", "qemu/keymaps/en-us")  # folders in usr/share
 _FOLDERS = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu")
 _START = b"""#!/bin/busybox sh
 # SPDX-License-Identifier: GPL-2.0-only
 export LD_LIBRARY_PATH=/job/qemu/lib
 exec /job/qemu/program -L /job/qemu/share "$@"
 """
-# dom0 has these, of the Xen that runs; with another C library than its own it would not do.
+# Libraries of the running Xen and the C library, which must be dom0's own.
 _OF_DOM0 = ("ld-", "libxen", "libc.", "libm.", "libmvec", "libpthread", "libdl", "librt", "libutil")
 
 

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Check", "check", "write"]
 
-_DATA_GFN = 4096  # the kit's own frames lie before
+_DATA_GFN = 4096  # lower frames are the kit's own
 _CONFIG = """\
 name = "{name}"
 type = "pvh"
 kernel = "{kernel}"
-# free=1: it goes on round after round, and waits for nobody.
+# free=1: the guest runs round after round, without waiting.
 extra = "free=1"
 memory = {memory_mib}
 vcpus = {vcpus}
@@ -126,8 +126,8 @@ def check(trace: Trace, name: str) -> Check:
     entries = log.to_pandas()
     data = entries[(entries.gfn >= _DATA_GFN) & (entries["round"] > 0)]
     logged = {number: np.unique(part.gfn) for number, part in data.groupby("round")}
-    found = [logged.get(number, np.array([], int)) for number in range(1, log.n_rounds)]
-    missing = [len(np.setdiff1d(expected, gfns)) for gfns in found]
-    foreign = [len(np.setdiff1d(gfns, expected)) for gfns in found]
+    matches = [logged.get(number, np.array([], int)) for number in range(1, log.n_rounds)]
+    missing = [len(np.setdiff1d(expected, gfns)) for gfns in matches]
+    foreign = [len(np.setdiff1d(gfns, expected)) for gfns in matches]
     exact = sum(not (less or more) for less, more in zip(missing, foreign, strict=True))
-    return Check(len(expected), len(found), exact, max(missing), max(foreign))
+    return Check(len(expected), len(matches), exact, max(missing), max(foreign))

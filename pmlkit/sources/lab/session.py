@@ -44,12 +44,12 @@ if TYPE_CHECKING:
     from pmlkit.types import Json, PathLike, Tell
 
 
-MEMORY_LIMITS_MIB = (lab_guests.MEMORY_MIB, 4096)  # measured: a larger machine does not boot
+MEMORY_LIMITS_MIB = (lab_guests.MEMORY_MIB, 4096)  # a larger machine does not boot (measured)
 ROUNDS = 8
-_WORK_S = 1800  # a Linux guest's time limit, if it is logged to its end
+_WORK_S = 1800  # time limit of a Linux guest that is logged to its end
 _GUEST_S = 900  # time for the rest of a job, by dom0's clock
-_XEN_MIB = 224  # for Xen, its tables, and what it has of a guest beside the guest's memory
-# What dom0's console prints, and what the progress says of it.
+_XEN_MIB = 224  # memory for Xen, its tables, and its data on a guest
+# Texts on dom0's console, and the progress messages for them.
 _MILESTONES = (
     ("Page Modification Logging", "Xen is up, and has Page Modification Logging"),
     ("Linux version", "dom0's kernel starts"),
@@ -144,7 +144,7 @@ class LabOptions(LogOptions):
 
 
 def check(options: LabOptions, memory_mib: int) -> None:
-    """Raise `UsageError` for what the lab does not support with a guest of `memory_mib`."""
+    """Raise `UsageError` for options that the lab does not support with this guest memory."""
     if options.stock and options.xen_source:
         raise UsageError("--stock is Debian's Xen", "leave out --stock or --xen-source")
     if options.qemu and not options.hvm:
@@ -397,7 +397,7 @@ def _limits(options: LabOptions) -> Limits:
 
 
 def _judge(console: str, spool: Path, options: LabOptions) -> None:
-    """Raise `GuestError` unless the job came to its end."""
+    """Raise `GuestError` unless the job finished."""
     status = read_text(spool / "status").strip()
     if status == "0" or (status and options.script):
         return

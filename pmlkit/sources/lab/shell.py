@@ -86,7 +86,7 @@ def shell(
 
 @contextlib.contextmanager
 def _raw(keys: int) -> Iterator[None]:
-    """Context in which the terminal passes every key on, Ctrl-C included."""
+    """Context in which the terminal passes every key, including Ctrl-C."""
     if not os.isatty(keys):
         yield
         return
@@ -109,6 +109,6 @@ def _join(machine: Machine, console: int, keys: int, screen: int) -> None:
             typed = os.read(keys, 256)
             if LEAVE in typed:
                 return
-            if not typed:  # the end of a file, at which select would return at once for ever
+            if not typed:  # end of file: select would return immediately from now on
                 open_fds = [console]
             os.write(console, typed)

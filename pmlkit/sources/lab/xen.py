@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 APPLY = PATCHES / "apply"
 COMMON = PATCHES / "common"
-# Debian's patches that delete the configure scripts, which it generates again. We keep upstream's.
+# Debian's patches that delete the configure scripts, to generate them again. We keep upstream's
+# scripts.
 _NOT_APPLIED = ("0001-Delete", "0002-Delete", "0009-autoconf", "prefix-abiname")
 _CONFIGURE = [
     "--disable-docs", "--disable-stubdom", "--disable-ocamltools", "--disable-golang",
@@ -36,8 +37,8 @@ _CONFIGURE = [
     "--with-system-ipxe=/bin/true", "--disable-pvshim", "--disable-rombios", "--disable-systemd",
     "--prefix=/usr", "--libdir=/usr/lib/x86_64-linux-gnu",
 ]  # fmt: skip
-_TOOLS = ("include", "libs", "xl")  # xenstored and xenconsoled are Debian's
-# Of another version's tools those that speak its own interfaces; their folders' names changed.
+_TOOLS = ("include", "libs", "xl")  # without xenstored and xenconsoled, which are Debian's
+# Further tools of another version, which use its own interfaces; their folders were renamed.
 _MORE_TOOLS = ("xenstored", "xenstore", "xs-clients", "console", "helpers")
 _DEBUG = "CONFIG_DEBUG=y\nCONFIG_UBSAN=y\n"
 # Builds that differ by Xen's configuration. "preempt": operations of the series are interrupted
@@ -194,8 +195,8 @@ class Tree:
         self.version = _version(makefile.read_text())
 
     def identity(self) -> list[str]:
-        """Return what distinguishes this tree from others: the digest of all its files."""
-        # By their places: many files of a tree have the same name.
+        """Return the digest of all files of the tree, which identifies it."""
+        # With their paths, because many files of a tree have the same name.
         files = {name: self.folder / name for name in self._files()}
         parts = [f"{name} {_digest(path)}" for name, path in files.items() if path.is_file()]
         if not self.has_series:
@@ -213,7 +214,7 @@ class Tree:
             _apply(where)
 
     def _files(self) -> list[str]:
-        """List the files: a checkout's by git, so that nothing built is among them."""
+        """List the files: for a checkout by git, so that build results are excluded."""
         if (self.folder / ".git").exists():
             command = ["git", "-C", str(self.folder), "ls-files", "-z", "-co", "--exclude-standard"]
             listed = subprocess.run(command, capture_output=True, text=True)
@@ -290,10 +291,10 @@ def _apply(tree: Path) -> None:
         raise _refused(done.stderr)
 
 
-def _refused(said: str) -> GuestError:
+def _refused(output: str) -> GuestError:
     """Return the error from the last line of `apply`: the fault, and perhaps the choices."""
-    told = said.strip().splitlines()[-1].removeprefix("apply: ")
-    problem, _, hint = told.partition("; ")
+    last_line = output.strip().splitlines()[-1].removeprefix("apply: ")
+    problem, _, hint = last_line.partition("; ")
     return GuestError(problem, hint=hint) if hint else GuestError(problem)
 
 
@@ -304,7 +305,7 @@ def _patch(where: Path, patch: Path) -> None:
 
 def _environment() -> dict[str, str]:
     """Return an environment in which a build has the same result for every user."""
-    flags = ("CFLAGS", "LDFLAGS", "MAKEFLAGS")  # Xen's makefiles would use the user's
+    flags = ("CFLAGS", "LDFLAGS", "MAKEFLAGS")  # Xen's makefiles would use the user's variables
     environment = {name: value for name, value in os.environ.items() if name not in flags}
     facts = {"XEN_BUILD_DATE": "2025-01-01", "XEN_BUILD_TIME": "00:00:00", "LC_ALL": "C.UTF-8"}
     return environment | facts | {"XEN_WHOAMI": "pmlkit", "XEN_DOMAIN": "lab"}

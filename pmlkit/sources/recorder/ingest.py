@@ -46,8 +46,11 @@ if TYPE_CHECKING:
 
 COUNTERS = ("pswpin", "pswpout", "pgmajfault", "pgfault")
 SIZES = ("total", "free", "available", "cached", "committed", "anon", "slab")
-_DIGITS = 15  # of a guest's number, so that it fits int64
-_MAX_SPANS, _MAX_ENTRIES = 1 << 12, 1 << 16  # buffered for one call of the writer
+_DIGITS = 15  # longest number of a guest, so that it fits int64
+_MAX_SPANS, _MAX_ENTRIES = (
+    1 << 12,
+    1 << 16,
+)  # most spans and entries that are buffered for one call of the writer
 _MAX_PARTS = 1 << 12  # arrays of disk requests before they are concatenated
 _ROUND = ("insn_start", "t_start_ns", "insn_end", "t_end_ns", "full_exits", "accessed", "dirty")
 _SPAN = ("round", "insn_start", "t_start_ns", "insn_end", "t_end_ns", "reason", "entries")
@@ -60,8 +63,8 @@ DISK_TIMES = (
     "the time at which a thread of the host took them. Two runs differ, with either clock"
 )
 WALL_TIME = (
-    "T is wall time: the guest ran by the host's clock (--clock host), and does less per window on "
-    "a busy host"
+    "T is wall time: the guest ran by the host's clock (--clock host), and does less work per "
+    "window on a busy host"
 )
 
 
@@ -175,13 +178,14 @@ class _Tables:
             self.totals = message
         elif isinstance(message, Requests):
             self._add_requests(message)
-        elif isinstance(message, dict):  # of the host
+        elif isinstance(message, dict):  # requests of the host
             self.cost = message
 
     def _add_requests(self, requests: Requests) -> None:
         self.requests.append(requests.parts)
         self._parts += 1
-        if self._parts > _MAX_PARTS:  # a small array takes more memory than its contents
+        # Joined, because a small array takes more memory than its contents.
+        if self._parts > _MAX_PARTS:
             self.requests[-self._parts :] = [np.concatenate(self.requests[-self._parts :])]
             self._parts = 0
 
@@ -240,7 +244,7 @@ class _Tables:
         first = {"round": 0, "t_ns": 0, "insn": 0}
         if booting or not phases:
             return [{"name": "boot" if booting else "start", **first}, *phases]
-        phases[0] |= first  # the part before the first mark belongs to it
+        phases[0] |= first  # this phase includes the part before the first mark
         return phases
 
     def _guest(self, report: Report) -> pd.DataFrame:

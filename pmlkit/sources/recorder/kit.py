@@ -104,7 +104,7 @@ def _check(guest: LabGuest, rounds: int) -> None:
             f"run it in the lab: pmlkit lab run {guest.name}",
         )
     if not 1 <= rounds <= 999:
-        raise UsageError(f"{rounds} rounds cannot be recorded", "ask for 1 to 999")
+        raise UsageError(f"{rounds} rounds cannot be recorded", "give 1 to 999")
 
 
 def _run(

@@ -50,7 +50,7 @@ class Message(IntEnum):
     MARK = 5
     TOTALS = 6
     DISK = 7
-    HOST = 64  # from `Recording` itself: what the recording cost, as JSON
+    HOST = 64  # from `Recording` itself: the cost of the recording, as JSON
 
 
 class Marker(IntEnum):
@@ -158,7 +158,7 @@ class Requests:
 
 
 if TYPE_CHECKING:
-    # A dict is HOST's, None is HELLO's.
+    # The message HOST decodes to a dict, HELLO to None.
     Decoded = Span | RoundEnd | Mark | Totals | Requests | Json | None
 
 
@@ -231,9 +231,13 @@ class RecorderStream:
     def __init__(self, header: Json) -> None:
         memory = Fields(header, "its header's ").whole("memory_bytes", PAGE_SIZE, _MAX_MEMORY_BYTES)
         if memory % PAGE_SIZE:
-            raise NotUnderstood(f"its header's memory_bytes is {memory}, no whole number of pages")
+            raise NotUnderstood(
+                f"its header's memory_bytes is {memory}, not a whole number of pages"
+            )
         self.rounds, self._end, self._last_mark_ns = 0, (0, 0), 0
-        self._last_round: dict[int, int] = {}  # of each log's spans, by message type
+        self._last_round: dict[
+            int, int
+        ] = {}  # the last round and batch of each log's spans, by message type
 
     def take(self, kind: int, payload: bytes) -> Decoded:
         """Return the message, decoded (`pmlkit.sources.recorder.messages.decode`)."""
@@ -261,11 +265,11 @@ class RecorderStream:
         self._check_round(end.round, self.rounds)
         _check_span(end)
         if max(end.full_exits, end.accessed, end.dirty) > MOST:
-            raise NotUnderstood("a round of more pages than there are")
+            raise NotUnderstood("a round with more pages than the memory has")
         start = (end.insn_start, end.t_start_ns)
         if start != self._end and self.rounds:
-            raise NotUnderstood(f"round {end.round} begins at {start[1]} ns, and the one before "
-                                f"ends at {self._end[1]} ns")  # fmt: skip
+            raise NotUnderstood(f"round {end.round} begins at {start[1]} ns, and the previous "
+                                f"one ends at {self._end[1]} ns")  # fmt: skip
         self._end = (end.insn_end, end.t_end_ns)
         self.rounds += 1
 
@@ -281,7 +285,7 @@ def check_header(header: Json) -> None:
     """Check the header's fields that a trace needs; `RecorderStream` checks the memory's size."""
     fields = Fields(header, "its header's ")
     if not {"ns_per_insn", "period"} <= fields.values.keys():
-        raise NotUnderstood("its header says nothing of the clock, or of the period")
+        raise NotUnderstood("its header lacks the clock, or the period")
     fields.choice("source", ("recorder",))
     for name in ("created", "workload", "command", "cmdline"):
         fields.text(name, longest=1 << 16)

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 QEMU = "qemu-system-x86_64"
 ICOUNT_SHIFT = 3  # deterministic mode: an instruction lasts 2**3 ns, so the guest has 125 MIPS
-ICOUNT_SHIFTS = (0, 10)  # the least and the most that QEMU takes
-MEMORY_MIB = (64, 3072)  # above, QEMU's RAM offsets are no guest-physical addresses
+ICOUNT_SHIFTS = (0, 10)  # the least and the largest shift that QEMU supports
+MEMORY_MIB = (64, 3072)  # with more memory, QEMU's RAM offsets are not guest-physical addresses
 _SOURCE = Path(__file__).with_name("recorder_plugin.c")
 
 

@@ -44,7 +44,9 @@ if TYPE_CHECKING:
 
 
 _WITHOUT_PAGES = frozenset({Message.HELLO, Message.MARK, Message.TOTALS, Message.HOST})
-DETERMINISTIC_CMDLINE = "pmlkit.spin"  # never idle: the instruction count is the clock
+DETERMINISTIC_CMDLINE = (
+    "pmlkit.spin"  # the guest never idles, because the instruction count is the clock
+)
 
 
 def record(
@@ -154,7 +156,7 @@ def _keep_spool(error: BaseException, spool: Path, out: PathLike) -> None:
 
 
 def _keep_console(error: BaseException, console: Path, out: Path) -> None:
-    """Copy the guest's console next to the output if the error names it: its spool will go."""
+    """Copy the guest's console next to the output if the error names it: the spool is removed."""
     text = str(error)
     if not isinstance(error, GuestError) or str(console) not in text:
         return

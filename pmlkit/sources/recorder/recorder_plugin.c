@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The recorder: a TCG plugin that tells, per round, which guest frames a VM reads, writes and
- * executes, and what a PML buffer would have logged.  It streams messages over a pipe; recorder.py
- * turns them into a spool and a trace.  One vCPU; guest RAM below 4 GiB (QEMU's plugin interface
+ * The recorder: a TCG plugin that reports, per round, the guest frames that a VM reads, writes and
+ * executes, and the log of an emulated PML buffer.  It streams messages over a pipe; recorder.py
+ * converts them to a spool and a trace.  One vCPU; guest RAM below 4 GiB (QEMU's plugin interface
  * gives RAM offsets, which equal guest-physical addresses only there).
  *
  * Arguments: fd=N ram=BYTES clock=icount|host shift=N period=N unit=insn|ns boot=on|off check=on|off
@@ -11,15 +11,15 @@
  *  - Most accesses go to a page that was seen in this round already.  `seen` answers that by one
  *    load and one compare, without asking QEMU for the physical address.  It is a TLB in software
  *    and is emptied where the architecture says that translations may change (see changes_mapping)
- *    and at the end of a round.  check=on asks QEMU all the same, and counts where `seen` was wrong.
- *  - Instruction fetches are no memory accesses to QEMU.  Each page that holds code has a counter
+ *    and at the end of a round.  check=on asks QEMU anyway, and counts the errors of `seen`.
+ *  - Instruction fetches are not memory accesses in QEMU.  Each page that holds code has a counter
  *    that translated blocks bump inline; the counters are compared at the end of a round.
  *  - A guest's disk (optional) is a file that QEMU reads and writes straight from and into guest
  *    RAM. This library is preloaded then, and its preadv and pwritev come before the C library's:
  *    file offset and host address are sector and frame. QEMU's own trace events name the sectors
- *    only; tests/sources/test_recorder_disk.py holds the two against each other.
- *  - Until the guest executes the ARM marker nothing but markers is instrumented, so that it boots
- *    at QEMU's own speed.
+ *    only; tests/sources/test_recorder_disk.py compares the two.
+ *  - Until the guest executes the ARM marker, only markers are instrumented, so that it boots at
+ *    QEMU's own speed.
  */
 #define _GNU_SOURCE
 #include "qemu_plugin_api.h"
@@ -39,7 +39,7 @@
 #define PML_ENTRIES 512  /* Intel SDM 29.3.6: one 4 KiB page of 64-bit addresses */
 #define CHUNK 8192       /* access entries to a message */
 #define SLOTS 1024       /* of the software TLB; a power of two */
-#define WIDEST 64        /* bytes: no access is wider */
+#define WIDEST 64        /* bytes of the widest access */
 #define HOST_CHECK 50000 /* instructions between two looks at the host's clock */
 
 enum kind { READ = 1, WRITE = 2, EXEC = 4 };
@@ -72,7 +72,7 @@ struct totals_message {
     uint32_t type, bytes;
     uint64_t slow, io, outside, crossing, unknown, flushes, wrong;
 };
-struct disk_part { /* of a request: what lies in one frame */
+struct disk_part { /* the part of a request in one frame */
     uint64_t insn;
     int64_t ns;
     uint64_t sector;
@@ -95,7 +95,7 @@ static struct {
 } conf = {.fd = -1};
 
 static uint64_t insn;      /* executed since the recording began; bumped inline */
-static uint64_t next_tick; /* the instruction count at which tick() has to look */
+static uint64_t next_tick; /* the instruction count of the next tick() */
 static bool recording;
 static uint32_t round_no;
 static struct moment round_start;
@@ -122,9 +122,9 @@ static void die(const char *why)
     char line[256];
     snprintf(line, sizeof line, "pmlkit recorder: %s\n", why);
     if (write(2, line, strlen(line)) < 0) {
-        /* nobody is left to tell */
+        /* there is no reader any more */
     }
-    _exit(3); /* whoever reads the pipe sees its end without TOTALS */
+    _exit(3); /* the reader of the pipe sees its end without TOTALS */
 }
 
 static void send_bytes(const void *data, size_t length)
@@ -192,7 +192,7 @@ static void note(uint64_t gfn, enum kind kind)
     if (kind != WRITE)
         return;
     dirty++;
-    if (pml_length == PML_ENTRIES) { /* the exit comes before the entry that finds no room */
+    if (pml_length == PML_ENTRIES) { /* the exit comes before the entry that does not fit */
         full_exits++;
         flush_pml(FULL, now());
     }
@@ -220,7 +220,7 @@ static void note_code(void)
 
 static void forget_seen(void) { memset(seen, 0xff, sizeof seen); }
 
-/* Requests come from QEMU's worker threads: they wait here until the vCPU's thread sends them. */
+/* Requests from QEMU's worker threads, which the vCPU's thread sends later. */
 static pthread_mutex_t disk_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct disk_part *disk_parts;
 static size_t disk_length, disk_room;
@@ -283,7 +283,7 @@ static void end_rounds(bool quiet)
     struct moment at = now();
     while (in_unit(at) >= round_due) {
         bool late = !quiet && in_unit(at) >= round_due + conf.period;
-        if (!late) /* of rounds that passed at once, one is told */
+        if (!late) /* of several rounds that passed, one is reported */
             end_round(ROUND, quiet ? when_due(at) : at);
         round_due += conf.period;
     }
@@ -428,7 +428,7 @@ static void on_marker(unsigned vcpu, void *data)
         return;
     tick();
     if (marker == PHASE && insn > round_start.insn) {
-        /* A phase is made of rounds of its own: the last one of the phase before is cut short. */
+        /* A phase begins with a new round: the last round of the previous phase is cut short. */
         end_round(ROUND, now());
         round_due = in_unit(round_start) + conf.period;
         next_tick = 0;
@@ -439,7 +439,7 @@ static void on_marker(unsigned vcpu, void *data)
         stop();
 }
 
-/* The marker is `nopl 0x4d50LLNN(%rax)`: LL says which. */
+/* The marker is `nopl 0x4d50LLNN(%rax)`: LL is the marker. */
 static unsigned marker_of(const uint8_t *code_bytes, size_t size)
 {
     bool is_marker = size == 7 && code_bytes[0] == 0x0f && code_bytes[1] == 0x1f &&
@@ -447,9 +447,9 @@ static unsigned marker_of(const uint8_t *code_bytes, size_t size)
     return is_marker ? code_bytes[4] : 0;
 }
 
-/* Instructions after which a virtual address may lead elsewhere without a page fault in between:
+/* Instructions after which a virtual address may map elsewhere without a page fault in between:
  * moves to control registers, INVLPG and its kin, INVPCID, WRMSR (EFER), RSM.  Hardware may keep
- * translations until one of them (Intel SDM 4.10.4), so a guest may not count on less. */
+ * translations until one of them (Intel SDM 4.10.4), so a guest cannot rely on less. */
 static bool changes_mapping(const uint8_t *b, size_t size)
 {
     const uint8_t *end = b + size;

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 
 CLOCKS = ("guest", "host")
-_BOOT_LIMIT_S = 900  # a guest boots in 3 to 15 s; what it prepares takes minutes on a busy host
-_GRACE_S = 20  # for QEMU to write its last messages after SIGTERM
+_BOOT_LIMIT_S = 900  # a guest boots in 3 to 15 s; its preparations take minutes on a busy host
+_GRACE_S = 20  # time for QEMU's last messages after SIGTERM
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class RecordOptions:
     overwrite: bool = False
     check: bool = False
     swap_mib: int = 0
-    deterministic: InitVar[bool | None] = None  # older name: True is the guest's clock
+    deterministic: InitVar[bool | None] = None  # older name of `clock`: True is the guest's clock
 
     def __post_init__(self, deterministic: bool | None) -> None:
         if self.clock not in CLOCKS:
@@ -159,11 +159,11 @@ class Recording:
         self.buffer = bytearray()
         self.started = time.monotonic()
         self.recording_since: float | None = None
-        self.progress_at = 0.0  # of the last call of `progress`
+        self.progress_at = 0.0  # time of the last call of `progress`
         self.entries = 0
         self.last_round: RoundEnd | None = None
         self.seen: set[Marker | Message] = set()  # markers, and Message.TOTALS
-        self.deadline: float | None = None  # for QEMU to end, after SIGTERM
+        self.deadline: float | None = None  # time by which QEMU must end, after SIGTERM
 
     def __enter__(self) -> Self:
         return self
@@ -176,7 +176,7 @@ class Recording:
         """Start QEMU with the plugin at the other end of a pipe."""
         o = self.options
         self.pipe, child_end = os.pipe()
-        # QEMU ends first, and then the pipe is closed, as `ExitStack` calls them in reverse.
+        # QEMU ends before the pipe is closed, because `ExitStack` calls these in reverse.
         self._undo.callback(os.close, self.pipe)
         argument = qemu.plugin_argument(
             plugin, child_end, memory_mib, period, o.icount, o.boot, o.check, o.icount_shift
@@ -191,7 +191,7 @@ class Recording:
             preload = plugin if o.swap_mib else None
             self.process = qemu.start(command, self.stderr, child_end, preload)
             self._undo.callback(self.process.wait)
-            self._undo.callback(self.process.kill)  # a process that has ended is left alone
+            self._undo.callback(self.process.kill)  # no signal to a process that has ended
         finally:
             os.close(child_end)
 
@@ -255,7 +255,7 @@ class Recording:
                 self.process.kill()
         elif elapsed > self.options.time_limit_s:
             raise GuestError(
-                f"its workload was not done after {self.options.time_limit_s:g} s",
+                f"its workload did not finish within {self.options.time_limit_s:g} s",
                 self.console_tail(),
                 "allow more time with --time-limit, or reduce the work with --set",
             )
@@ -308,19 +308,19 @@ class Recording:
         return "\n".join(line for line in lines if not re.match(r"\[ *\d+\.\d+\]", line))
 
 
-# What a shell's exit status means, and what to do about it.
+# Hints by exit status of the shell.
 _STATUS_HINTS = {
     126: "make its program executable, and build it for x86-64",
     127: "a program is missing in the guest: add it to the folder, or its Debian package to "
     "`packages:` of workload.yaml",
     128 + signal.SIGKILL: "it was killed, most likely for lack of memory: give more by --memory",
-    128 + signal.SIGABRT: "it gave up (SIGABRT): see its last words",
-    128 + signal.SIGSEGV: "it crashed (SIGSEGV): try it outside of the guest, under a debugger",
+    128 + signal.SIGABRT: "it aborted (SIGABRT): see its last lines",
+    128 + signal.SIGSEGV: "it crashed (SIGSEGV): run it outside of the guest, under a debugger",
 }
 
 
 def status_hint(status: int) -> str:
-    """Return what to do about a workload's exit status."""
+    """Return a hint for a workload's exit status."""
     return _STATUS_HINTS.get(status, "its own messages state the cause")
 
 

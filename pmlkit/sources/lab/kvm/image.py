@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 _DISKS = ("ata_piix", "sd_mod")
 _KVM = ("kvm-intel",)
 _FOLDERS = ("proc", "sys", "dev", "tmp", "run", "var/log", "root")
-# The model's processor says that its TSC runs at 3.5 GHz; it runs at 100 MHz.
+# The emulated model states a TSC of 3.5 GHz, but it runs at 100 MHz.
 CMDLINE = (
     "console=ttyS0 quiet tsc_early_khz=100000 tsc=reliable nokaslr mitigations=off no_timer_check "
     "init_on_alloc=0 audit=0 apparmor=0 nowatchdog panic=-1 nomodeset cryptomgr.notests"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["arguments", "files"]
 
 PROGRAM = "qemu-system-x86_64-microvm"
-FOLDER, SOCKET = "/job/qemu", "/job/qmp"  # on the host
+FOLDER, SOCKET = "/job/qemu", "/job/qmp"  # paths on the host
 _PACKAGES = (
     "qemu-system-x86", "qemu-system-data", "libfdt1", "libglib2.0-0", "libpcre2-8-0",
     "libpixman-1-0",
@@ -30,7 +30,7 @@ _PACKAGES = (
 _LIBRARIES = ("libfdt.so.1", "libglib-2.0.so.0", "libpcre2-8.so.0", "libpixman-1.so.0")
 _LIBRARY_FOLDERS = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu")
 _FIRMWARE = "usr/share/qemu/qboot.rom"
-# No device that a guest of the kit does not need. Its kernel is started by its PVH entry.
+# Only devices that a guest of the kit needs. Its kernel is started by its PVH entry.
 _MACHINE = (
     "microvm,x-option-roms=off,pit=off,pic=off,rtc=off,isa-serial=off,auto-kernel-cmdline=off"
 )
@@ -66,14 +66,14 @@ def arguments(name: str, memory_mib: int, cmdline: str, ring: int) -> list[str]:
     ring : int
         Number of entries in the dirty ring of each vCPU; 0: bitmaps.
     """
-    # The guest touches all of its memory first, as under our monitor, and then waits for nobody.
+    # The guest first touches all of its memory, as under our monitor, and then runs freely.
     cmdline = f"vmm={memory_mib} free=1 {cmdline}".strip()
     accelerator = ["-accel", f"kvm,dirty-ring-size={ring}"] if ring else ["-accel", "kvm"]
     return [
         *("-name", f"guest={name}", "-M", _MACHINE, *accelerator, "-cpu", "host"),
         *("-m", str(memory_mib), "-nodefaults", "-no-user-config", "-display", "none"),
         *("-bios", f"{FOLDER}/rom", "-kernel", "/job/kernel", "-append", cmdline),
-        # The kit prints to the port 0xe9: the first register of a serial port that is put there.
+        # The kit prints to the port 0xe9, so the first register of a serial port is mapped there.
         *("-chardev", "file,id=console,path=/out/guest.txt"),
         *("-device", "isa-serial,iobase=0xe9,irq=4,chardev=console"),
         *("-qmp", f"unix:{SOCKET},server=on,wait=off"),

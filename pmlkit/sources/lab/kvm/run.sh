@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# The host's job: KVM with the parameters that were asked for, the VMM with its guest, and beside it
-# the agent as on any host. The spool goes to the disk as it grows.
+# The host's job: KVM with the requested parameters, the VMM with its guest, and the agent as on any
+# host. The spool goes to the disk as it grows.
 echo 20 >/proc/sys/vm/dirty_writeback_centisecs
 echo 20 >/proc/sys/vm/dirty_expire_centisecs
 for m in $(cat /mods/kvm-order); do
@@ -37,7 +37,7 @@ own() {
     wait $vmm
 }
 
-# start_qemu: its guest says when it is set up, and never rests; it leaves time to the others
+# start_qemu: its guest reports when it is set up, and never rests; it leaves time to the others
 start_qemu() {
     eval "LD_LIBRARY_PATH=/job/qemu exec /job/qemu/qemu $VMM" >vmm.txt 2>&1 &
     vmm=$!
@@ -45,7 +45,7 @@ start_qemu() {
     until_says guest.txt ready || exit 4
 }
 
-# The agent asks QEMU to measure its dirty rate, by which it logs.
+# The agent lets QEMU measure its dirty rate, which switches logging on.
 qemu() {
     : >report.txt
     start_qemu

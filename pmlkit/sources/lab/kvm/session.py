@@ -46,11 +46,11 @@ __all__ = ["KvmLabOptions", "collect", "run"]
 LOGS = ("ring", "bitmap")
 VMMS = ("own", "qemu")
 ROUNDS = 8
-VCPUS = 4  # the most: Linux; a guest of the kit has at most 2
+VCPUS = 4  # most vCPUs of Linux; a guest of the kit has at most 2
 MEMORY_LIMITS_MIB = (lab_guests.MEMORY_MIB, 1024)
-_HOST_MIB = 448  # for the host beside its guest: its root and the job are in memory
-_REST_US = 300_000  # of the emulated clock
-_RING = 65536  # entries: the most that KVM has
+_HOST_MIB = 448  # memory of the host itself, which includes its root and the job
+_REST_US = 300_000  # by the emulated clock
+_RING = 65536  # entries of a ring: KVM's maximum
 _GUEST_S = 900
 _WORK_S = 1800
 _MILESTONES = (
@@ -178,7 +178,7 @@ def collect(
     memory_mib, vcpus = options.memory_mib or guest.memory_mib, options.vcpus or guest.vcpus
     _check(guest, memory_mib, vcpus)
     if options.boot and not guest.linux:
-        raise UsageError(f"{guest.name} has no boot that could be logged", "leave out --boot")
+        raise UsageError(f"{guest.name} has no boot to log", "leave out --boot")
     if options.vmm == "qemu":
         _check_for_qemu(guest, vcpus, options)
     lab = assemble(options.kernel, machine_mib(memory_mib), progress)
@@ -326,7 +326,7 @@ def _limits(options: KvmLabOptions) -> Limits:
 
 
 def _judge(spool: Path, options: KvmLabOptions) -> None:
-    """Raise `GuestError` unless the job came to its end."""
+    """Raise `GuestError` unless the job finished."""
     status = read_text(spool / "status").strip()
     if status == "0" or (status and options.script):
         return

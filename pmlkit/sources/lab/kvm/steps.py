@@ -113,7 +113,7 @@ class Monitor:
         return os.pread(self._pages, PAGE, self.memory + gfn * PAGE)
 
     def close(self) -> None:
-        """End it; idempotent."""
+        """End the monitor; idempotent."""
         if self.process.stdin and not self.process.stdin.closed:
             self.process.stdin.close()
             os.close(self._pages)
@@ -138,13 +138,13 @@ class Agent:
         spool = "-" if to_disk else f"{name}.spool"
         words = ["python3", "-m", "pmlkit.kvm.agent", job, str(pid), spool]
         disk = f"of=/dev/sdb bs=64k seek={os.environ.get('SPOOL_BLOCK')}"
-        self.said, self._ready = Path(f"{name}.txt"), Path(ready)
+        self.messages, self._ready = Path(f"{name}.txt"), Path(ready)
         self._disk: subprocess.Popen[bytes] | None = None
-        with open(self.said, "w") as said:
+        with open(self.messages, "w") as messages:
             if to_disk:
                 self._disk = subprocess.Popen(["dd", *disk.split()], stdin=PIPE, stderr=DEVNULL)
             out = self._disk.stdin if self._disk else None
-            self.process = subprocess.Popen(words, stdout=out, stderr=said)
+            self.process = subprocess.Popen(words, stdout=out, stderr=messages)
             if out:
                 out.close()
 
@@ -161,5 +161,5 @@ class Agent:
         end = time.monotonic() + _WAIT_S
         while not self._ready.exists():
             if self.process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"the agent does not listen: {self.said.read_text()}")
+                raise RuntimeError(f"the agent does not listen: {self.messages.read_text()}")
             time.sleep(0.02)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
- * A small virtual machine monitor for KVM, which logs its guest's dirty pages as any other does.
+ * A small virtual machine monitor for KVM, which logs its guest's dirty pages like any other.
  *
- * A guest of the kit goes in lock step: it yields by a port when it has nothing to do, and runs a
- * round for each command in its mailbox. Another guest is stopped and re-armed once per period, and
- * where it reports a phase. In both cases all vCPUs are out of the guest while pages are re-armed.
- * With --steps, standard input says what to do next (`run_steps`), and nothing is logged before it.
+ * A guest of the kit runs in lock step: it yields through a port when it is idle, and runs a round
+ * for each command in its mailbox. Another guest is stopped and re-armed once per period, and when it
+ * reports a phase. In both cases all vCPUs are out of the guest while pages are re-armed. With
+ * --steps, standard input contains the steps (`run_steps`), and logging starts with them.
  */
 #define _GNU_SOURCE
 #include "vmm.h"
@@ -49,7 +49,7 @@ static struct {
     unsigned memory_mib, rounds, period_us, rest_us;
     bool kit, no_log, steps;
     const char *kernel, *ramdisk, *cmdline, *wait_for, *go;
-} told = {.memory_mib = 64, .cmdline = ""};
+} settings = {.memory_mib = 64, .cmdline = ""};
 
 static struct vm vm = {.vcpus = 1};
 static FILE *console, *report, *rounds;
@@ -96,7 +96,7 @@ uint64_t now_ns(void)
 
 static void create(void)
 {
-    vm.bytes = (uint64_t)told.memory_mib << 20;
+    vm.bytes = (uint64_t)settings.memory_mib << 20;
     if ((vm.kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC)) < 0)
         die("/dev/kvm: %m");
     vm.fd = kvm_do(vm.kvm, KVM_CREATE_VM, 0);
@@ -114,15 +114,15 @@ static void create(void)
         kvm_do(vm.fd, KVM_CREATE_PIT2,
                (&(struct kvm_pit_config){.flags = KVM_PIT_SPEAKER_DUMMY}));
     }
-    /* A bare-metal guest has all of its memory from the start: no fault of a first access. */
+    /* A bare-metal guest has all of its memory from the start, without faults at first accesses. */
     vm.memory = mmap(NULL, vm.bytes + HUGE_BYTES, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (vm.memory == MAP_FAILED)
-        die("%u MiB: %m", told.memory_mib);
+        die("%u MiB: %m", settings.memory_mib);
     vm.memory = (void *)(((uintptr_t)vm.memory + HUGE_BYTES - 1) & ~(uintptr_t)(HUGE_BYTES - 1));
     if (madvise(vm.memory, vm.bytes, vm.huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE) && vm.huge)
         die("the kernel has no transparent huge pages: %m");
-    for (uint64_t at = 0; told.kit && at < vm.bytes; at += PAGE)
+    for (uint64_t at = 0; settings.kit && at < vm.bytes; at += PAGE)
         vm.memory[at] = 0;
     log_set(&vm, false);
 }
@@ -225,7 +225,7 @@ static void kit_out(uint16_t port, uint32_t value)
     }
 }
 
-/* Nothing answers at other ports: a read gives ones. */
+/* Other ports have no device: a read returns ones. */
 static void io(const struct kvm_run *run)
 {
     uint8_t *data = (uint8_t *)run + run->io.data_offset;
@@ -242,7 +242,7 @@ static void io(const struct kvm_run *run)
             continue;
         }
         memcpy(&value, data, run->io.size);
-        if (told.kit)
+        if (settings.kit)
             kit_out(run->io.port, value);
     }
 }
@@ -255,10 +255,10 @@ static void *run_vcpu(void *argument)
     snprintf(name, sizeof name, "CPU %u/KVM", vcpu->number); /* as QEMU names them */
     prctl(PR_SET_NAME, name);
     mine = vcpu->run;
-    if (told.kit && vcpu->number)
+    if (settings.kit && vcpu->number)
         wait_for_start(vcpu);
-    else if (!told.kit && !told.wait_for)
-        park(); /* its boot is logged: it runs from the first round on */
+    else if (!settings.kit && !settings.wait_for)
+        park(); /* its boot is logged, so it runs from the first round on */
     for (;;) {
         if (ioctl(vcpu->fd, KVM_RUN, 0) < 0) {
             if (errno != EINTR && errno != EAGAIN)
@@ -273,7 +273,7 @@ static void *run_vcpu(void *argument)
         case KVM_EXIT_IO:
             io(mine);
             break;
-        case KVM_EXIT_MMIO: /* no device: a read gives ones */
+        case KVM_EXIT_MMIO: /* no device: a read returns ones */
             if (!mine->mmio.is_write)
                 memset(mine->mmio.data, 0xff, sizeof mine->mmio.data);
             break;
@@ -306,7 +306,7 @@ static void await_parked(void)
 static void release(uint32_t command)
 {
     pthread_mutex_lock(&lock);
-    if (told.kit)
+    if (settings.kit)
         ((volatile uint32_t *)(vm.memory + MAILBOX))[MAILBOX_COMMAND] = command;
     parked = 0;
     turn++;
@@ -324,7 +324,7 @@ static void pause_all(void)
 /* Wait for a period, or until the guest reports; a phase's mark is followed by a rest. */
 static void wait_period(void)
 {
-    uint64_t end = now_ns() + told.period_us * 1000ull;
+    uint64_t end = now_ns() + settings.period_us * 1000ull;
     struct timespec until = {.tv_sec = (time_t)(end / 1000000000u),
                              .tv_nsec = (long)(end % 1000000000u)};
 
@@ -339,7 +339,7 @@ static void wait_period(void)
 static void round_end(unsigned number, uint64_t start)
 {
     uint64_t end = now_ns(), armed;
-    unsigned dirty = told.no_log ? 0 : log_take(&vm);
+    unsigned dirty = settings.no_log ? 0 : log_take(&vm);
 
     armed = now_ns();
     fprintf(rounds, "%u %llu %llu %u %llu\n", number, (unsigned long long)start,
@@ -349,22 +349,22 @@ static void round_end(unsigned number, uint64_t start)
 
 static void run_rounds(void)
 {
-    for (unsigned n = 1; !ended && (!told.rounds || n <= told.rounds); n++) {
+    for (unsigned n = 1; !ended && (!settings.rounds || n <= settings.rounds); n++) {
         uint64_t start = now_ns();
 
-        release(told.period_us ? FREE_RUN : n);
-        if (told.period_us) {
+        release(settings.period_us ? FREE_RUN : n);
+        if (settings.period_us) {
             wait_period();
             pause_all();
         } else {
             await_parked();
         }
         round_end(n, start);
-        usleep(told.rest_us); /* while its vCPUs wait, the collector may look at its memory */
+        usleep(settings.rest_us); /* while its vCPUs wait, the collector may look at its memory */
     }
 }
 
-/* A memory slot more, above the guest's: it never learns of it. */
+/* Add a memory slot above the guest's memory, which the guest does not know. */
 static void plug(unsigned mib)
 {
     size_t bytes = (size_t)mib << 20;
@@ -379,8 +379,8 @@ static void plug(unsigned mib)
     kvm_do(vm.fd, KVM_SET_USER_MEMORY_REGION, &region);
 }
 
-/* A step a line: `round N`, in lock step; `free`, to run until `pause`; `log 1`, `log 0`; `take` what
- * was logged; `plug MIB`. Each is answered by a line with a number. */
+/* One step per line: `round N`, in lock step; `free`, to run until `pause`; `log 1`, `log 0`; `take`,
+ * to read the log; `plug MIB`. The answer to each is a line with a number. */
 static void run_steps(void)
 {
     char line[64], step[16];
@@ -411,7 +411,7 @@ static void run_steps(void)
     }
 }
 
-/* ---- the guest's words ---- */
+/* ---- the guest's reports ---- */
 
 static void console_line(const char *text)
 {
@@ -424,7 +424,7 @@ static void report_line(const char *text)
     fprintf(report, "%llu %s\n", (unsigned long long)now_ns(), text);
     fflush(report);
     pthread_mutex_lock(&lock);
-    if (told.wait_for && !strncmp(text, told.wait_for, strlen(told.wait_for)))
+    if (settings.wait_for && !strncmp(text, settings.wait_for, strlen(settings.wait_for)))
         waited_for = true;
     reported |= !strncmp(text, "phase ", 6);
     ended |= !strncmp(text, "exit ", 5);
@@ -441,38 +441,38 @@ static FILE *open_text(const char *name)
     return file;
 }
 
-/* ---- the whole ---- */
+/* ---- main ---- */
 
 static void parse(int count, char **words)
 {
     for (int c; (c = getopt_long(count, words, "", options, NULL)) != -1;) {
         switch (c) {
-        case 'm': told.memory_mib = (unsigned)atoi(optarg); break;
+        case 'm': settings.memory_mib = (unsigned)atoi(optarg); break;
         case 'v': vm.vcpus = (unsigned)atoi(optarg); break;
         case 'r': vm.ring_entries = (uint32_t)atoi(optarg); break;
         case 'H': vm.huge = true; break;
-        case 'n': told.rounds = (unsigned)atoi(optarg); break;
-        case 'p': told.period_us = (unsigned)atoi(optarg); break;
-        case 'i': told.ramdisk = optarg; break;
-        case 'c': told.cmdline = optarg; break;
-        case 'R': told.rest_us = (unsigned)atoi(optarg); break;
-        case 'k': told.kit = true; break;
-        case 'w': told.wait_for = optarg; break;
-        case 'g': told.go = optarg; break;
-        case 'N': told.no_log = true; break;
-        case 's': told.steps = true; break;
-        default: die("see vmm.c for the options");
+        case 'n': settings.rounds = (unsigned)atoi(optarg); break;
+        case 'p': settings.period_us = (unsigned)atoi(optarg); break;
+        case 'i': settings.ramdisk = optarg; break;
+        case 'c': settings.cmdline = optarg; break;
+        case 'R': settings.rest_us = (unsigned)atoi(optarg); break;
+        case 'k': settings.kit = true; break;
+        case 'w': settings.wait_for = optarg; break;
+        case 'g': settings.go = optarg; break;
+        case 'N': settings.no_log = true; break;
+        case 's': settings.steps = true; break;
+        default: die("see vmm.c for the settings");
         }
     }
     if (optind + 1 != count)
         die("name one kernel");
-    told.kernel = words[optind];
-    if (!vm.vcpus || vm.vcpus > MAX_VCPUS || (told.kit && vm.vcpus > 2))
+    settings.kernel = words[optind];
+    if (!vm.vcpus || vm.vcpus > MAX_VCPUS || (settings.kit && vm.vcpus > 2))
         die("it cannot have %u vCPUs", vm.vcpus);
-    if (told.steps && !told.kit)
+    if (settings.steps && !settings.kit)
         die("steps are for a guest of the kit");
-    if (told.memory_mib < 16 || told.memory_mib > 2048)
-        die("it cannot have %u MiB", told.memory_mib);
+    if (settings.memory_mib < 16 || settings.memory_mib > 2048)
+        die("it cannot have %u MiB", settings.memory_mib);
 }
 
 static void begin(void)
@@ -491,15 +491,15 @@ static void begin(void)
     ports[1] = (struct serial){.base = 0x2f8, .irq = 3, .line = report_line};
 }
 
-/* Until the guest waits: one of the kit is set up, another has said what is waited for. */
+/* Run until the guest waits: one of the kit is set up, another has printed the awaited text. */
 static void start(uint32_t entry)
 {
     set_registers(&vm.vcpu[0], entry);
-    running = told.kit ? 1 : vm.vcpus;
+    running = settings.kit ? 1 : vm.vcpus;
     for (unsigned i = 0; i < vm.vcpus; i++)
         if ((errno = pthread_create(&threads[i], NULL, run_vcpu, &vm.vcpu[i])))
             die("a thread: %m");
-    if (!told.kit && told.wait_for) {
+    if (!settings.kit && settings.wait_for) {
         pthread_mutex_lock(&lock);
         while (!waited_for && !ended)
             pthread_cond_wait(&changed, &lock);
@@ -515,30 +515,30 @@ static void await_collector(void)
 {
     printf("ready\n");
     fflush(stdout);
-    while (told.go && access(told.go, F_OK))
+    while (settings.go && access(settings.go, F_OK))
         usleep(10000);
 }
 
 int main(int count, char **words)
 {
     parse(count, words);
-    vm.irqchip = !told.kit;
+    vm.irqchip = !settings.kit;
     begin();
     create();
     for (unsigned i = 0; i < vm.vcpus; i++)
         add_vcpu(i);
-    start(load(&vm, told.kernel, told.ramdisk, told.cmdline));
-    if (told.steps) {
+    start(load(&vm, settings.kernel, settings.ramdisk, settings.cmdline));
+    if (settings.steps) {
         run_steps();
         _exit(0);
     }
     await_collector();
-    if (!told.no_log) {
+    if (!settings.no_log) {
         log_set(&vm, true);
-        log_take(&vm); /* what follows is in rounds that begin and end with a re-arm */
+        log_take(&vm); /* later entries are in rounds that begin and end with a re-arm */
     }
     run_rounds();
-    if (!told.no_log)
+    if (!settings.no_log)
         log_set(&vm, false);
     printf("ended\n");
     fflush(stdout);
