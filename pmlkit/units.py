@@ -234,8 +234,8 @@ def parse_ratio(ratio: str | float) -> float:
     Examples
     --------
     >>> from pmlkit.units import parse_ratio
-    >>> parse_ratio("0.1"), parse_ratio("10%"), parse_ratio(1)
-    (0.1, 0.1, 1.0)
+    >>> parse_ratio("0.25"), parse_ratio(1)
+    (0.25, 1.0)
     """
     value = _number(ratio, percent=False)
     if value is None or not 0 <= value <= 1:

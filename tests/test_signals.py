@@ -147,7 +147,11 @@ def test_a_full_standard_output_is_one_line(words, make_trace):
     command = [sys.executable, "-m", "pmlkit", *words[:1], *path, *words[1:]]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert (done.returncode, done.stderr) == (1, "pmlkit: No space left on device\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "pmlkit: cannot write the output (no space left): free some space there or choose "
+        "another place\n",
+    )
 
 
 @pytest.mark.parametrize("words", [["info"], ["wss", "--window", "1r", "--json"], ["wss"]])

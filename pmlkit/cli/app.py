@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -373,6 +374,10 @@ def _drop_output() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+# Errors of writing that name no file: the standard output is a file or a full device.
+_OUTPUT_ENDED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def _verdict(error: BaseException) -> tuple[int, str]:
     """Return the exit code and the line for an error."""
     if number := signals.received():
@@ -397,7 +402,8 @@ def _verdict(error: BaseException) -> tuple[int, str]:
             f"the Python package {error.name} is missing: `pmlkit doctor` states how to install it"
         )
     if isinstance(error, OSError):
-        if not error.filename:  # not of a file of ours
+        if not error.filename and error.errno in _OUTPUT_ENDED:  # of the standard output
             return 1, output_error("the output", error).at_shell
-        return 1, f"{error.filename}: {error.strerror or error}"
+        where = f"{error.filename}: " if error.filename else ""
+        return 1, f"{where}{error.strerror or error}"
     return 1, f"{type(error).__name__}: {error}: {REPORT_IT}"

@@ -69,7 +69,7 @@ def diff(
     window: str | int | None,
     **how: Any,
 ) -> None:
-    """Compare working sets before and after: two traces, or repeats of each.
+    """Compare working sets before and after, or repeats of each.
 
     The answer is how much more or less memory the second side needs, with a 95 % interval. The
     table lists the differences of the mean, the 95th percentile, the peak, and each phase.

@@ -133,7 +133,7 @@ class _Number(click.FloatRange):
 
 
 class Ratio(_Parsed):
-    """A ratio from `low` to `high`, such as 0.1, or 10%."""
+    """A ratio from `low` to `high`: a number, or a share in percent."""
 
     def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
         super().__init__("ratio", "parse_ratio", zero=True)

@@ -155,15 +155,15 @@ def _text(path: PathLike) -> str:
     except FileRefused as error:
         raise UsageError(f"{os.fspath(path)} cannot be read: {error.why}") from error
     except UnicodeDecodeError as error:
-        why = f"byte {error.start} is no UTF-8"
-        raise UsageError(f"{os.fspath(path)} is no CSV of phases: {why}") from error
+        why = f"byte {error.start} is not UTF-8"
+        raise UsageError(f"{os.fspath(path)} is not a CSV of phases: {why}") from error
 
 
 def _cells(path: PathLike, number: int, line: str, separator: str) -> list[str]:
     try:
         return [cell.strip() for cell in next(csv.reader([line], delimiter=separator, strict=True))]
     except (csv.Error, StopIteration) as error:
-        raise _wrong(path, number, f"is no CSV ({error})") from error
+        raise _wrong(path, number, f"is not CSV ({error})") from error
 
 
 def _wrong(path: PathLike, number: int, why: str) -> UsageError:
@@ -270,7 +270,7 @@ def checked(trace: Any, phases: Mapping[str, Any] | Iterable[Span]) -> list[Span
     Raises
     ------
     UsageError
-        If there is no phase, two overlap, one is outside of the trace, or has no round of its own.
+        If there is no phase, two overlap, one is outside of the trace, or contains no whole round.
     NeedsError
         If the trace has no times.
     """
@@ -290,7 +290,7 @@ def checked(trace: Any, phases: Mapping[str, Any] | Iterable[Span]) -> list[Span
     own = {(row["name"], row["t_ns"]) for row in starts(trace, closed)}
     for span in closed:
         if (span.name, span.start_ns) not in own:
-            why = "has no round of its own: give it a longer time"
+            why = "contains no whole round: give it a longer time"
             raise UsageError(f"the phase {_words(span)} {why}")
     return closed
 
@@ -538,12 +538,12 @@ def bounds(trace: Any, name: str) -> tuple[int, int]:
     Raises
     ------
     UsageError
-        If it has no round of its own.
+        If it contains no whole round.
     UnknownName
     """
     first, stop = _rounds_of(trace, name)
     if first == stop:
-        raise UsageError(f"the phase {name!r} of {trace.path.name} has no round of its own")
+        raise UsageError(f"the phase {name!r} of {trace.path.name} contains no whole round")
     return _start_of(trace, first), _start_of(trace, stop)
 
 

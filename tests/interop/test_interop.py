@@ -303,7 +303,7 @@ BAD = {
     ),
     "rates cut": ("query-dirty-rate", b'{"return": {"status": "measured"}}', "answer 1"),
     "lackey of words": ("lackey", b"I  00400000,3\nhello\n", "line 2"),
-    "lackey cut": ("lackey", b"I  004000", "line 1 .*no access"),
+    "lackey cut": ("lackey", b"I  004000", "line 1 .*not an access"),
     "lackey empty": ("lackey", b"==1== nothing\n", "holds no entry"),
 }
 

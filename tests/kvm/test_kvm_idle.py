@@ -208,7 +208,7 @@ def test_rounds_that_pass_too_fast_have_no_sample(kvm, tmp_path):
 
 
 def test_options(kvm, capsys):
-    with pytest.raises(UsageError, match="no sample"):
+    with pytest.raises(UsageError, match="not possible: give a power of 2"):
         Job(one_in=3)
     with pytest.raises(UsageError, match="leave --harvest out"):
         Job(harvest="sampled", mode="lru-gen")

@@ -266,7 +266,7 @@ def growing(make_trace):
     ("option", "value"),
     [
         ("--overhead", "0.001"),
-        ("--accuracy", "300"),
+        ("--accuracy", "100%"),
         ("--transition", "1e6"),
         ("--stall", "10s"),
         ("--start", "320ms"),

@@ -118,7 +118,7 @@ def test_a_users_folder_has_its_files_parameters_and_phases(tmp_path):
 
 def test_a_guest_that_panics_ends(image, tmp_path):
     broken = build(load("hotcold"), SHORT, extra_cmdline="rdinit=/nowhere init=/nowhere")
-    booted = boot(broken, tmp_path, limit_s=120)
+    booted = boot(broken, tmp_path)
     assert "Kernel panic" in booted.console
     assert "end" not in booted.words
 

@@ -68,7 +68,7 @@ def test_what_is_a_guest_of_the_kit(tmp_path):
 def test_what_cannot_be_recorded_leaves_nothing(tmp_path, record):
     with pytest.raises(UsageError, match=r"has 2 processors.*pmlkit lab run vcpus"):
         record("vcpus")
-    with pytest.raises(UsageError, match="ask for 1 to 999"):
+    with pytest.raises(UsageError, match="give 1 to 999"):
         record("known", rounds=1000)
     with pytest.raises(UsageError, match="has no option levels"):
         record("known", settings={"levels": "3"})

@@ -121,7 +121,7 @@ def test_a_frame_that_is_not_understood_is_said_in_words(says):
         ),
         ([closed(vcpus=[{"exits": 5}])], closed(1), "0 exits, and 5 before them"),
         ([dirty(first=4)], dirty(first=4), "goes back to byte 4"),
-        ([(Frame.END, b"{}")], closed(), "it comes after the last one"),
+        ([(Frame.END, b"{}")], closed(), "it comes after the last frame"),
         (
             [(Frame.CONSOLE, b'{"line": "x", "ns": 9}')],
             (Frame.CONSOLE, b'{"line":"y","ns":8}'),

@@ -398,7 +398,7 @@ def test_phases_select_in_the_commands(path, capsys):
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        (["--phase", "work", "--start", "1ms"], "take one"),
+        (["--phase", "work", "--start", "1ms"], "use one of them"),
         (["--phase", "nowhere"], "no phase 'nowhere'"),
         (["--phase", "start", "--phase", "rest"], "does not follow"),
         (["--phase", "a=0s..20ms", "--phase", "b=30ms..40ms"], "does not follow"),

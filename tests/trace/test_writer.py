@@ -269,7 +269,7 @@ def test_a_full_disk(tiny_disk):
             lambda w: w.set_phases(
                 [{"name": n, "round": 5 - i, "t_ns": 0} for i, n in enumerate("ab")]
             ),
-            "falls",
+            "decreases",
         ),
         (lambda w: w.pml(make_meta("access")), "only an access trace"),
         (lambda w: w.replace_meta(kind="pml"), "cannot change its kind"),
