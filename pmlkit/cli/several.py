@@ -50,7 +50,7 @@ def wss(
     lines = [f"Note: {one}." for one in apart] + [one.answer for one in summaries.values()]
     tables = [lambda: console.summaries(summaries)]
     if not only_answer:
-        tables.append(lambda: console.side_by_side({n: f.table for n, f in summaries.items()}))
+        tables.append(lambda: console.side_by_side({n: one.table for n, one in summaries.items()}))
     show(as_json, lambda: _json(summaries, apart, only_answer), console.answer, lines, *tables)
 
 

@@ -13,8 +13,8 @@ style, axes fonts, colours, saving; axes of time, pages and addresses
 time, window, heat, mrc, reads, compare, frontier, forecast
             figures by subject
 law         the law of errors, against runs
-caps guests capped at the techniques' estimates; effect of the guest's clock
-visible the pages of a guest that each method of a KVM host sees
+caps        guests capped at the techniques' estimates; effect of the guest's clock
+visible     the pages of a guest that each method of a KVM host sees
 live        a figure that grows while a guest is logged
 explorer    the figure behind `pmlkit.explore`
 terminal    figures as text

@@ -196,9 +196,8 @@ def mark_phases(axes: Axes, trace: Trace, shade: bool = False, labels: bool = Tr
     edges = np.clip(edges, low, high)
     for index, edge in enumerate(edges[:-1]):
         if not shade and low < edge < high:
-            axes.axvline(
-                edge, color="white", lw=0.7, zorder=3
-            )  # so that it is visible on dark cells
+            # White below black is visible on dark cells, too.
+            axes.axvline(edge, color="white", lw=0.7, zorder=3)
             axes.axvline(edge, color="black", lw=0.6, ls=(0, (2, 2)), zorder=3)
         elif shade and index % 2 == 0 and phases["name"][index]:  # a gap has no name
             axes.axvspan(edge, edges[index + 1], color="#EFEFEF", lw=0, zorder=0)

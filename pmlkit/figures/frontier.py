@@ -123,9 +123,8 @@ def _panel(
         axes.step(cost, error, where="post", **(style or OTHERS))
         if style:
             band: Style = {"color": style["color"], "alpha": 0.13, "lw": 0, "zorder": 0}
-            some = np.isfinite(
-                curve["high"]
-            )  # otherwise the band ends where a resample has no setting that cheap
+            # No band at costs at which some resamples have no setting that is so cheap.
+            some = np.isfinite(curve["high"])
             low, high = (curve[end] * 100 for end in ("low", "high"))
             axes.fill_between(cost, low, high, where=some, step="post", **band)
     for row in marked.to_dict("records"):

@@ -208,7 +208,9 @@ def paper_figure(function: Callable[..., Figure]) -> Callable[..., Figure]:
     """
     own = inspect.signature(function)
     takes_part = {"start", "end"} <= own.parameters.keys()
-    takes_trace = next(iter(own.parameters), None) == "trace"  # some have it as a label
+    takes_trace = (
+        next(iter(own.parameters), None) == "trace"
+    )  # in others it is a later one, a label
     draw = styled(function)
 
     @functools.wraps(function)

@@ -292,7 +292,7 @@ def _ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def _phases(trace: Trace, limits: tuple[float, float], drawn: Sequence[str]) -> list[str]:
-    """Return a line with the names of phases, each at its start; an empty line without phases."""
+    """Return a line with the names of phases, each at its start; no line without phases."""
     phases = trace.phases
     if not len(phases):
         return []

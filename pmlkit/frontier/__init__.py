@@ -18,7 +18,7 @@ intervals) chooses the setting again in each resample, so the interval includes 
 
 Modules
 -------
-sweeping every technique at every setting: the plan, the sweep, and its files
+sweeping    every technique at every setting: the plan, the sweep, and its files
 grids       a technique's settings on the same recordings; resamples, and the least within a bound
 tables      errors at equal cost, costs at equal error, differences, curves, published settings
 """

@@ -77,9 +77,8 @@ class _Text:
         if self._left < 0:
             raise ForeignFileError(self.path, "", f"has more than {TEXT_LIMIT:,} bytes of text")
         self.ended = not data
-        self.buffer = self.buffer[self.at :] + data.decode(
-            "latin-1"
-        )  # encoding of names is irrelevant
+        # Encoding of names is irrelevant.
+        self.buffer = self.buffer[self.at :] + data.decode("latin-1")
         self.at = 0
         return not self.ended
 

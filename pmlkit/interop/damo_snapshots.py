@@ -49,9 +49,8 @@ class Snapshots:
     def __init__(self, path: PathLike) -> None:
         self.path = path
         self._times = array("q")  # start, end
-        self._bounds = array(
-            "Q", [0]
-        )  # indices of regions: the first one of each snapshot, and the end
+        # Indices of regions: the first one of each snapshot, and the end.
+        self._bounds = array("Q", [0])
         self._pages = array("Q")  # first, stop
 
     def __len__(self) -> int:

@@ -170,9 +170,8 @@ def ahead(items: Iterable[_Item], depth: int = 4) -> Iterator[_Item]:
         except BaseException as error:
             put(error)
 
-    context = (
-        contextvars.copy_context()
-    )  # progress that the thread reports is shown as the caller's
+    # Progress that the thread reports is shown as the caller's.
+    context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=(produce,), daemon=True)
     thread.start()
     try:

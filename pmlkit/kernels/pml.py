@@ -76,9 +76,8 @@ def pml_log(
     round_ = np.asarray(window, np.int64) // windows_per_round
     gfn, vcpu = np.asarray(gfn, np.uint64), np.asarray(vcpu, np.int64)
     if rearm != "never" and windows_per_round == 1:
-        logged = np.arange(
-            len(gfn)
-        )  # each page once per window, re-armed after each: all writes are logged
+        # Each page once per window, re-armed after each: all writes are logged.
+        logged = np.arange(len(gfn))
     elif rearm == "flush" and len(vcpu) and vcpu.any():
         logged = _logged_by_any(round_, gfn, vcpu, buffer_entries)
     else:

@@ -84,9 +84,8 @@ class Rings:
 
     def _ring(self, cpu: int) -> Iterator[tuple[int, bytes]]:
         at, tail = cpu * ring_bytes(self.entries) // 8, self._tails[cpu]
-        lost = self._words[
-            at + LOST_AT // 8
-        ]  # read before the head, so that no loss is later than the head
+        # Read before the head, so that no loss is later than the head.
+        lost = self._words[at + LOST_AT // 8]
         head = self._words[at + HEAD_AT // 8]
         before, new = self._owed[cpu], lost - self._lost[cpu]
         self._lost[cpu] = lost

@@ -169,9 +169,8 @@ class Rounds:
         self.rearms = 0
         self.messages: list[str] = []
         self._taken: _Bitmaps | None = None
-        self._cleared: set[tuple[int, int]] = (
-            set()
-        )  # cleared slots and pages since a bitmap was taken
+        # Cleared slots and pages since a bitmap was taken.
+        self._cleared: set[tuple[int, int]] = set()
         self._synced_ns: int | None = None  # a bitmap was taken since the last re-arm
 
     def add(self, calls: Iterable[Call], horizon_ns: int) -> Iterator[Round]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One recording of an explorer: the numbers for the selected part, T, m and region. It has no
-widgets and figures, so that the numbers can be tested alone.
+"""One recording of an explorer: the numbers for the selected part, T, m and region.
+
+The module has no widgets and figures, so that the numbers can be tested alone.
 """
 
 from __future__ import annotations
@@ -204,8 +205,9 @@ def code(
     Parameters
     ----------
     traces : mapping of str to Trace
-    part : (start, end)
         The recordings by label.
+    part : (start, end)
+        The part that was read, as `explore` got it.
     window : str
         T: ``"100ms"`` or ``"5r"``.
     min_count : int

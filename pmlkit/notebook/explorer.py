@@ -54,7 +54,7 @@ __all__ = ["Explorer", "UsesByPage", "explore", "windows"]
 MOST = 8  # the largest threshold m
 MOST_RECORDINGS = 4
 NONE, LOG = "none", "log"
-ALL = ""  # text of the choice None in a Dropdown
+ALL = ""  # stands for "all pages": None would be no choice in a Dropdown
 SLIDER = ipywidgets.Layout(width="32em")
 BUTTON = ipywidgets.Layout(width="auto", min_width="max-content")  # a row squeezes others
 LABELS = {"description_width": "8em"}

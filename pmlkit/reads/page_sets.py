@@ -198,9 +198,8 @@ def _kernels(rows: pd.DataFrame) -> Bools:
     """Mask the kernel's large pages that were accessed in the round, where flags were cleared."""
     flags = rows["flags"].to_numpy()
     wanted = LEAF | ACCESSED | CLEARED
-    programs = bool(
-        (flags & USER).any()
-    )  # without programs' entries, the kernel's cannot be distinguished
+    # Without programs' entries, the kernel's cannot be distinguished.
+    programs = bool((flags & USER).any())
     return programs & ((flags & (wanted | USER)) == wanted) & (rows["level"].to_numpy() > 1)
 
 

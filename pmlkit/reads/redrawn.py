@@ -86,9 +86,8 @@ def _most_likely(times: Ints, n_rounds: int, p: float) -> float:
     counts = np.bincount(times)[1:].astype(float)
     touched = np.unique(np.geomspace(1, n_rounds, min(n_rounds, _TIMES)).round())
     found = np.arange(1, len(counts) + 1)
-    chance: Floats = np.asarray(
-        stats.binom.pmf(found[:, None], touched, p)
-    )  # frames by number of finds
+    # Frames by number of finds.
+    chance: Floats = np.asarray(stats.binom.pmf(found[:, None], touched, p))
     seen = 1 - (1 - p) ** touched
     sizes = counts.sum() / seen / len(touched)
     for _ in range(_STEPS):

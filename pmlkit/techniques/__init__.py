@@ -15,8 +15,8 @@ protocol    the base class of techniques
 recorded    a recorded VM, and the inputs that a technique can need of it
 view        the view that a technique gets: the channels that it declared, up to now
 channels    PML's log, references, accessed flags, traps, content, disk, guest, memory
-host_channels channels of a Linux host: MGLRU's aging, soft-dirty bits, access samples
-setting the setting of channels: a recording, a clock, an account of costs
+host_channels  channels of a Linux host: MGLRU's aging, soft-dirty bits, access samples
+setting     the setting of channels: a recording, a clock, an account of costs
 costs       costs of events, and the sources of the constants
 memory      a guest of changing size: a replay of the accesses
 runs        run a technique

@@ -337,9 +337,8 @@ def _traps(setting: Setting) -> TrapsChannel:
     recorded, clock, charge, _ = setting
     places = recorded.places
     latest, counted = _latest(recorded.accesses, clock, places), np.zeros(len(places), bool)
-    protected = np.full(
-        len(places), np.iinfo(np.int32).max, np.int32
-    )  # the round since which each frame is protected
+    # The round since which each frame is protected.
+    protected = np.full(len(places), np.iinfo(np.int32).max, np.int32)
 
     def protect(frames: Ints) -> None:
         """Make frames inaccessible, each until its first access, which faults.

@@ -20,8 +20,8 @@ manifest     reading and writing ``trace.json``, with the checksums of all files
 consistency  checks of tables against each other
 audit        the full check behind `Trace.check`
 summary      facts and phases as text, and the HTML that notebooks show for a trace
-annotation phases that are added to an existing trace; times by the names of phases
-known known answers: a workload's declarations, compared with its trace
+annotation   phases that are added to an existing trace; times by the names of phases
+known        known answers: a workload's declarations, compared with its trace
 """
 
 from typing import TYPE_CHECKING

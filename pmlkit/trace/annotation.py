@@ -270,7 +270,7 @@ def checked(trace: Any, phases: Mapping[str, Any] | Iterable[Span]) -> list[Span
     Raises
     ------
     UsageError
-        If there is no phase, two overlap, one is outside of the trace, or contains no whole round.
+        If there is no phase, two overlap, one is outside of the trace, or within one round.
     NeedsError
         If the trace has no times.
     """
@@ -290,7 +290,7 @@ def checked(trace: Any, phases: Mapping[str, Any] | Iterable[Span]) -> list[Span
     own = {(row["name"], row["t_ns"]) for row in starts(trace, closed)}
     for span in closed:
         if (span.name, span.start_ns) not in own:
-            why = "contains no whole round: give it a longer time"
+            why = "starts and ends within one round: give it a longer time"
             raise UsageError(f"the phase {_words(span)} {why}")
     return closed
 
@@ -332,7 +332,7 @@ def _words(span: Span) -> str:
 def starts(trace: Any, spans: Sequence[Span]) -> list[Json]:
     """Return the starts of phases as `TraceMeta.phases` has them; gaps have the name ``""``.
 
-    Phases without a round of their own are left out.
+    Phases that start and end within one round are left out.
     """
     edges, last = arrow.values(trace.rounds_table["t_end_ns"]), trace.duration_ns
     marks: list[tuple[str, int]] = []
@@ -538,12 +538,14 @@ def bounds(trace: Any, name: str) -> tuple[int, int]:
     Raises
     ------
     UsageError
-        If it contains no whole round.
+        If it starts and ends within one round.
     UnknownName
     """
     first, stop = _rounds_of(trace, name)
     if first == stop:
-        raise UsageError(f"the phase {name!r} of {trace.path.name} contains no whole round")
+        raise UsageError(
+            f"the phase {name!r} of {trace.path.name} starts and ends within one round"
+        )
     return _start_of(trace, first), _start_of(trace, stop)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pmlkit.trace.schema import Column
     from pmlkit.types import Bools, Json
 
-_GFN_MAX = np.uint64(1 << 52)  # highest frame of 64-bit addresses
+_GFN_MAX = np.uint64(1 << 52)  # frames that 64-bit addresses can name
 
 
 def first_fault(*faults: str | None) -> str | None:

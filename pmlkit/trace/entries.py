@@ -454,7 +454,6 @@ class RunLengthCounts:
         counts = np.zeros(length, np.int64)
         for values, lengths in zip(self._values, self._lengths, strict=True):
             inside = values < length
-            counts[values[inside]] += lengths[
-                inside
-            ]  # a value occurs once in a piece, because values increase
+            # A value occurs once in a piece, because values increase.
+            counts[values[inside]] += lengths[inside]
         return counts

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 
 NAME = "trace.json"
-PML_FILE = "pml.trace/trace.json"  # folder nested in an access trace
-SAMPLE_FILE = "sample.trace/trace.json"  # folder nested in a PML log
+PML_FILE = "pml.trace/trace.json"  # manifest of the log in an access trace
+SAMPLE_FILE = "sample.trace/trace.json"  # manifest of the sample in a PML log
 _FILES = re.compile(
     r"entries/part-\d{5}\.parquet|(rounds|batches|guest|regions|tables|disk)\.parquet"
 )

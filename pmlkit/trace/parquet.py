@@ -232,7 +232,7 @@ def to_table(name: str, data: pd.DataFrame) -> pa.Table:
     Parameters
     ----------
     name : str
-        As returned by `schema.TABLES`.
+        The name of the table, a key of `schema.TABLES`.
     data : DataFrame, or argument of its constructor
         Columns that have a default (`schema.DEFAULTS`) may be missing.
 

@@ -120,7 +120,7 @@ def rows_fault(columns: Mapping[str, Array], last: LastRow) -> str | None:
     Parameters
     ----------
     columns : dict of ndarray, shape (n,)
-        As returned by `schema.SNAPSHOTS`; n > 0.
+        The columns of `schema.SNAPSHOTS`; n > 0.
     last : tuple of int
         `last_row` of the rows before them.
     """

@@ -183,10 +183,8 @@ def save_helper_of(domid: int) -> int | None:
     for name in there:
         if name in _others:
             continue
-        flags, words = (
-            _flags(name),
-            _words(name),
-        )  # in this order, because a process never reverts an exec
+        # In this order, because a process never reverts an exec.
+        flags, words = _flags(name), _words(name)
         # libxl-save-helper --save-domain STREAM BACK-CHANNEL DOMID ...; older: no back channel
         if os.path.basename(words[0]) == b"libxl-save-helper":
             at = words.index(b"--save-domain") if b"--save-domain" in words else len(words)

@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from pmlkit.sources.kvm.stream import Pages
     from pmlkit.types import Array, Bools, Gfns, Ints
 
-    Columns = tuple[
-        Array, Array, Array, Array
-    ]  # columns of events: time, kind, thread's row, value
+    # Columns of events: time, kind, thread's row, value.
+    Columns = tuple[Array, Array, Array, Array]
 
 
 __all__ = ["EVER_NS", "UNKNOWN_NS", "Batches", "Census", "Drains"]

@@ -338,12 +338,12 @@ class KvmStream:
 
     def _page_set(self, payload: bytes) -> PageSet:
         if self.mode != "soft-dirty" or len(payload) < SET_HEAD.size:
-            raise NotUnderstood("a set of pages in a collection without sets")
+            raise NotUnderstood("a set of pages that is not possible here")
         return PageSet(*self._set(payload, self._rounds))
 
     def _sample(self, payload: bytes) -> Sample:
         if self.mode != "log" or len(payload) < SET_HEAD.size or not self._rounds:
-            raise NotUnderstood("a sample in a collection without samples")
+            raise NotUnderstood("a sample that is not possible here")
         number, gfns = self._set(payload, self._rounds - 1)
         if number <= self._sampled:
             raise NotUnderstood(f"a second sample of round {number}")
@@ -402,7 +402,7 @@ class KvmStream:
 
     def _check_looked(self, number: int) -> None:
         if number != self._rounds - 1 or self._looked < 0 or self.mode != "log":
-            raise NotUnderstood(f"an examination of round {number}, which is not the last one")
+            raise NotUnderstood(f"an examination of round {number} that is not possible here")
 
     def _end(self, payload: bytes) -> End:
         fields = Fields(loads(payload))
