@@ -291,6 +291,8 @@ class Scanner(Rule):
         pages = np.minimum(size, memory - part * size)
         reported = np.full(len(ends), np.nan)
         early = of.curves.t_ns[ends] < of.span_ns
+        if not len(looked):
+            return reported
         if fresh:
             for at, look in enumerate(looked):
                 listed = np.unique(part[: at + 1])

@@ -111,6 +111,15 @@ def test_a_scanner_that_has_covered_a_part_samples_it():
     assert 0.8 < found.error < 1.1
 
 
+def test_a_scanner_whose_first_look_comes_after_the_end_reports_nothing():
+    recorded = vm.make([vm.block(64, 0)] * 12)
+    found = law.predict(make("hint-faults", looks=4), law.Curves(recorded), 11 * vm.ROUND_NS)
+    assert found.looks * found.period_ns == recorded.duration_ns
+    short = vm.make([vm.block(64, 0)] * 11)
+    found = law.predict(make("hint-faults", looks=4), law.Curves(short), 11 * vm.ROUND_NS)
+    assert np.isnan([found.error, found.low, found.high]).all()
+
+
 # ------------------------------------------------------------------------------
 # vTMM's queues.
 
