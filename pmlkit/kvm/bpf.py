@@ -131,7 +131,8 @@ class Kernel:
     """The objects of this process in the kernel; a context manager, which removes them."""
 
     def __init__(self) -> None:
-        self._exits, self._attached = contextlib.ExitStack(), contextlib.ExitStack()
+        self._exits = contextlib.ExitStack()
+        self._attached: list[int] = []
 
     def __enter__(self) -> Self:
         return self
@@ -145,15 +146,19 @@ class Kernel:
         self._exits.close()
 
     def detach(self) -> None:
-        """Detach all programs; idempotent."""
-        self._attached.close()
+        """Detach all programs, first what was attached first; idempotent.
+
+        The program of the log, which relies on the others, thus ends before them.
+        """
+        while self._attached:
+            os.close(self._attached.pop(0))
 
     def _own(self, descriptor: int) -> int:
         self._exits.callback(os.close, descriptor)
         return descriptor
 
     def _attach(self, descriptor: int) -> int:
-        self._attached.callback(os.close, descriptor)
+        self._attached.append(descriptor)
         return descriptor
 
     def array(self, name: str, value_bytes: int, count: int) -> tuple[int, mmap.mmap]:

@@ -439,6 +439,16 @@ def test_nothing_is_recorded_any_more_once_it_is_detached(loaded):
     assert [word >> 22 for _, word in read(reader.drain())[1]] == [1]
 
 
+def test_what_was_attached_first_is_detached_first(monkeypatch):
+    closed, kernel = [], bpf.Kernel()
+    monkeypatch.setattr(bpf.os, "close", closed.append)
+    for descriptor in (7, 8, 9):
+        kernel._attach(descriptor)
+    kernel.detach()
+    kernel.detach()
+    assert closed == [7, 8, 9]
+
+
 def is_there(number):
     """Whether the kernel has a program of this number."""
     attributes = ctypes.create_string_buffer(struct.pack("<III", number, 0, 0), 12)
