@@ -35,7 +35,7 @@ __all__ = ["IdlePages", "Sampler", "place"]
 
 _GOLDEN, _WORD = 0x9E3779B97F4A7C15, (1 << 64) - 1
 _PRESENT, _PFN = 1 << 63, (1 << 55) - 1  # bits of a word of pagemap
-_TAIL = 1 << 16  # bits of a word of kpageflags; TAIL: a later part of a compound page
+_TAIL = 1 << 16  # a bit of a word of kpageflags: a later part of a compound page
 _HUGETLB = 1 << 17
 _HUGE = 512
 _MOST = 1 << 18  # most frames of a sample
@@ -131,12 +131,12 @@ class IdlePages:
         except OSError as error:
             raise NoRight(f"to read {self._pagemap}", "CAP_SYS_ADMIN") from error
         try:
-            first, touched = 0, array("Q")
+            first, piece = 0, array("Q")
             for address in addresses:
                 at = address // PAGE
-                if not first <= at < first + len(touched):
-                    first, touched = at, array("Q", _whole(os.pread(file, 8 * _PIECE, 8 * at)))
-                pages.append(self._page(touched[at - first]) if touched else 0)
+                if not first <= at < first + len(piece):
+                    first, piece = at, array("Q", _whole(os.pread(file, 8 * _PIECE, 8 * at)))
+                pages.append(self._page(piece[at - first]) if piece else 0)
         finally:
             os.close(file)
         return pages

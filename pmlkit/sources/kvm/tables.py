@@ -141,7 +141,7 @@ def find_tables(look: Look, slots: Array, depth: int) -> PageTables:
 
     Returns
     -------
-    Found
+    PageTables
         Empty if there is no root.
     """
     return _tables_at_depth(_Candidates(look, slots), depth)

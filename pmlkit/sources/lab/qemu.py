@@ -31,7 +31,7 @@ sdl=0
 """
 _PACKAGE = "qemu-system-xen"
 _SKIP = ("perl-base", "dpkg", "debconf")
-_SHARED = ("seabios/vgabios-stdvga.bin", "qemu/keymaps/en-us")  # folders in usr/share
+_SHARED = ("seabios/vgabios-stdvga.bin", "qemu/keymaps/en-us")  # files in usr/share
 _FOLDERS = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu")
 _START = b"""#!/bin/busybox sh
 # SPDX-License-Identifier: GPL-2.0-only

@@ -461,7 +461,7 @@ static void parse(int count, char **words)
         case 'g': settings.go = optarg; break;
         case 'N': settings.no_log = true; break;
         case 's': settings.steps = true; break;
-        default: die("see vmm.c for the settings");
+        default: die("see vmm.c for the options");
         }
     }
     if (optind + 1 != count)
