@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Caps: is an estimate of use to an operator? A guest is capped at each technique's estimate. A
-program runs once in a guest with enough memory, the roomy run. Each technique observes that
-recording and gives a size. The program then runs again in guests of that size with a swap disk. Two
-results count: the pages that return from the disk, and the delay of the work.
+"""Caps: is an estimate of use to an operator?
+
+A guest is capped at each technique's estimate. A program runs once in a guest with enough memory,
+the roomy run. Each technique observes that recording and gives a size. The program then runs again
+in guests of that size with a swap disk. Two results count: the pages that return from the disk, and
+the delay of the work.
 
 The rule, fixed before any guest was capped: **cap = reserve + p95**, rounded up to `STEP_MIB`.
 
 - p95 is the 95th percentile over time of the technique's estimate of W(t, T), T = `WINDOW`. If the
-technique draws random numbers, it is the median over `SEEDS` seeds.
-- The reserve is the memory
-that the guest needs independently of its programs, as counted by its kernel when the program
-starts. It consists of the kernel's image, its allocations, the files of the root (always in
-memory), and the kernel's free pages (`MemoryModel.slack_pages`).
-- Techniques with a number of
-looks in T look `LOOKS` times. The others keep their published interval.
+  technique draws random numbers, it is the median over `SEEDS` seeds.
+- The reserve is the memory that the guest needs independently of its programs, as counted by its
+  kernel when the program starts. It consists of the kernel's image, its allocations, the files of
+  the root (always in memory), and the kernel's free pages (`MemoryModel.slack_pages`).
+- Techniques with a number of looks in T look `LOOKS` times. The others keep their published
+  interval.
 
 The rule counts the used part of the reserve twice, for all techniques. ``twice_mib`` in
 ``programs.csv`` is this part of the truth. Saved memory is relative to the guest's peak: the least

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clock sensitivity: which conclusions depend on the guest's clock? The recorder's guests execute
-125 million instructions in a second of their time, real ones some thousands of millions. A
-program's work is the same; its ratio to timers differs: ticks, sleeps, and every T in seconds. Each
-program is therefore recorded at three clocks, with instructions of 8, 2 and 1 ns, in rounds of
-equally many instructions. There are two kinds of T: equally many instructions at each clock, and
-equal time. A result at one clock is valid at another if it changes less than between two programs.
+"""Clock sensitivity: which conclusions depend on the guest's clock?
+
+The recorder's guests execute 125 million instructions in a second of their time, real ones some
+thousands of millions. A program's work is the same; its ratio to timers differs: ticks, sleeps, and
+every T in seconds. Each program is therefore recorded at three clocks, with instructions of 8, 2
+and 1 ns, in rounds of equally many instructions. There are two kinds of T: equally many
+instructions at each clock, and equal time. A result at one clock is valid at another if it changes
+less than between two programs.
 
     python -m experiments.clock_sensitivity RUNS data/clock-sensitivity [PROGRAM]...
 

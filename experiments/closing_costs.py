@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cost of closing a round in the lab, before and after the redesign of the series. Emulated
-time counts instructions. "Before" is from `data/reads-lab`: the same guests, with the series of 23
-November 2026.
+"""The cost of closing a round in the lab, before and after the redesign of the series.
+
+Emulated time counts instructions. "Before" is from `data/reads-lab`: the same guests, with the
+series of 23 November 2026.
 
     python -m experiments.closing_costs TRACES data/closing-costs
 """

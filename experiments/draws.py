@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The error of a sample of accessed flags, draw by draw: with fixed frames, or a new draw per
-round. From recordings of all accesses, each draw is taken as the hypervisor would take it. A fixed
-sample of one frame in 16 has 16 draws. A redrawn sample has a draw for each number of the first
-round; equally many of them are used. Recordings with short rounds are read in rounds of half a
-second.
+"""The error of a sample of accessed flags, draw by draw: with fixed or redrawn frames.
+
+From recordings of all accesses, each draw is taken as the hypervisor would take it. A fixed sample
+of one frame in 16 has 16 draws. A redrawn sample has a draw for each number of the first round;
+equally many of them are used. Recordings with short rounds are read in rounds of half a second.
 
     python -m experiments.draws data/reads-draws [NAME=TRACE]...
 

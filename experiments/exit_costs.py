@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The costs of a log-full exit and of a drained entry in the lab, by design of the log. One guest
-(`known`) writes 1,800 pages a round under our Xen, once for each design. Emulated time counts
-instructions, so the numbers are instructions.
+"""The costs of a log-full exit and of a drained entry in the lab, by design of the log.
+
+One guest (`known`) writes 1,800 pages a round under our Xen, once for each design. Emulated time
+counts instructions, so the numbers are instructions.
 
     python -m experiments.exit_costs TRACES data/exit-costs
 """

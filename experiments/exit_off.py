@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cost of the series at VM exits of a domain that is not logged, in the lab. One guest
-(`exits`) makes 100,000 exits of two kinds, under Debian's own binary and under builds of the same
-source: without the series, with its option off, and with it. Emulated time counts instructions. The
-cheapest 100 exits are those without interrupts.
+"""The cost of the series at VM exits of a domain that is not logged, in the lab.
+
+One guest (`exits`) makes 100,000 exits of two kinds, under Debian's own binary and under builds of
+the same source: without the series, with its option off, and with it. Emulated time counts
+instructions. The cheapest 100 exits are those without interrupts.
 
     python -m experiments.exit_off FOLDER data/exit-off
 """

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Harvests of accessed flags in the lab: found frames, frames left to a full scan, and costs. Each
-guest boots once under our Xen. dom0 logs it again for each harvest
+"""Harvests of accessed flags in the lab: found frames, frames left to a full scan, and costs.
+
+Each guest boots once under our Xen. dom0 logs it again for each harvest
 (``hypervisor-patches/lab/dom0/harvests.py``). A scan of all memory follows each harvest while the
 guest stays paused, so the frames that the scan finds were missed. Emulated time counts
 instructions, so the costs are instructions.

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pages of a guest that each method of a KVM host sees, in the lab. The guest, `mixed` of the
-lab's kit, reads 10 MiB and writes 7 MiB. Each of Debian's kernels boots once on the emulated
-processor, and our monitor runs the guest round by round (`host_sees_job`). Each method is reset
-before a round and read after it. DAMON samples by the clock, so the guest runs freely for it.
+"""The pages of a guest that each method of a KVM host sees, in the lab.
+
+The guest, `mixed` of the lab's kit, reads 10 MiB and writes 7 MiB. Each of Debian's kernels boots
+once on the emulated processor, and our monitor runs the guest round by round (`host_sees_job`).
+Each method is reset before a round and read after it. DAMON samples by the clock, so the guest runs
+freely for it.
 
     python -m experiments.host_sees RUNS data/host-sees [KERNEL]...
 

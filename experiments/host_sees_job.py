@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The part of `host_sees` that runs on the KVM lab's host: one guest, observed by each method.
+
 Needs Python 3.9 and ``pmlkit.kvm``. Appends a line of JSON per method and round to ``sees.jsonl``:
-the number of pages seen, and their "spans" of frames if the method names them.
-"""
+the number of pages seen, and their "spans" of frames if the method names them."""
 
 from __future__ import annotations
 

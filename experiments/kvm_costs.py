@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The costs of logging and of capturing a page under Debian's KVM, in the lab. A guest (`known`)
-writes 1,800 pages a round: without a log, with a log that is not captured, and with each method of
-capture. Emulated time counts instructions, so the numbers are instructions.
+"""The costs of logging and of capturing a page under Debian's KVM, in the lab.
+
+A guest (`known`) writes 1,800 pages a round: without a log, with a log that is not captured, and
+with each method of capture. Emulated time counts instructions, so the numbers are instructions.
 
     python -m experiments.kvm_costs data/kvm-costs
 """

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The part of `experiments.kvm_costs` that runs on the lab's KVM host, which has only Python. For
-each case it starts the monitor, with or without capture, and records the monitor's rounds: the
+"""The part of `experiments.kvm_costs` that runs on the lab's KVM host, which has only Python.
+
+For each case it starts the monitor, with or without capture, and records the monitor's rounds: the
 case, start and end, the pages that KVM logged, the time of re-arming (ns), and the numbers of
 captured and lost entries. No other work runs meanwhile: this process reads the buffers after the
-monitor's end. In small buffers (`losses`) most entries are lost.
-"""
+monitor's end. In small buffers (`losses`) most entries are lost."""
 
 from __future__ import annotations
 

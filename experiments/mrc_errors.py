@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The distance of SHARDS and AET from the exact miss-ratio curve, for each bundled recording.
+
 SHARDS runs with the defaults of `pmlkit mrc`, which may use all pages, and at rates that really
 sample, with several seeds.
 

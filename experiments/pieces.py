@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The longest times for which the series' operations cannot be preempted, in the lab. A Xen with
-`hypervisor-patches/lab/pieces.patch` times each piece. Emulated time counts instructions;
-interrupts are not counted. There are two guests: one uses half of its memory, the other creates as
-many page tables as possible, each of which leads to all of its memory.
+"""The longest times for which the series' operations cannot be preempted, in the lab.
+
+A Xen with `hypervisor-patches/lab/pieces.patch` times each piece. Emulated time counts
+instructions; interrupts are not counted. There are two guests: one uses half of its memory, the
+other creates as many page tables as possible, each of which leads to all of its memory.
 
     python -m experiments.pieces FOLDER data/pieces
 """

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cost of a plain round in the lab, without page tables and harvest. The domain is paused, its
-buffers are drained, the bitmap is read, the logged pages are re-armed, and the domain continues.
-Emulated time counts instructions.
+"""The cost of a plain round in the lab, without page tables and harvest.
+
+The domain is paused, its buffers are drained, the bitmap is read, the logged pages are re-armed,
+and the domain continues. Emulated time counts instructions.
 
     python -m experiments.plain_rounds TRACES data/plain-rounds
 """

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of prices, ``pmlkit/prices.csv``: from measurements in the lab, and from assumptions.
+
 Emulated time counts instructions, so the lab's measurements are in instructions. Other prices are
 published or assumed, in ns of a processor that the row names (`pmlkit.costs.PROCESSORS`).
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The numbers and tables that texts quote: each comes from ``data/``, and the text names its key. A
-number has its key in a comment after it, which neither a forge nor Sphinx shows; a table is between
-two comments:
+"""The numbers and tables that texts quote: each comes from ``data/``, and the text names its key.
+
+A number has its key in a comment after it, which neither a forge nor Sphinx shows; a table is
+between two comments:
 
     its mean error is 6.7<!--n:draws.sqlite-lab.16.anew.error--> %
 

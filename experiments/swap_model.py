@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model of a guest with less memory, compared with real limited guests that have a swap disk.
+
 Each limited guest is compared with a guest of the same program that has enough memory. From the
 accesses of the latter, `pmlkit.techniques.memory` predicts the pages that the limited guest reads
 from its swap disk and writes to it. Recordings that are not bundled are made in a folder. With a

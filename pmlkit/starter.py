@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An agent and its starter: the job, orders, the spool through a pipe, the end. This module is
-separate because the agents of both kinds of host need it. Python 3.9, no dependency.
+"""An agent and its starter: the job, orders, the spool through a pipe, the end.
+
+This module is separate because the agents of both kinds of host need it. Python 3.9, no dependency.
 """
 
 from __future__ import annotations

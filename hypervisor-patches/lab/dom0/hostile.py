@@ -152,10 +152,8 @@ def balloon():
     """Give 1000 pages back, take them again, and write to half of them."""
     back = set(range(BALLOON, BALLOON + BALLOONED // 2))
     with Domain(balloon=BALLOONED) as domain:
-        (
-            domain.run(),
-            domain.run(),
-        )  # so that Xen and the domain have all memory that they need for it
+        # So that Xen and the domain have all memory that they need for it.
+        domain.run(), domain.run()
         yield
         yield rounds(domain, [(set(), set()), (back, set())] * 3)
         yield

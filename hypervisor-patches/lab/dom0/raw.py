@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Hypercalls without libraries, for the lab's tests: they can be interrupted between continuations.
+
 Xen reads the caller's structure again in each continuation. A process with the highest priority
 changes the interface's version in it at a chosen moment. The continuation then fails, and the
 operation stays unfinished until the same call is made again with the right version. If the version
