@@ -99,9 +99,8 @@ SEEDS = 3
 LONGEST_S = 600  # longest time of a run, seconds of the host; a longer run counts as dead
 SWAP_MIB = 256
 IDLE_MIB = 128  # memory of the guest that measures idle work, MiB
-DISK = Cost(
-    100_000, PROCESSORS["ns at 3 GHz"]
-)  # assumed time in which a solid-state disk reads a page
+# Assumed: the time in which a solid-state disk reads a page.
+DISK = Cost(100_000, PROCESSORS["ns at 3 GHz"])
 MOST = 50_000  # most returning pages, by the model, in a guest that is run
 WINDOWS_NS = (300_000_000, 1_000_000_000, 3_000_000_000, 10_000_000_000)
 FEW = 1000  # fewer swap-ins are not compared in percent

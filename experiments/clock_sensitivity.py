@@ -143,9 +143,7 @@ def points(recorded: Recorded, window_ns: int, names: Iterable[str] = ()) -> pd.
         for knobs in _settings(name):
             try:
                 row = _scored(recorded, truth, name, knobs)
-            except (
-                PmlkitError
-            ):  # the recording lacks an input of the technique, or its rounds are too long
+            except PmlkitError:  # the recording lacks an input, or its rounds are too long
                 continue
             rows.append({"technique": name, "looks": 0, "watched": 0, **knobs, **row})
     return pd.DataFrame(rows)

@@ -34,11 +34,8 @@ __all__ = ["EXPERIMENTS", "Experiment", "run", "tabulate"]
 TABLES = ("errors", "draws", "equality", "costs", "hotness", "sources", "unsure", "rounds")
 BEFORE_WORK = ("", "start")  # phases
 DRAWN = ("density", "sample")  # methods with a sample
-COUNTED = (
-    "leaves",
-    "present",
-    "accessed",
-)  # methods whose intervals are calibrated on other guests
+# Methods whose intervals are calibrated on other guests.
+COUNTED = ("leaves", "present", "accessed")
 
 
 @dataclass(frozen=True)

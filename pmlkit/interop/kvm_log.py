@@ -44,9 +44,8 @@ _VCPU_LIMIT = 1 << 16
 _GROUP_NS = 10_000_000  # longest time between the resets of two rings in one call
 DRAIN_ENTRIES = 512  # entries of PML's buffer
 DRAIN_GAP_NS = 2_000  # entries of one drain are closer; an exit and an entry take longer
-DRAIN_LIMIT_NS = (
-    100_000_000  # longest time between two entries of a drain, even without exits in the file
-)
+# Longest time between two entries of a drain, even without exits in the file.
+DRAIN_LIMIT_NS = 100_000_000
 OLDEST_FIRST = (6, 14)  # the Linux from which KVM takes the oldest entry first
 _RELEASE = re.compile(r"v?(\d{1,3})\.(\d{1,4})(?!\d)")
 PAGE, RESET, MARK = range(3)

@@ -28,9 +28,8 @@ __all__ = ["AT_ONCE", "PAGE", "GuestMemory", "VmmGone", "memory_slots"]
 
 PAGE = 4096
 AT_ONCE = 64  # frames that one call reads; the kernel takes 1024 pieces
-_ADDRESS_SPACE = (
-    1 << 16
-)  # address space in a slot's number: 0 is memory, 1 the view of system management mode
+# Address space in a slot's number: 0 is memory, 1 the view of system management mode.
+_ADDRESS_SPACE = 1 << 16
 
 
 class VmmGone(PmlkitError):

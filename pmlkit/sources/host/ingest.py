@@ -289,9 +289,8 @@ class XenTrace:
             raise NotATrace(path, why, "collect again")
         self.starts, self.ends = _round_times(spool, self.logs, self.count)
         self.harvests = sorted(n for n in spool.harvests if n < self.count)
-        self.one_in = (
-            self.job["one_in"] if self.job.get("harvest") == "sampled" else 0
-        )  # 0: all frames
+        # 0: all frames.
+        self.one_in = self.job["one_in"] if self.job.get("harvest") == "sampled" else 0
         self.draw = self.job.get("draw", "fixed")  # older collectors do not state it
 
     # The description

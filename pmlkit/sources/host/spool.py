@@ -51,9 +51,8 @@ _HEADS = np.dtype(
     ]
 )
 _EVENTS = 100  # most events that are kept; the others are counted
-_LINES_CHARACTERS = (
-    1 << 26
-)  # characters of the guest's console that are kept; later lines are counted
+# Characters of the guest's console that are kept; later lines are counted.
+_LINES_CHARACTERS = 1 << 26
 _HELD_BYTES = 1 << 18  # bytes of heads that are buffered before they become columns
 _CHUNK_BYTES = 1 << 17  # bytes of a bitmap that are decoded at once
 

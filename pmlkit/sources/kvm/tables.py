@@ -44,9 +44,8 @@ DEPTHS = (5, 4, 2)  # the level of a root: five or four levels, or PAE
 _PRESENT, _WRITABLE, _USER, _ACCESSED, _DIRTY, _LARGE = 1, 2, 4, 0x20, 0x40, 0x80
 _FRAMES = 0x000F_FFFF_FFFF_F000
 _BEYOND = 0x000F_0000_0000_0000
-_TOLERATED = (
-    4  # one in so many used entries may lead to a frame that is not a table (freed meanwhile)
-)
+# One in so many used entries may lead to a frame that is not a table (freed meanwhile).
+_TOLERATED = 4
 _FLAGS = ((_PRESENT, TableFlag.PRESENT), (_ACCESSED, TableFlag.ACCESSED),
           (_WRITABLE, TableFlag.WRITABLE), (_USER, TableFlag.USER))  # fmt: skip
 

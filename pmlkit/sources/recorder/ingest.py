@@ -47,10 +47,8 @@ if TYPE_CHECKING:
 COUNTERS = ("pswpin", "pswpout", "pgmajfault", "pgfault")
 SIZES = ("total", "free", "available", "cached", "committed", "anon", "slab")
 _DIGITS = 15  # longest number of a guest, so that it fits int64
-_MAX_SPANS, _MAX_ENTRIES = (
-    1 << 12,
-    1 << 16,
-)  # most spans and entries that are buffered for one call of the writer
+# Most spans and entries that are buffered for one call of the writer.
+_MAX_SPANS, _MAX_ENTRIES = 1 << 12, 1 << 16
 _MAX_PARTS = 1 << 12  # arrays of disk requests before they are concatenated
 _ROUND = ("insn_start", "t_start_ns", "insn_end", "t_end_ns", "full_exits", "accessed", "dirty")
 _SPAN = ("round", "insn_start", "t_start_ns", "insn_end", "t_end_ns", "reason", "entries")

@@ -235,9 +235,8 @@ class RecorderStream:
                 f"its header's memory_bytes is {memory}, not a whole number of pages"
             )
         self.rounds, self._end, self._last_mark_ns = 0, (0, 0), 0
-        self._last_round: dict[
-            int, int
-        ] = {}  # the last round and batch of each log's spans, by message type
+        # The last round of each log's spans, by message type.
+        self._last_round: dict[int, int] = {}
 
     def take(self, kind: int, payload: bytes) -> Decoded:
         """Return the message, decoded (`pmlkit.sources.recorder.messages.decode`)."""

@@ -44,9 +44,8 @@ if TYPE_CHECKING:
 
 
 _WITHOUT_PAGES = frozenset({Message.HELLO, Message.MARK, Message.TOTALS, Message.HOST})
-DETERMINISTIC_CMDLINE = (
-    "pmlkit.spin"  # the guest never idles, because the instruction count is the clock
-)
+# The guest never idles, because the instruction count is the clock.
+DETERMINISTIC_CMDLINE = "pmlkit.spin"
 
 
 def record(
