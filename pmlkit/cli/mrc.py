@@ -197,8 +197,7 @@ def _over_time(
         if output:
             from pmlkit import figures
 
-            how = {name: chosen[name] for name in ("start", "end", "kinds")}
-            figures.save(figures.miss_ratio_over_time(trace, window, **how), output)
+            figures.save(figures.miss_ratio_over_time(trace, window, **chosen), output)
     found = answers.miss_ratios(trace, table, targets, window, **chosen)
     rows = [] if only_answer else [lambda: console.over_time(table, trace.meta.domain["page_size"])]
     value = {"summary": found.as_dict()} if only_answer else lambda: _records(table)

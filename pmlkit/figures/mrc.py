@@ -152,6 +152,8 @@ def miss_ratio_over_time(
     start: Time = None,
     end: Time = None,
     kinds: str | int = "rwx",
+    region: str | None = None,
+    page_tables: str = "drop",
 ) -> Figure:
     """Draw the miss ratio over time and cache size.
 
@@ -160,8 +162,12 @@ def miss_ratio_over_time(
     window : str or Window, optional
         Length of the windows that ratios are taken over; by default a second, or the nearest T that
         the trace has. A last one that is cut short is not drawn.
+    kinds, region, page_tables
+        The uses that count: see `pmlkit.selection`.
     """
-    table = missratio.over_time(trace, window, start=start, end=end, kinds=kinds)
+    table = missratio.over_time(
+        trace, window, start=start, end=end, kinds=kinds, region=region, page_tables=page_tables
+    )
     figure = new_figure(columns, 2.2, {"over_time": table})
     limits = time_limits(trace, start, end)
     axes = figure.subplots()
@@ -174,11 +180,12 @@ def miss_ratio_over_time(
         return finish(figure, trace, "miss ratio over time: no page is used.")
     _draw_grid(axes, grid, limits[0] / 1e9)
     mark_phases(axes, trace)
+    part = f", for the pages of the region {region}" if region else ""
     return finish(
         figure,
         trace,
-        "the miss ratio of LRU caches that are never emptied, by size and time of the miss. Dark: "
-        "misses. White: no uses.",
+        f"the miss ratio of LRU caches that are never emptied{part}, by size and time of the miss. "
+        "Dark: misses. White: no uses.",
     )
 
 

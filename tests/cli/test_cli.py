@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+import pandas as pd
 import pytest
 from factories import write_irregular
 
@@ -823,6 +824,17 @@ def test_mrc_prints_each_method_as_json(run, trace, tmp_path):
     assert sorted(p.name for p in (tmp_path / "f").iterdir()) == [
         f"mrc.{kind}" for kind in ("csv", "parquet", "pdf", "png", "svg", "txt")
     ]
+
+
+def test_the_figure_of_mrc_over_time_shows_what_the_table_has(run, tmp_path):
+    words = ["--window", "1s", "--kinds", "written", "--region", "hot", "-o", tmp_path / "hot.png"]
+    code, out, err = run("mrc", "hotcold", *words, "--json")
+    assert (code, err) == (0, "")
+    table, drawn = pd.DataFrame(json.loads(out)), pd.read_csv(tmp_path / "hot.csv")
+    assert drawn["uses"].sum() > 0
+    for name in ("t_ns", "pages", "uses", "miss_ratio"):
+        np.testing.assert_allclose(drawn[name], table[name].astype(float))
+    assert "the region hot" in (tmp_path / "hot.txt").read_text()
 
 
 def test_mrc_over_time_and_as_people_read_it(run, trace):
