@@ -198,11 +198,13 @@ def mapped(
             yield waiting.popleft().result()
 
 
-# ------------------------------------------------------------------------------ A number for each
-# frame of a sparse address space: frames in blocks, blocks in a hash table. The frame numbers of a
-# guest of a terabyte with holes are too sparse for an array. Used frames come in runs. A block
-# therefore holds the numbers of the 512 frames that one page table maps: the hash table stays
-# small, and neighbours stay together. If the runs prove short, blocks of 16 frames replace them.
+# ------------------------------------------------------------------------------
+# A number for each frame of a sparse address space: frames in blocks, blocks in a hash table.
+#
+# The frame numbers of a guest of a terabyte with holes are too sparse for an array. Used frames
+# come in runs. A block therefore holds the numbers of the 512 frames that one page table maps: the
+# hash table stays small, and neighbours stay together. If the runs prove short, blocks of 16 frames
+# replace them.
 
 
 CLOSE, FAR = 9, 4  # frames of a block, as powers of two: an EPT table's, and a cache line's

@@ -53,7 +53,7 @@ __all__ = ["BUFFER_ENTRIES", "Advice", "advise", "bitmap_bytes", "log_bytes", "r
 STALL_NS = (
     100_000_000  # an assumption, settable as an option: longer than a slice of dom0's scheduler
 )
-_SLOT_KIB, _LEAST_KIB = 16, 64  # KiB of KVM's smallest --buffer, for 512 events of ftrace
+_SLOT_KIB, _LEAST_KIB = 16, 64  # KiB, under KVM: 512 events of ftrace; the smallest --buffer
 _MOST_PERIODS = 24
 _TOGETHER = 8  # periods that are counted in one pass; each needs 4 bytes of memory per page
 _FINEST = 500_000  # windows of the longest period; a finer one would need as many windows

@@ -238,11 +238,12 @@ def _first(heat: pd.Series[float], k: int) -> pd.Series[float]:
     return surely + maybe * (k - surely.sum()) / max(maybe.sum(), 1)
 
 
-# ------------------------------------------------------------------------------ How well rankings
-# of hot regions do: chosen on half of the guests, scored on the other half. The guests were split
-# before scoring, by family, alternating along the alphabet. `CHOSEN_ON` is the half to choose on:
-# there, `choose` takes the window and the method of ranking with the best mean rank correlation.
-# `judge` reports their scores on the other half.
+# ------------------------------------------------------------------------------
+# How well rankings of hot regions do: chosen on half of the guests, scored on the other half.
+#
+# The guests were split before scoring, by family, alternating along the alphabet. `CHOSEN_ON` is
+# the half to choose on: there, `choose` takes the window and the method of ranking with the best
+# mean rank correlation. `judge` reports their scores on the other half.
 #
 # Two kinds of traces: the lab's, whose log has the page tables themselves and whose truth is the
 # harvest of each round; and the recorder's, in rounds of 10 ms, where the first use of 2 MiB of

@@ -222,12 +222,13 @@ def _published_row(technique: str, how: str, *mb: float) -> dict[str, str | floa
     return {"technique": technique, f"{how}_read": read, f"{how}_write": write}
 
 
-# ------------------------------------------------------------------------------ The errors of the
-# accessed entries (c), frame by frame: missed and extra frames. There are two causes. First, the
-# guest's accessed flags are *sticky*: they are never cleared, so a page that was used once counts
-# whenever its table is walked. Linux also sets them for the pages around a fault (fault-around),
-# used or not. Second, pages that only the *kernel* reads have no entry of a program: its code, and
-# data that it copies through its map of all memory.
+# ------------------------------------------------------------------------------
+# The errors of the accessed entries (c), frame by frame: missed and extra frames.
+#
+# There are two causes. First, the guest's accessed flags are *sticky*: they are never cleared, so a
+# page that was used once counts whenever its table is walked. Linux also sets them for the pages
+# around a fault (fault-around), used or not. Second, pages that only the *kernel* reads have no
+# entry of a program: its code, and data that it copies through its map of all memory.
 
 
 def sources(trace: Trace) -> pd.DataFrame:

@@ -68,7 +68,7 @@ WRONG = {
     "a record of round 2, and 0 were closed": record(round=2),
     "a record whose tsc_end is": record(tsc_end=1 << 62),
     "a record that lost": record(lost_entries=1 << 60),
-    "a page table without a head": record([1], type=2),
+    "a page table in records that do not name the table": record([1], type=2),
     "an entry of kind 0xff in a log": record([5 << 12 | 0xFF]),
     "its records have 0 words, and it holds 8 bytes": (record()[0], record()[1] + bytes(8)),
     "2 records, more than it can contain": (Frame.RECORDS, frames.RECORDS_HEAD.pack(2) + bytes(90)),

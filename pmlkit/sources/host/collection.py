@@ -289,7 +289,7 @@ class Collection:
             why = error.problem
         if not kept:
             raise self._no_spool_error(why or "") from error
-        hint = f"the received part is too short for a trace, and is kept in {self.folder}"
+        hint = f"the received part makes no trace, and is kept in {self.folder}"
         raise CollectError(self.domain, why or "", hint=hint) from error
 
     def _sent(self, fault: str) -> str:

@@ -399,7 +399,7 @@ def _check_words(records: Records) -> None:
 
 def _check_tables(heads: Structs, words: Gfns, tables: Bools) -> None:
     if "table" not in (heads.dtype.names or ()):
-        raise NotUnderstood("a snapshot of a page table without a head")
+        raise NotUnderstood("a snapshot of a page table in records that do not name the table")
     levels = heads["table"][tables] & np.uint64(0xF)
     _all(levels, (levels >= 1) & (levels <= _LEVELS), "a page table of level {}")
     words = words[np.repeat(tables, heads["count"])]

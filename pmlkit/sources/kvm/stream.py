@@ -471,7 +471,7 @@ def _checked(pages: Pages) -> Pages:
     if len(pages.time) and not 0 <= pages.time.min() <= pages.time.max() < LATEST_NS:
         raise NotUnderstood("an event whose time cannot be")
     if pages.stream == LOG and len(pages.value) and pages.value.max() >= _MOST_FRAME:
-        raise NotUnderstood("an event of a frame beyond 52-bit addresses")
+        raise NotUnderstood("an event of a frame whose number has more than 52 bits")
     if len(pages.lost) and pages.lost[:, 1].max() > _MOST_LOST // len(pages.lost):
         raise NotUnderstood("a page that lost more events than there can be")
     return pages
