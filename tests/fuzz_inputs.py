@@ -382,7 +382,7 @@ class Live(Spool):
         (folder / "status").write_text(rng.choice(("0", "0", "1", "255")))
 
     def named(self, folder):
-        return "collecting web"
+        return " web"
 
     def commands(self, rng, folder):
         yield "collect", "web", "--host", "dom0", "-o", folder / "out.trace"
