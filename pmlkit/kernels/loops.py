@@ -64,14 +64,7 @@ def shorter(length: int, sizes: Array, table: Array, shift: int) -> int:
     at = length >> shift
     if at >= len(table):
         return len(sizes)
-    low, high = table[at, 0], table[at, 1]
-    while low < high:
-        middle = (low + high) >> 1
-        if sizes[middle] < length:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+    return _place(sizes, table[at, 0], table[at, 1], length)
 
 
 @compiled
@@ -324,11 +317,11 @@ def _inside(a: int, b: int, rounds: Array, first: int, stop: int) -> tuple[int, 
 
 
 @compiled
-def _place(rounds: Array, a: int, b: int, wanted: int) -> int:
-    """Return the place of the first reference from `wanted` on; `b` if there is none."""
+def _place(values: Array, a: int, b: int, wanted: int) -> int:
+    """Return the place of the first of sorted values that is not less; `b` if all are less."""
     while a < b:
         middle = (a + b) >> 1
-        if rounds[middle] < wanted:
+        if values[middle] < wanted:
             a = middle + 1
         else:
             b = middle
