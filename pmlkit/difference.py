@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     Statistic: TypeAlias = Callable[[Floats], Any]
 
-__all__ = ["Difference", "between", "signed_bytes"]
+__all__ = ["Difference", "between", "interval_text", "signed_bytes"]
 
 DRAWS = 4000
 BEFORE, AFTER = "before", "after"  # the labels of repeats, if there are no others
@@ -109,7 +109,7 @@ class Difference:
                 self.before: self.table["before"].map(format_bytes),
                 self.after: self.table["after"].map(format_bytes),
                 "difference": self.table["difference"].map(signed_bytes),
-                "95 % interval": [_ends(row) for _, row in self.table.iterrows()],
+                "95 % interval": [interval_text(row) for row in self.table.to_dict("records")],
             }
         )
         lines = "".join(f"<p>{html.escape(visible(line))}</p>" for line in self.lines)
@@ -196,11 +196,11 @@ def signed_bytes(size: float) -> str:
     return f"{'+' if size > 0 else ''}{format_bytes(size)}"
 
 
-def _ends(row: pd.Series[float]) -> str:
-    """Write an interval's ends, or that there is none."""
-    if not np.isfinite(float(row["low"])):
+def interval_text(row: Mapping[Any, Any]) -> str:
+    """Write the ends of the interval in a row of `Difference.table`; "-" if there is none."""
+    if not np.isfinite(row["low"]):
         return "-"
-    return f"{signed_bytes(float(row['low']))} to {signed_bytes(float(row['high']))}"
+    return f"{signed_bytes(row['low'])} to {signed_bytes(row['high'])}"
 
 
 def _interval(row: pd.Series[float]) -> str:
@@ -375,12 +375,12 @@ def _each(groups: Mapping[str, Iterable[str]], full: Mapping[str, pd.DataFrame])
         (
             label,
             name,
-            *(float(statistic(_of_phase(full[name], ""))) for statistic in _ALL),
+            *(float(statistic(_of_phase(full[name], ""))) for statistic in _STATISTICS.values()),
         )
         for label, names in groups.items()
         for name in names
     ]
-    return pd.DataFrame(rows, columns=["label", "recording", "mean", "p95", "peak"])
+    return pd.DataFrame(rows, columns=["label", "recording", *_STATISTICS])
 
 
 def _over_repeats(before: Sequence[pd.DataFrame], after: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -390,7 +390,7 @@ def _over_repeats(before: Sequence[pd.DataFrame], after: Sequence[pd.DataFrame])
     phases = ["", *(name for name in dict.fromkeys(before[0]["phase"]) if name in shared)]
     rows = []
     for phase in phases:
-        for name, statistic in zip(("mean", "p95", "peak"), _ALL, strict=True):
+        for name, statistic in _STATISTICS.items():
             if phase and name != "mean":
                 continue
             values = [
@@ -462,7 +462,7 @@ def _peak(sizes: Floats) -> Floats:
     return sizes.max(axis=-1)
 
 
-_ALL = (_mean, _p95, _peak)
+_STATISTICS = {"mean": _mean, "p95": _p95, "peak": _peak}
 
 
 def _apart(pair: list[_Sizes], statistic: Statistic) -> tuple[float, float, float]:

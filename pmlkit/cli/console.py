@@ -305,16 +305,13 @@ def side_by_side(tables: Mapping[str, pd.DataFrame]) -> None:
 
 def difference(result: Difference) -> None:
     """Print statistics before and after, their differences, and those of each repeat."""
-    from pmlkit.difference import signed_bytes
+    from pmlkit.difference import interval_text, signed_bytes
 
     headers = ("W", "phase", result.before, result.after, "difference", "95 % interval")
     page = make_table(*headers, right=range(2, 6))
     for row in result.table.to_dict("records"):
-        ends = (
-            [signed_bytes(row[end]) for end in ("low", "high")] if np.isfinite(row["low"]) else []
-        )
         sizes = (format_bytes(row["before"]), format_bytes(row["after"]))
-        numbers = (*sizes, signed_bytes(row["difference"]), " to ".join(ends) or "-")
+        numbers = (*sizes, signed_bytes(row["difference"]), interval_text(row))
         page.add_row(row["statistic"], row["phase"] or "all", *numbers)
     put(console(), page, keys=2)
     if result.repeats is not None:
