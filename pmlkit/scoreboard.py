@@ -32,13 +32,16 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pmlkit.frontier import Plan
-    from pmlkit.types import PathLike
+    from pmlkit.types import Json, PathLike
 
 __all__ = [
     "BUDGETS",
     "Score",
     "best",
     "compare",
+    "details",
+    "forecast_details",
+    "forecast_lines",
     "forecast_page",
     "page",
     "read",
@@ -88,6 +91,40 @@ class Score:
     def chosen_on(self) -> str:
         """Where the settings were chosen, in words."""
         return "these same programs" if self.chosen is None else "other programs, beforehand"
+
+    @property
+    def lines(self) -> list[str]:
+        """The answer: for each T, the errors within some budgets; and where it is from."""
+        table = standing(self)
+        windows = dict.fromkeys(self.rows["window"])
+        return [
+            *(self._answer(window, table[table["window"] == window]) for window in windows),
+            f"Means over {len(self.programs)} programs. The settings were chosen on "
+            f"{self.chosen_on}.",
+        ]
+
+    def _answer(self, window: str, table: pd.DataFrame) -> str:
+        rows = {row["budget"]: row for row in table.to_dict("records")}
+        some = [budget for budget in frontier.BUDGETS if budget in rows]
+        if not some:
+            return f"T = {window}: {self.technique} has no setting that is cheap enough."
+        first, *others = ((f"{100 * budget:g} %", _error(rows[budget])) for budget in some)
+        answer = (
+            f"T = {window}: {self.technique} has a mean error of {first[1]} at a cost of "
+            f"{first[0]} of the instructions."
+        )
+        return " ".join([answer, *(f"At {budget}, it is {error}." for budget, error in others)])
+
+    def as_dict(self) -> Json:
+        """Return the answer for JSON."""
+        facts = {"programs": len(self.programs), "chosen_on": self.chosen_on}
+        return {"answer": " ".join(self.lines), "technique": self.technique, **facts}
+
+
+def _error(row: dict[Hashable, Any]) -> str:
+    mean, low, high = (f"{100 * row[name]:.3g}" for name in ("mae", "mae_low", "mae_high"))
+    interval = f" (95 %: {low} to {high})" if low != high else ""
+    return f"{mean} % of W{interval}"
 
 
 def score(
@@ -235,11 +272,44 @@ def score_forecaster(
     return trial.judge(judged, known, plan)
 
 
-def forecast_page(table: pd.DataFrame, name: str) -> str:
-    """Return the page of a forecaster's score, Markdown: the forecaster and the rules, by cost."""
-    head = f"""\
-# {name} on {table["program"].nunique()} programs
+def forecast_lines(table: pd.DataFrame, name: str) -> list[str]:
+    """Return the answer of a forecaster's score: how it compares with the best simple rule."""
+    plan = trial.Plan()
+    cases = verdict.choose(table, plan).to_dict("records")
+    better, worse = (sum(test(case) for case in cases) for test in (_below, _above))
+    return [
+        f"{name} is better than the best simple rule in {better} of {len(cases)} cases, and worse "
+        f"in {worse}, with violations allowed in {100 * plan.main:g} % of the windows.",
+        *(_case_line(case) for case in cases),
+    ]
 
+
+def _below(case: dict[Hashable, Any]) -> bool:
+    return bool(case["high"] < 1)
+
+
+def _above(case: dict[Hashable, Any]) -> bool:
+    return bool(case["low"] > 1)
+
+
+def _case_line(case: dict[Hashable, Any]) -> str:
+    ahead = f"{case['horizon']} window{'s' * (case['horizon'] != 1)} ahead"
+    return (
+        f"- {case['inputs']}, {ahead}: {case['ratio']:.3g} times the cost of the best rule, "
+        f"`{case['rule']}` (95 %: {case['low']:.3g} to {case['high']:.3g}), and less on "
+        f"{case['lower']} of {case['programs']} programs."
+    )
+
+
+def forecast_page(table: pd.DataFrame, name: str) -> str:
+    """Return the page of a forecaster's score, Markdown: the answer and the details."""
+    title = f"# {name} on {table['program'].nunique()} programs"
+    return "\n\n".join([title, *forecast_lines(table, name), forecast_details(table)])
+
+
+def forecast_details(table: pd.DataFrame) -> str:
+    """Return the forecaster and the rules by cost, as a table in Markdown and what is in it."""
+    head = """\
 Means over programs with 95 % intervals of a bootstrap. Asked: the rate of violations that deciders
 were asked for. Idle and short: shares of what is used. Cost: what `pmlkit.forecast` decides by.
 
@@ -305,10 +375,14 @@ def read(folder: PathLike) -> Score:
 
 
 def page(score: Score) -> str:
-    """Return the page of a score, Markdown."""
-    head = f"""\
-# {score.technique} on {len(score.programs)} programs
+    """Return the page of a score, Markdown: the answer and the details."""
+    title = f"# {score.technique} on {len(score.programs)} programs"
+    return "\n\n".join([title, *score.lines, details(score)])
 
+
+def details(score: Score) -> str:
+    """Return the errors of the settings, as a table in Markdown and what is in it."""
+    head = f"""\
 Error: mean absolute error over the mean W(t, T), with its 95 % interval of a bootstrap over
 programs. Cost: share of the guest's instructions. For each T and budget of cost one setting stands
 for all programs; it was chosen on {score.chosen_on}.

@@ -154,6 +154,37 @@ def test_first_is_the_share_of_resamples_in_which_nothing_is_better():
     assert frontier.at_cost(twice, [0.01])["first"].tolist() == [1.0, 1.0]
 
 
+def test_the_closest_of_each_budget_is_the_cheapest_of_those_with_the_least_error():
+    dear, cheap = (
+        made({1: {"a": (0.3, cost), "b": (0.3, cost)}}, name)
+        for name, cost in (("idle-pages", 0.0008), ("pml", 0.0007))
+    )
+    found = frontier.closest(pd.concat([STAIRS, dear, cheap]))
+    assert found.rows["budget"].tolist() == [0.0001, 0.001, 0.01]
+    assert found.rows["technique"].tolist()[1:] == ["pml", "pml"]  # of equals at 0.01, too
+    assert found.lines == [
+        "T = 100 ms: at a cost of 0.01 % of the instructions, no technique is cheap enough. At "
+        "0.1 %, it is PML, m = 1 per round (pml): 30 % of W. At 1 %, it is PML, m = 1 per round "
+        "(pml): 30 % of W."
+    ]
+    first, *_ = found.as_dict()["closest"]
+    assert first["technique"] is None and first["error"] is None
+
+
+def test_the_closest_states_how_often_it_is_best_if_it_is_not_certain():
+    ours = made({1: {"a": (0.1, 0.01), "b": (0.5, 0.01)}}, "pml")
+    other = made({1: {"a": (0.6, 0.01), "b": (0.1, 0.01)}}, "prl")  # better on b alone
+    points = pd.concat([ours, other])
+    share = frontier.at_cost(points, [0.01])["first"].iloc[0]
+    assert 0.7 < share < 0.8  # 3 in 4
+    (words,) = frontier.closest(points).lines
+    assert words.endswith(
+        f": 30 % of W (95 %: 10 % to 50 %; best in {share:.0%} of the resamples)."
+    )
+    (alone,) = frontier.closest(made({1: {"a": (0.3, 0.01)}})).lines
+    assert alone.endswith("(prl): 30 % of W.")
+
+
 def test_a_curve_falls_from_the_cheapest_setting_to_the_best():
     curve = frontier.curves(STAIRS)
     assert curve["cost"].iloc[0] == pytest.approx(0.002)

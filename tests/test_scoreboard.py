@@ -90,6 +90,18 @@ def test_settings_of_other_programs_are_kept(scored):
     assert only["setting"] == "looks=4 watched=50"
     assert "other programs, beforehand" in scoreboard.page(held_out)
     assert "these same programs" in scoreboard.page(scored)
+    assert held_out.lines[0] == "T = 20 ms: A known share has no setting that is cheap enough."
+
+
+def test_the_answer_is_the_error_within_each_budget(scored):
+    answer, source = scored.lines
+    assert answer == (
+        "T = 20 ms: A known share has a mean error of 14 % of W (95 %: 0 to 28) at a cost of 0.1 % "
+        "of the instructions. At 1 %, it is 14 % of W (95 %: 0 to 28)."
+    )
+    assert source == "Means over 2 programs. The settings were chosen on these same programs."
+    assert answer in scoreboard.page(scored)
+    assert scored.as_dict()["answer"] == f"{answer} {source}"
 
 
 def test_a_score_is_read_as_it_was_written(scored, tmp_path):
@@ -141,5 +153,9 @@ def test_a_foreign_forecaster_is_judged_beside_the_rules(tmp_path):
     assert {f"{__name__}:Always", "last value"} <= set(table["model"])
     page = scoreboard.save_forecasts(table, "mine:Always", tmp_path / "scores").read_text()
     assert "# mine:Always on 3 programs" in page and "| last value" in page
+    answer, case = scoreboard.forecast_lines(table, "mine:Always")
+    assert answer.startswith("mine:Always is better than the best simple rule in 1 of 1 cases")
+    assert "`last value, others`" in case and case.endswith("less on 3 of 3 programs.")
+    assert answer in page and case in page
     with pytest.raises(UsageError, match="is not a forecaster"):
         analogs.make(NAME)

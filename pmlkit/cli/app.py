@@ -159,9 +159,10 @@ def doctor(ctx: click.Context, capabilities: tuple[str, ...], as_json: bool) -> 
 
 @cli.command(epilog=example("pmlkit info", "pmlkit info hotcold", "pmlkit info h.trace --json"))
 @click.argument("trace", type=TRACE, required=False)
+@only_answer
 @as_json
 @click.pass_context
-def info(ctx: click.Context, trace: str | None, as_json: bool) -> None:
+def info(ctx: click.Context, trace: str | None, only_answer: bool, as_json: bool) -> None:
     """Check TRACE and describe it, or list the recordings.
 
     Without TRACE, list the bundled recordings.
@@ -173,11 +174,13 @@ def info(ctx: click.Context, trace: str | None, as_json: bool) -> None:
     from pmlkit.trace.reader import Trace
 
     if trace is None:
+        if only_answer:
+            raise UsageError("--summary is of one recording: name a TRACE")
         return _list_recordings(as_json)
     with console.busy("checking every file", quiet=as_json):
         opened = Trace.open(trace)
         opened.check()
-    ctx.exit(0 if show_trace(as_json, opened) else 1)
+    ctx.exit(0 if show_trace(as_json, opened, True, only_answer) else 1)
 
 
 def _list_recordings(as_json: bool) -> None:
@@ -185,7 +188,8 @@ def _list_recordings(as_json: bool) -> None:
     from pmlkit.cli import console
 
     known = recordings.overview()
-    show(as_json, known, console.recordings, known)
+    lines = [f"{len(known)} recordings come with pmlkit. Every command takes their names."]
+    show(as_json, known, console.answer, lines, lambda: console.recordings(known))
 
 
 @cli.command(epilog=WSS_EXAMPLES)

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import click
 from click import Choice, IntRange
 
 from pmlkit import progress
-from pmlkit.cli.options import as_json, echo, example, names, option, output, say
+from pmlkit.cli.options import as_json, echo, example, names, only_answer, option, output, say
 from pmlkit.cli.parameters import PATH
 from pmlkit.cli.show import show
 from pmlkit.errors import UsageError
@@ -18,7 +18,10 @@ from pmlkit.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
+
     from pmlkit.corpus import Program, Verdict
+    from pmlkit.types import Json
 
 
 _EXAMPLES = example(
@@ -165,6 +168,7 @@ def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
 )
 @option("--settings", type=PATH, metavar="SCORES", help="Use the settings that this score chose.")
 @output("SCORES", "Folder for the tables and the page.", required=True)
+@only_answer
 @as_json
 def score(
     folder: str,
@@ -175,6 +179,7 @@ def score(
     jobs: int,
     settings: str | None,
     output: str,
+    only_answer: bool,
     as_json: bool,
 ) -> None:
     """Run a technique or a forecaster on the recordings in DIR.
@@ -192,8 +197,29 @@ def score(
     if forecaster:
         if windows or settings:
             raise UsageError("--window and --settings are for techniques: leave them out")
-        return _score_forecaster(folder, forecaster, half, output, as_json)
-    _score_technique(folder, str(technique), half, windows, jobs, settings, output, as_json)
+        answer = _score_forecaster(folder, forecaster, half, output, as_json)
+    else:
+        how = (folder, str(technique), half, windows, jobs, settings, output, as_json)
+        answer = _score_technique(*how)
+    answer.show(only_answer, as_json)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """An answer of a score, its rows for JSON, and its details as text."""
+
+    lines: Sequence[str]
+    summary: Json
+    rows: pd.DataFrame
+    details: str
+
+    def show(self, only_answer: bool, as_json: bool) -> None:
+        from pmlkit.cli import console
+
+        if only_answer:
+            return show(as_json, {"summary": self.summary}, console.answer, self.lines)
+        rows = self.rows.to_dict("records")
+        show(as_json, rows, console.answer, self.lines, lambda: echo(self.details))
 
 
 def _score_technique(
@@ -204,8 +230,8 @@ def _score_technique(
     jobs: int,
     settings: str | None,
     output: str,
-    as_json: bool,
-) -> None:
+    quiet: bool,
+) -> _Answer:
     from dataclasses import replace
 
     from pmlkit import corpus as bench
@@ -214,26 +240,27 @@ def _score_technique(
 
     chosen = scoreboard.read(settings).settings if settings else None
     paths, plan = bench.traces(folder, half), frontier.plan(windows or None)
-    with console.busy("scoring", quiet=as_json):
+    with console.busy("scoring", quiet=quiet):
         result = scoreboard.score(technique, paths, plan, jobs)
     result = replace(result, chosen=chosen)
     scoreboard.save(result, output)
-    table = scoreboard.standing(result)
-    show(as_json, lambda: table.to_dict("records"), lambda: echo(scoreboard.page(result)))
+    rows = scoreboard.standing(result)
+    return _Answer(result.lines, result.as_dict(), rows, scoreboard.details(result))
 
 
-def _score_forecaster(folder: str, name: str, half: str, output: str, as_json: bool) -> None:
+def _score_forecaster(folder: str, name: str, half: str, output: str, quiet: bool) -> _Answer:
     from pmlkit import corpus as bench
     from pmlkit import scoreboard
     from pmlkit.cli import console
     from pmlkit.forecast import verdict
 
     paths, training = bench.traces(folder, half), bench.traces(folder)
-    with console.busy("scoring", quiet=as_json):
+    with console.busy("scoring", quiet=quiet):
         table = scoreboard.score_forecaster(name, paths, training)
     scoreboard.save_forecasts(table, name, output)
-    rows = verdict.summary(table).to_dict("records")
-    show(as_json, rows, lambda: echo(scoreboard.forecast_page(table, name)))
+    lines = scoreboard.forecast_lines(table, name)
+    summary = {"answer": " ".join(lines), "forecaster": name}
+    return _Answer(lines, summary, verdict.summary(table), scoreboard.forecast_details(table))
 
 
 @corpus.command(epilog=example("pmlkit corpus compare scores/mine scores/theirs"))

@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from click import IntRange
 
-from pmlkit.cli.options import as_json, example, names, option, output
+from pmlkit.cli.options import as_json, example, names, only_answer, option, output
 from pmlkit.cli.parameters import DURATION_TEXTS, TRACE
 from pmlkit.cli.show import show
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     import pandas as pd
@@ -43,9 +45,16 @@ _EXAMPLES = example(
 )
 @output("FOLDER", "Store the points of each trace here, and continue an earlier sweep. Write the "
                   "tables (LaTeX, CSV) and the figure here, too.")  # fmt: skip
+@only_answer
 @as_json
 def frontier(
-    traces: tuple[str, ...], jobs: int, again: bool, output: str, as_json: bool, **how: Any
+    traces: tuple[str, ...],
+    jobs: int,
+    again: bool,
+    output: str,
+    only_answer: bool,
+    as_json: bool,
+    **how: Any,
 ) -> None:
     """Compare techniques at equal cost, and at equal error.
 
@@ -65,14 +74,18 @@ def frontier(
     if folder:
         with console.busy("drawing", quiet=as_json):
             frontier_tables.save(points, folder)
-    show(as_json, lambda: frontier_tables.as_dict(points), _print, points)
+    closest = sweeps.closest(points)
+    if only_answer:
+        summary = {"summary": closest.as_dict()}
+        return show(as_json, summary, console.answer, closest.lines)
+    lines = [*closest.lines, f"{sweeps.caption(points)}."]
+    value = lambda: frontier_tables.as_dict(points)  # noqa: E731
+    show(as_json, value, console.answer, lines, *_tables(points))
 
 
-def _print(points: pd.DataFrame) -> None:
-    from pmlkit import frontier as sweeps
+def _tables(points: pd.DataFrame) -> Iterator[Callable[[], None]]:
     from pmlkit.cli import console
     from pmlkit.figures import frontier_tables
 
     for title, sheet in frontier_tables.sheets(points).items():
-        console.sheet(sheet, title)
-    console.answer(["", f"{sweeps.caption(points)}."])
+        yield partial(console.sheet, sheet, title)

@@ -7,6 +7,7 @@ This module is separate from `console`, whose imports take a second: every comma
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -21,13 +22,29 @@ if TYPE_CHECKING:
 __all__ = ["show", "show_trace"]
 
 
-def show_trace(as_json: bool, trace: Trace) -> bool:
-    """Print a trace's description; return whether its known answers are met."""
+def show_trace(
+    as_json: bool, trace: Trace, checked: bool = False, only_answer: bool = False
+) -> bool:
+    """Print a trace's description; return whether its known answers are met.
+
+    Parameters
+    ----------
+    checked : bool
+        Whether `Trace.check` has found its files undamaged.
+    """
     from pmlkit.cli import console
-    from pmlkit.trace import known
+    from pmlkit.trace import known, summary
 
     answers = known.measure(trace)
-    show(as_json, lambda: console.trace_dict(trace, answers), console.trace, trace, answers)
+    answer = summary.answer(trace, answers, checked)
+    lines = [answer, f"Source: {summary.source_text(trace)}."]
+    told = {"summary": {"answer": answer, "source": summary.source_text(trace)}}
+    if only_answer:
+        show(as_json, told, console.answer, lines)
+    else:
+        tables = partial(console.trace, trace, answers)
+        value = lambda: told | console.trace_dict(trace, answers)  # noqa: E731
+        show(as_json, value, console.answer, lines, tables)
     return all(answer.met for answer in answers)
 
 

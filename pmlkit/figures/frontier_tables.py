@@ -168,9 +168,8 @@ def as_dict(points: pd.DataFrame) -> Json:
         "published": frontier.published(points),
         "left_out": frontier.left_out(points),
     }
-    return {"about": frontier.caption(points)} | {
-        name: _records(rows) for name, rows in tables.items()
-    }
+    head = {"about": frontier.caption(points), "summary": frontier.closest(points).as_dict()}
+    return head | {name: _records(rows) for name, rows in tables.items()}
 
 
 def _records(rows: pd.DataFrame) -> list[Json]:

@@ -21,8 +21,10 @@ Modules
 sweeping    every technique at every setting: the plan, the sweep, and its files
 grids       a technique's settings on the same recordings; resamples, and the least within a bound
 tables      errors at equal cost, costs at equal error, differences, curves, published settings
+closest     the answer: the technique with the least error within each budget
 """
 
+from pmlkit.frontier.closest import Closest, closest
 from pmlkit.frontier.grids import RESAMPLES
 from pmlkit.frontier.sweeping import (
     LEAST_WINDOWS,
@@ -52,10 +54,12 @@ __all__ = [
     "RESAMPLES",
     "STEPS_PER_DECADE",
     "TARGETS",
+    "Closest",
     "Plan",
     "at_cost",
     "at_error",
     "caption",
+    "closest",
     "curves",
     "differences",
     "left_out",

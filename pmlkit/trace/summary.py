@@ -19,11 +19,13 @@ from pmlkit.units import exact_ns, format_bytes, format_ns
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from pmlkit.trace.known import KnownAnswer
     from pmlkit.trace.schema import TraceMeta
 
 __all__ = [
     "ORIGINS",
     "Phase",
+    "answer",
     "clock_text",
     "contents_text",
     "facts",
@@ -100,6 +102,28 @@ def facts(trace: Any, period: str | None = None) -> Iterator[tuple[str, str]]:
     yield from (("note", text) for text in meta.notes)
 
 
+def answer(trace: Any, known: Sequence[KnownAnswer] = (), checked: bool = False) -> str:
+    """Return what a `Trace` is and whether it is sound, in a sentence.
+
+    Parameters
+    ----------
+    known : sequence of KnownAnswer
+        Its known answers as measured; default: none are stated.
+    checked : bool
+        Whether `Trace.check` has compared its files with their checksums.
+    """
+    meta = trace.meta
+    state = {True: "a complete recording", False: "an incomplete recording"}.get(
+        meta.complete, "a recording"
+    )
+    lost = "no entries lost" if meta.lost == 0 else meta.lost_text
+    sound = "undamaged: " * checked
+    met = sum(one.met for one in known)
+    answers = f"; {met} of {len(known)} known answers are met" * bool(known)
+    length = f"{format_ns(trace.duration_ns)} in {trace.n_rounds:,} rounds"
+    return f"{trace.path.stem} is {sound}{state} of {length}, {lost}{answers}."
+
+
 def origin_text(meta: TraceMeta) -> str:
     """Return the real parts of a trace, in words."""
     if meta.is_import:
@@ -161,7 +185,7 @@ def _size_text(trace: Any) -> str:
 
 
 def to_html(trace: Any) -> str:
-    """Return the facts and the phases of a `Trace` as two plain HTML tables."""
+    """Return the answer, the facts and the phases of a `Trace` as HTML: a line and two tables."""
     rows = [
         (
             phase.name,
@@ -177,7 +201,7 @@ def to_html(trace: Any) -> str:
         ("contents", contents_text(trace)),
         ("size", _size_text(trace)),
     ]
-    tables = _table((), [*facts(trace), *more])
+    tables = f"<p>{_escaped(answer(trace))}</p>" + _table((), [*facts(trace), *more])
     if rows:
         tables += _table(_PHASES, rows)
     return tables

@@ -57,6 +57,40 @@ def test_an_answer_is_folded_at_words_to_the_width(run, trace, monkeypatch):
     assert " ".join(lines).split() == run("wss", trace, "--window", "100ms", "--summary").split()
 
 
+def test_info_begins_with_what_a_recording_is_and_whether_it_is_sound(run, trace):
+    answer = "x is undamaged: a complete recording of 400 ms in 40 rounds, no entries lost."
+    assert run("info", trace).startswith(f"{answer}\nSource: synthetic; all accesses ")
+    assert run("info", trace, "--summary").splitlines()[0] == answer
+    assert json.loads(run("info", trace, "--json"))["summary"]["answer"] == answer
+    summary = json.loads(run("info", trace, "--summary", "--json"))["summary"]
+    assert summary["answer"] == answer
+    assert "; 4 of 4 known answers are met." in run("info", "hotcold", "--summary")
+    assert run("info").startswith("14 recordings come with pmlkit.")
+
+
+def test_frontier_begins_with_the_closest_technique_within_each_budget(run, trace):
+    words = ("frontier", trace, "--window", "100ms", "--techniques", "pml,idle-pages")
+    out = run(*words)
+    value = json.loads(run(*words, "--json"))
+    assert out.startswith("T = 100 ms: at a cost of 0.01 % of the instructions, ")
+    assert out.startswith(value["summary"]["answer"])
+    assert {row["budget"] for row in value["summary"]["closest"]} == {0.0001, 0.001, 0.01}
+    assert run(*words, "--summary") == f"{value['summary']['answer']}\n"
+    assert json.loads(run(*words, "--summary", "--json")) == {"summary": value["summary"]}
+
+
+def test_corpus_score_begins_with_the_error_within_each_budget(run, trace, tmp_path, monkeypatch):
+    monkeypatch.setattr("pmlkit.corpus.traces", lambda folder, half="": [trace])
+    words = ("corpus", "score", tmp_path, "--technique", "pmlkit.techniques.pml:Pml")
+    words += ("--window", "100ms", "-o", tmp_path / "scores")
+    out = run(*words)
+    summary = json.loads(run(*words, "--summary", "--json"))["summary"]
+    assert out.startswith("T = 100 ms: PML, m = 1 per round has ")
+    assert " ".join(out.split()).startswith(summary["answer"])
+    assert "| T | budget % | setting |" in out and "| T |" not in run(*words, "--summary")
+    assert summary["answer"].split(" Means")[0] in (tmp_path / "scores" / "README.md").read_text()
+
+
 def test_mrc_begins_with_the_memory_for_its_targets(run, trace):
     out = run("mrc", trace, "--target", "0.5", "--target", "0")
     curve = missratio.of_trace(Trace.open(trace))
