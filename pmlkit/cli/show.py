@@ -36,7 +36,8 @@ def show_trace(
     from pmlkit.trace import known, summary
 
     answers = known.measure(trace)
-    answer = summary.answer(trace, answers, checked)
+    met = sum(one.met for one in answers)
+    answer = summary.answer(trace, met, len(answers), checked)
     lines = [answer, f"Source: {summary.source_text(trace)}."]
     told = {"summary": {"answer": answer, "source": summary.source_text(trace)}}
     if only_answer:
@@ -45,7 +46,7 @@ def show_trace(
         tables = partial(console.trace, trace, answers)
         value = lambda: told | console.trace_dict(trace, answers)  # noqa: E731
         show(as_json, value, console.answer, lines, tables)
-    return all(answer.met for answer in answers)
+    return met == len(answers)
 
 
 def show(

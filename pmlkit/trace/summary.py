@@ -19,7 +19,6 @@ from pmlkit.units import exact_ns, format_bytes, format_ns
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from pmlkit.trace.known import KnownAnswer
     from pmlkit.trace.schema import TraceMeta
 
 __all__ = [
@@ -102,13 +101,13 @@ def facts(trace: Any, period: str | None = None) -> Iterator[tuple[str, str]]:
     yield from (("note", text) for text in meta.notes)
 
 
-def answer(trace: Any, known: Sequence[KnownAnswer] = (), checked: bool = False) -> str:
+def answer(trace: Any, met: int = 0, known: int = 0, checked: bool = False) -> str:
     """Return what a `Trace` is and whether it is sound, in a sentence.
 
     Parameters
     ----------
-    known : sequence of KnownAnswer
-        Its known answers as measured; default: none are stated.
+    met, known : int
+        How many of its known answers are met, of how many; 0 of 0: nothing is stated.
     checked : bool
         Whether `Trace.check` has compared its files with their checksums.
     """
@@ -118,8 +117,7 @@ def answer(trace: Any, known: Sequence[KnownAnswer] = (), checked: bool = False)
     )
     lost = "no entries lost" if meta.lost == 0 else meta.lost_text
     sound = "undamaged: " * checked
-    met = sum(one.met for one in known)
-    answers = f"; {met} of {len(known)} known answers are met" * bool(known)
+    answers = f"; {met} of {known} known answers are met" * bool(known)
     length = f"{format_ns(trace.duration_ns)} in {trace.n_rounds:,} rounds"
     return f"{trace.path.stem} is {sound}{state} of {length}, {lost}{answers}."
 
