@@ -17,10 +17,11 @@ from rich.text import Text
 from pmlkit.cli import console
 from pmlkit.figures import terminal
 from pmlkit.progress import can_print
+from pmlkit.trace.schema import PAGE_SIZE
 from pmlkit.units import format_bytes, format_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rich.console import Console
 
@@ -71,15 +72,25 @@ def watching(name: str, quiet: bool = False) -> Iterator[Callable[[Seen], None]]
 
 
 def line(seen: Seen) -> str:
-    """Format a round as one line of a log."""
+    """Format a round as one line of a log; what is not known is left out."""
     cpu = seen.agent_cpu_ns / 1e7 / seen.seconds
-    return (
-        f"round {seen.round}: {seen.t_ns / 1e9:.3f} s, working set {seen.pages:,} pages "
-        f"({format_bytes(seen.bytes)}) in {format_ns(seen.length_ns)}, "
-        f"{seen.entries / seen.seconds:,.0f} entries/s, {seen.exits / seen.seconds:,.0f} exits/s, "
-        f"{seen.lost:,} lost, ring {seen.fill:.0%}, "
-        f"paused {format_ns(seen.pause_ns)}, {cpu:.1f} % of a CPU"
-    )
+    facts = [
+        f"round {seen.round}: {seen.t_ns / 1e9:.3f} s",
+        f"working set {seen.pages:,} pages ({format_bytes(seen.bytes)}) "
+        f"in {format_ns(seen.length_ns)}",
+        _rate(seen.entries, seen, " entries/s"),
+        _rate(seen.exits, seen, " exits/s"),
+        f"{seen.lost:,} lost",
+        "" if seen.fill is None else f"ring {seen.fill:.0%}",
+        f"paused {format_ns(seen.pause_ns)}",
+        f"{cpu:.1f} % of a CPU",
+    ]
+    return ", ".join(filter(None, facts))
+
+
+def _rate(count: int | None, seen: Seen, unit: str = "") -> str:
+    """Format the number of events of a round per second; "" if it is not known."""
+    return "" if count is None else f"{count / seen.seconds:,.0f}{unit}"
 
 
 class _Curve:
@@ -113,7 +124,7 @@ class _Curve:
 def _view(name: str, rows: Sequence[Seen]) -> Table:
     table = Table(title=f"collecting {name}: Ctrl-C stops it", title_justify="left", box=None)
     for header in ("round", "time", "length", "working set", "since the start", "entries/s",
-                   "exits/s", "lost", "ring", "paused", "dom0 CPU"):  # fmt: skip
+                   "exits/s", "lost", "ring", "paused", "agent CPU"):  # fmt: skip
         table.add_column(header, justify="right")
     for seen in rows:
         table.add_row(
@@ -121,15 +132,21 @@ def _view(name: str, rows: Sequence[Seen]) -> Table:
             f"{seen.t_ns / 1e9:.1f} s",
             format_ns(seen.length_ns),
             format_bytes(seen.bytes),
-            format_bytes(seen.distinct * 4096),
-            f"{seen.entries / seen.seconds:,.0f}",
-            f"{seen.exits / seen.seconds:,.0f}",
+            "" if seen.distinct is None else format_bytes(seen.distinct * PAGE_SIZE),
+            _rate(seen.entries, seen),
+            _rate(seen.exits, seen),
             Text(f"{seen.lost:,}", style="red" if seen.lost else ""),
-            Text(f"{seen.fill:.0%}", style="yellow" if seen.fill > 0.5 else ""),
+            _fill(seen),
             format_ns(seen.pause_ns),
             f"{seen.agent_cpu_ns / 1e7 / seen.seconds:.1f} %",
         )
     return table
+
+
+def _fill(seen: Seen) -> Text:
+    if seen.fill is None:
+        return Text("")
+    return Text(f"{seen.fill:.0%}", style="yellow" if seen.fill > 0.5 else "")
 
 
 def summary(run: Collection) -> Json:
@@ -145,8 +162,14 @@ def summary(run: Collection) -> Json:
         "duration_ns": int(trace.duration_ns),
         "entries": trace.pml.meta.entries,
         "lost": trace.pml.meta.lost,
-        "exits": sum(s.exits for s in seen),
+        "exits": _sum(s.exits for s in seen),
         "pause_ns": sum(s.pause_ns for s in seen),
         "agent_cpu_ns": sum(s.agent_cpu_ns for s in seen),
         "working_set": [s.as_dict() for s in seen],
     }
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    """Return the sum of counts; None if one is not known."""
+    known = list(counts)
+    return None if None in known else sum(count or 0 for count in known)

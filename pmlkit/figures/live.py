@@ -129,7 +129,13 @@ def _drawn(table: pd.DataFrame) -> Figure:
     if len(table) == 1:  # a line of one point is invisible
         ink["marker"] = "o"
     axes.plot(seconds, sizes, label="working set", **ink)
-    axes.plot(seconds, table["distinct"] * 4096 / _MIB, "--", label="all pages so far", **ink)
+    axes.plot(
+        seconds,
+        table["distinct"].astype(float) * 4096 / _MIB,
+        "--",
+        label="all pages so far",
+        **ink,
+    )
     lost = table["lost"] > 0
     if lost.any():
         axes.plot(seconds[lost], sizes[lost], "x", color=COLORS["vermilion"], label="entries lost")

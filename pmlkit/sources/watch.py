@@ -48,12 +48,14 @@ class Seen:
         Its end, and its effective length.
     pages : int
         Its working set: distinct pages written, or touched if accessed flags were harvested.
-    distinct : int
-        Distinct pages since the collection began.
-    entries, lost, exits : int
-        Entries logged, entries lost, and VM exits on a full buffer.
-    fill : float
-        The fill level of the fullest ring, 0 to 1.
+    distinct : int or None
+        Distinct pages since the collection began; None if the source does not list pages.
+    entries, exits : int or None
+        Entries logged, and VM exits on a full buffer; None if the source does not count them.
+    lost : int
+        Entries lost.
+    fill : float or None
+        The fill level of the fullest ring, 0 to 1; None if unknown.
     pause_ns, agent_cpu_ns : int
         The guest's pause at the end of the round, and the collector's CPU time in dom0.
     """
@@ -62,11 +64,11 @@ class Seen:
     t_ns: int
     length_ns: int
     pages: int
-    distinct: int = 0
-    entries: int = 0
+    distinct: int | None = None
+    entries: int | None = None
     lost: int = 0
-    exits: int = 0
-    fill: float = 0.0
+    exits: int | None = None
+    fill: float | None = None
     pause_ns: int = 0
     agent_cpu_ns: int = 0
 
@@ -220,7 +222,7 @@ class Watcher:
             t_ns=end.end_ns,
             length_ns=end.end_ns - start,
             pages=end.pages,
-            distinct=self._pages.distinct if self._pages else 0,
+            distinct=self._pages.distinct if self._pages else None,
             entries=end.entries,
             lost=end.lost,
             exits=self._exits - before,

@@ -83,6 +83,7 @@ def test_rounds_are_seen_as_they_come_and_become_a_trace(kvm, tmp_path):
     ]  # fmt: skip
     assert by_round(trace) == [[1, 2, 3], [2, 9], []]
     assert trace.meta.options["collected_over"] == "ssh"
+    assert {(s.exits, s.fill) for s in run.seen} == {(None, None)}  # KVM counts neither
     assert trace.rounds.t_end_ns.tolist() == [s.t_ns for s in run.seen]
     why = "this kernel has neither BTF nor a PMU of kprobes"
     assert told[:2] == [f"the log is captured by ftrace, not by BPF: {why}", "capture is on"]

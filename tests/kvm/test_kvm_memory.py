@@ -197,7 +197,11 @@ def test_sizes_by_aging_are_a_table(kvm, tmp_path, monkeypatch):
     end, folder = collected(kvm, tmp_path, mode="lru-gen", rounds=3, period_s=0.05)
     assert end["rounds"] == 3
     follower = Follower(folder / FRAMES_FILE, KvmWatcher)
-    assert [seen.pages for seen in follower.poll()] == [2570, 10, 300]
+    rounds = list(follower.poll())
+    assert [seen.pages for seen in rounds] == [2570, 10, 300]
+    # No page is listed and no entry is logged: nothing of them is known.
+    unknown = [(seen.distinct, seen.entries, seen.exits, seen.fill) for seen in rounds]
+    assert unknown == [(None,) * 4] * 3
     follower.close()
     with pytest.raises(NotATrace, match="no trace: it contains sizes from the aging of MGLRU"):
         ingest(folder, tmp_path / "x.trace")

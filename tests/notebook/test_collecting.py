@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rounds as they are seen: out of a trace played back, on the terminal, in the growing figure."""
 
+import re
 import struct
 import sys
 import time
@@ -139,6 +140,19 @@ def test_a_line_of_the_log_says_what_a_round_was():
     )
 
 
+def test_a_line_leaves_out_what_is_not_known():
+    """Of the counts, a KVM host's log has the entries, and its other sources have none."""
+    known = {"pages": 256, "lost": 7, "agent_cpu_ns": 20_000_000}
+    assert live.line(Seen(3, 2_000_000_000, 1_000_000_000, entries=2560, **known)) == (
+        "round 3: 2.000 s, working set 256 pages (1 MiB) in 1 s, 2,560 entries/s, "
+        "7 lost, paused 0 ns, 2.0 % of a CPU"
+    )
+    assert live.line(Seen(3, 2_000_000_000, 1_000_000_000, **known)) == (
+        "round 3: 2.000 s, working set 256 pages (1 MiB) in 1 s, "
+        "7 lost, paused 0 ns, 2.0 % of a CPU"
+    )
+
+
 def test_nothing_is_shown_to_programs(capsys):
     with live.watching("guest", quiet=True) as show:
         show(SEEN)
@@ -159,6 +173,30 @@ def test_a_terminal_sees_a_table(monkeypatch, capsys):
         show(SEEN)
     shown = screen.getvalue()
     assert "collecting guest" in shown and "1 MiB" in shown and "2,560" in shown
+
+
+def test_a_table_has_empty_cells_for_what_is_not_known(monkeypatch):
+    import io
+
+    from rich.console import Console
+
+    from pmlkit.cli import console
+
+    screen = io.StringIO()
+    page = Console(file=screen, force_terminal=True, width=120)
+    monkeypatch.setattr(console, "console", lambda error=False: page)
+    with live.watching("guest") as show:
+        show(Seen(3, 2_000_000_000, 1_000_000_000, 256, lost=7))
+    plain = re.sub("\x1b[^m]*m", "", screen.getvalue())
+    row = next(line for line in plain.splitlines() if "1 MiB" in line)
+    assert row.split() == ["3", "2.0", "s", "1", "s", "1", "MiB", "7", "0", "ns", "0.0", "%"]
+
+
+def test_the_figure_takes_rounds_of_which_only_the_size_is_known(tmp_path):
+    figure = LiveFigure()
+    figure.add(Seen(0, 1_000_000_000, 1_000_000_000, 256))
+    figure.draw()
+    assert {path.suffix for path in figure.save(tmp_path / "live")} >= {".csv", ".parquet"}
 
 
 def test_a_terminal_sees_the_curve_and_all_that_was_lost(monkeypatch):

@@ -70,8 +70,8 @@ class KvmWatcher:
             t_ns=one.end_ns - self._epoch_ns,
             length_ns=one.end_ns - one.start_ns,
             pages=len(pages) if one.pages is None else one.pages,
-            distinct=len(self._distinct),
-            entries=int(np.count_nonzero(inside)),
+            distinct=len(self._distinct) if self._stream.mode != "lru-gen" else None,
+            entries=int(np.count_nonzero(inside)) if self._stream.mode == "log" else None,
             lost=lost,
             agent_cpu_ns=one.agent_cpu_ns,
         )
