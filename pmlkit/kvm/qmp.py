@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Json
 
 
-__all__ = ["Monitor", "QmpError", "Refused", "Socket", "Virsh"]
+__all__ = ["Monitor", "QmpError", "Refused", "Silent", "Socket", "Virsh"]
 
 _LIMIT_S = 5.0
 _LONGEST = 1 << 22  # longest answer, bytes
@@ -28,6 +28,15 @@ _MOST_EVENTS = 1000  # events that are kept until a caller reads them
 
 class QmpError(PmlkitError):
     """The monitor cannot be used."""
+
+
+class Silent(QmpError):
+    """The program at a socket does not greet as a monitor does. Attribute: `path`."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        hint = "does another client use it, and is it the socket of QEMU's -qmp?"
+        super().__init__(f"no monitor answers at {path}", hint)
 
 
 class Refused(QmpError):
@@ -61,8 +70,10 @@ class Socket:
 
     Raises
     ------
-    QmpError
+    Silent
         If there is no answer: QEMU serves one client of a socket at a time.
+    QmpError
+        If there is no connection, or the answer is not that of a monitor.
     """
 
     def __init__(self, path: str, limit_s: float = _LIMIT_S) -> None:
@@ -76,8 +87,7 @@ class Socket:
             greeting = self._line()
         except socket.timeout as error:  # noqa: UP041 (two classes before Python 3.10)
             self.close()
-            hint = "another client uses it: end that client, or give QEMU a second -qmp"
-            raise QmpError(f"QEMU does not answer at {path}", hint) from error
+            raise Silent(path) from error
         except OSError as error:
             self.close()
             hint = "check the path, and that QEMU has -qmp unix:PATH,server=on,wait=off"

@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from pmlkit.errors import PmlkitError, UsageError
-from pmlkit.kvm.qmp import Monitor, QmpError, Refused, Socket, Virsh
+from pmlkit.kvm.qmp import Monitor, QmpError, Refused, Silent, Socket, Virsh
 
 if TYPE_CHECKING:
     from pmlkit.kvm.find import Vm
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DirtyRate", "Listen", "Switch", "of"]
 
+_MONITORS = ("-qmp", "-qmp-pretty", "-mon")
+_ID = re.compile(r"\bid=([^,]*)")
 _RING = re.compile(r"\bdirty-ring-size=0*[1-9]")
 _LONGEST_S = 60
 _RING_S = 10.0  # length of a measurement with rings
@@ -95,7 +97,49 @@ def of(vm: Vm, options: KvmOptions) -> Switch:
             f"process {vm.pid} has no QMP socket in its command line",
             "name the VM by its socket's path",
         )
-    return DirtyRate(Socket(vm.socket), "qmp", vm, options.period_s, options.rounds)
+    return DirtyRate(_monitor_of(vm), "qmp", vm, options.period_s, options.rounds)
+
+
+def _monitor_of(vm: Vm) -> Socket:
+    """Return the monitor at the VM's socket.
+
+    QEMU serves one client of a socket at a time, whatever the socket is for. If there is no answer,
+    the VMM's command line says which of the two it is.
+    """
+    try:
+        return Socket(vm.socket)
+    except Silent as error:
+        option = _option_of(vm)
+        if option in _MONITORS:
+            hint = "another client uses it: end that client, or give QEMU a second -qmp"
+            raise QmpError(f"QEMU does not answer at {vm.socket}", hint) from error
+        if option:
+            hint = "give the path of QEMU's -qmp unix:PATH,server=on,wait=off"
+            raise QmpError(
+                f"{vm.socket} is the socket of the VMM's {option}, not of a monitor (QMP)", hint
+            ) from error
+        raise
+
+
+def _option_of(vm: Vm) -> str:
+    """Return the option of the VMM's command line that names its socket; "" if none does."""
+    for option, value in zip(vm.command, vm.command[1:]):  # noqa: B905 (Python 3.9)
+        if not option.startswith("-") or vm.socket not in re.split("[,=:]", value):
+            continue
+        name = _ID.search(value)
+        if option == "-chardev" and name and _is_monitors(vm, name[1]):
+            return "-mon"
+        return option
+    return ""
+
+
+def _is_monitors(vm: Vm, chardev: str) -> bool:
+    """Whether a QMP monitor uses a character device."""
+    return any(
+        option == "-mon" and "mode=control" in value.split(",")
+        and {chardev, f"chardev={chardev}"} & set(value.split(","))
+        for option, value in zip(vm.command, vm.command[1:])  # noqa: B905 (Python 3.9)
+    )  # fmt: skip
 
 
 def is_libvirts(vm: Vm) -> bool:

@@ -194,13 +194,36 @@ def test_what_happens_to_the_vm_is_in_the_trace(kvm, path, tmp_path):
     assert trace.meta.complete
 
 
-def test_a_monitor_that_another_client_has_is_an_error(kvm, path, monkeypatch):
-    monkeypatch.setattr(qmp, "_LIMIT_S", 0.2)
-    server = socket.socket(socket.AF_UNIX)  # accepts, and never greets
+ANOTHER = "QEMU does not answer at PATH: another client uses it: end that client"
+SILENT = {  # the VMM's command line, and what is said if nobody answers at the socket
+    "-qmp": (["-qmp", "unix:PATH,server=on,wait=off"], ANOTHER),
+    "-mon": (["-chardev", "socket,id=m,path=PATH,server=on", "-mon", "chardev=m,mode=control"],
+             ANOTHER),
+    "-mon, short": (["-mon", "m,mode=control", "-chardev", "socket,path=PATH,id=m"], ANOTHER),
+    "for people": (["-chardev", "socket,id=m,path=PATH", "-mon", "chardev=m,mode=readline"],
+                   "PATH is the socket of the VMM's -chardev, not of a monitor (QMP): give the"),
+    "agent": (["-chardev", "socket,id=g,path=PATH", "-mon", "chardev=m,mode=control"],
+              "PATH is the socket of the VMM's -chardev, not of a monitor (QMP): give the"),
+    "-serial": (["-serial", "unix:PATH,server=on"], "the socket of the VMM's -serial, not of a"),
+    "firecracker": (["--api-sock", "PATH"], "the socket of the VMM's --api-sock, not of a monitor"),
+    "unknown": (["-readconfig", "vm.cfg"],
+                "no monitor answers at PATH: does another client use it, and is it the socket of"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_a_busy_monitor_and_a_socket_of_something_else_are_told_apart(kvm, path, monkeypatch, name):
+    monkeypatch.setattr(qmp.Socket.__init__, "__defaults__", (0.1,))
+    server = socket.socket(socket.AF_UNIX)  # connections wait there, and nobody greets
     server.bind(path)
     server.listen(1)
-    with pytest.raises(qmp.QmpError, match="another client uses it: end that client"):
-        qmp.Socket(path, 0.2)
+    words, message = SILENT[name]
+    kvm._write(f"proc/{kvm.pid}/cmdline",
+               "".join(f"{word}\0".replace("PATH", path) for word in ["vmm", *words]))  # fmt: skip
+    with pytest.raises(qmp.QmpError) as error:
+        agent.collect(Job(vm=path, spool=str(kvm.root / "s")), host=kvm.host)
+    assert message.replace("PATH", path) in str(error.value)
+    assert kvm.instances() == {}
 
 
 def test_a_socket_of_something_else_is_an_error(path):
