@@ -79,12 +79,20 @@ def references(
     """
     rounds = np.asarray(rounds, np.int64)
     gfns = np.asarray(gfns, np.uint64)
-    return References(*_sorted_pairs(gfns, rounds, distinct), int(n_rounds))
+    order = _order(rounds, gfns, distinct)
+    return References(gfns[order], rounds[order], int(n_rounds))
 
 
 def stable_order(keys: Gfns) -> Ints:
-    """Return the result of ``np.argsort(keys, kind="stable")``, faster if possible."""
-    return _sorted_pairs(keys, np.arange(len(keys)))[1]
+    """Return ``np.argsort(keys, kind="stable")``, faster: numpy sorts keys of 16 bits by counting.
+
+    The higher bits are sorted after the lower ones, as far as there are any.
+    """
+    order = np.argsort(keys.astype(np.uint16), kind="stable")
+    for shift in range(16, int(keys.max(initial=0)).bit_length(), 16):
+        digits = (keys >> np.uint64(shift)).astype(np.uint16)
+        order = order[np.argsort(digits[order], kind="stable")]
+    return order
 
 
 def last_uses(rounds: Ints, gfns: Gfns, distinct: bool = False) -> Ints:
@@ -100,43 +108,27 @@ def last_uses(rounds: Ints, gfns: Gfns, distinct: bool = False) -> Ints:
     ndarray of int64, shape (uses,)
         In the order in which they were made.
     """
-    pages, places = _sorted_pairs(gfns, np.arange(len(gfns)))
-    if distinct and len(pages):
-        again = (pages[1:] == pages[:-1]) & (rounds[places[1:]] == rounds[places[:-1]])
-        first = np.append(True, ~again)
-        pages, places = pages[first], places[first]
-    counts = np.zeros(len(gfns), np.int64)
-    counts[places] = 1
-    numbers = (np.cumsum(counts) - 1)[places]
-    last, same = np.full(len(numbers), -1), pages[1:] == pages[:-1]
-    last[numbers[1:][same]] = numbers[:-1][same]
+    order = _order(rounds, gfns, distinct)
+    counted = np.zeros(len(gfns), np.int32)
+    counted[order] = 1
+    uses = (np.cumsum(counted, dtype=np.int32) - 1)[order]
+    pages = gfns[order]
+    last, again = np.full(len(uses), -1), np.flatnonzero(pages[1:] == pages[:-1])
+    last[uses[again + 1]] = uses[again]
     return last
 
 
-def _sorted_pairs(keys: Gfns, rising: Ints, distinct: bool = False) -> tuple[Gfns, Ints]:
-    """Sort pairs by key and then by `rising` (0 or more); each pair once if `distinct`.
+def _order(rounds: Ints, gfns: Gfns, distinct: bool) -> Ints:
+    """Return the entries in order of page, then of time; one for each page and round if `distinct`.
 
-    Numpy sorts 64-bit values with vector instructions, but neither stably nor by index. With the
-    second value in the low bits of the first one, the plain sort is both. Keys that leave no room
-    for it take the slow way.
+    Of several entries, the first one stands for the use.
     """
-    if len(keys) < 2:
-        return keys, rising
-    bits = int(rising[-1]).bit_length()
-    if int(keys.max()).bit_length() + bits > 64:
-        order = np.argsort(keys, kind="stable")
-        keys, rising = keys[order], rising[order]
-        repeated = (keys[1:] == keys[:-1]) & (rising[1:] == rising[:-1]) & distinct
-        kept = np.append(True, ~repeated)
-        return keys[kept], rising[kept]
-    packed = keys << np.uint64(bits)
-    packed |= rising.view(np.uint64)
-    packed.sort()
-    if distinct:
-        packed = packed[np.append(True, packed[1:] != packed[:-1])]
-    keys = packed >> np.uint64(bits)
-    packed &= np.uint64((1 << bits) - 1)
-    return keys, packed.view(np.int64)
+    order = stable_order(gfns)
+    if not distinct or not len(order):
+        return order
+    pages, rounds = gfns[order], rounds[order]
+    repeated = (pages[1:] == pages[:-1]) & (rounds[1:] == rounds[:-1])
+    return order[np.append(True, ~repeated)]
 
 
 def sliding(refs: References, windows: int | Windows, min_count: int = 1) -> Ints:

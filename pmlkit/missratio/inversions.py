@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from pmlkit.types import Array, Gfns, Ints
+    from pmlkit.types import Array, Ints
 
 __all__ = ["distances", "earlier_greater"]
 
-BLOCK, ROW = 10, 5  # places of a block and of a row, as powers of two: a block has 32 rows
-_CHUNK = 4096  # rows compared at once: their comparisons stay in the cache
+BLOCK, WORD = 10, 6  # places of a block and bits of a word, as powers of two: 16 words a block
+SIZE = 1 << BLOCK
 
 
 def distances(last: Ints) -> Ints:
@@ -37,89 +37,90 @@ def distances(last: Ints) -> Ints:
     """
     places = np.flatnonzero(last >= 0)
     before = last[places]
-    marks = np.zeros(len(last), np.int64)
+    marks = np.zeros(len(last), np.int32)
     marks[before] = 1
-    return places - before - 1 - earlier_greater(np.cumsum(marks)[before] - 1)
+    return places - before - 1 - earlier_greater(np.cumsum(marks, dtype=np.int32)[before] - 1)
 
 
-def earlier_greater(ranks: Ints) -> Ints:
+def earlier_greater(ranks: Array) -> Ints:
     """Count for each element of a permutation of 0, 1, ... the greater elements before it.
 
     Blocks of places cross blocks of values. A greater element before is in an earlier block of
     places and a greater block of values, or in the same block of places and a greater one of
     values, or in the same block of values. The last two are permutations of blocks.
+
+    Parameters
+    ----------
+    ranks : ndarray of int, shape (elements,)
+        At most 2**22 elements: an element's block and its place in a block share 32 bits.
     """
     blocks = -(-len(ranks) >> BLOCK)
-    places = np.arange(blocks << BLOCK)
-    values = np.append(ranks, places[len(ranks) :])  # whole blocks; the padding changes no count
-    block, of_value = places >> BLOCK, values >> BLOCK
-    counts = _crossed(block * blocks + of_value, 1, blocks)
-    # Within a block of places: the order by block of value and place, which replaces the values.
-    where = _low(_sorted(block, of_value, 32, places), BLOCK) | (block << BLOCK)
-    inner = np.empty_like(places)
-    inner[where] = places & ((1 << BLOCK) - 1)
-    counts += _in_blocks(inner)
-    # Within a block of values: the order by place.
-    packed = _sorted(of_value, places, 32, values)
-    counts[_low(packed >> np.uint64(BLOCK), 32)] += _in_blocks(_low(packed, BLOCK))
+    values = np.arange(blocks << BLOCK)  # whole blocks; the padding changes no count
+    values[: len(ranks)] = ranks
+    place_of = np.empty(len(values), np.uint32)
+    place_of[values] = np.arange(len(values))
+    of_value = (values >> BLOCK).reshape(blocks, SIZE)
+    # Rows: each block of places by block of value and place, then each block of values by place.
+    rows = np.concatenate([of_value.astype(np.uint32), place_of.reshape(blocks, SIZE)]) << BLOCK
+    rows |= np.arange(SIZE, dtype=np.uint32)
+    rows.sort(axis=1)
+    low = rows.astype(np.uint16) & np.uint16(SIZE - 1)
+    order = _put(low[:blocks], np.arange(SIZE))  # replaces the values of a block of places
+    found = _in_columns(np.concatenate([order, low[blocks:]]).T.copy()).T
+    of_values = _put(low[blocks:], found[blocks:]).reshape(-1)
+    counts = (_crossed(of_value) + found[:blocks]).reshape(-1) + of_values[values]
     return counts[: len(ranks)]
 
 
-def _in_blocks(values: Ints) -> Ints:
-    """Count as `earlier_greater` within each block, which is a permutation of its places."""
-    size, low = 1 << BLOCK, (1 << ROW) - 1
-    blocks = values.astype(np.uint32).reshape(-1, size)
-    places = np.arange(size, dtype=np.uint32)
-    of_value = blocks >> ROW
-    first = np.arange(len(blocks))[:, None] << BLOCK
-    found = _crossed(
-        (first + ((places >> ROW << ROW) | of_value)).reshape(-1), len(blocks), 1 << ROW
-    )
-    found += _in_rows(of_value)
-    packed = (of_value << (BLOCK + ROW)) | (places << ROW) | (blocks & low)
-    packed.sort(axis=1)
-    where = first + ((packed >> ROW) & (size - 1))
-    found[where.reshape(-1)] += _in_rows(packed & low)
-    return found
+def _put(places: Array, values: Array) -> Array:
+    """Put values into rows at places, which are a permutation in each row."""
+    rows = np.empty_like(places)
+    np.put_along_axis(rows, places, values, axis=1)
+    return rows
 
 
-def _sorted(group: Ints, order: Ints, bits: int, values: Ints) -> Gfns:
-    """Sort triples packed into a number: group, `bits` of order, the place in a block of values."""
-    triples = (group << (bits + BLOCK)) | (order << BLOCK) | (values & ((1 << BLOCK) - 1))
-    packed: Gfns = triples.astype(np.uint64)
-    packed.sort()
-    return packed
+def _crossed(of_value: Ints) -> Ints:
+    """Count for each element those in earlier blocks of places and greater blocks of values.
 
-
-def _low(packed: Gfns, bits: int) -> Ints:
-    return (packed & np.uint64((1 << bits) - 1)).view(np.int64)
-
-
-def _crossed(cells: Ints, tables: int, size: int) -> Ints:
-    """Count for each element the elements in earlier rows and later columns of its table.
-
-    `cells` are the elements' places in all tables, each of shape (size, size).
+    Parameters
+    ----------
+    of_value : ndarray of int64, shape (blocks, SIZE)
+        The block of each element's value, a row for each block of places.
     """
-    counts = np.bincount(cells, minlength=tables * size * size).astype(np.int32)
-    counts = counts.reshape(tables, size, size)
-    later = np.cumsum(counts[:, :, ::-1], axis=2, dtype=np.int32)[:, :, ::-1] - counts
-    earlier = np.cumsum(later, axis=1, dtype=np.int32) - later
-    return earlier.reshape(-1)[cells].astype(np.int64)
+    greater = np.zeros(len(of_value), np.int64)  # elements so far, by block of value
+    counts = np.empty(of_value.shape, np.int64)
+    for row, found in zip(of_value, counts, strict=True):
+        found[:] = greater[row]
+        greater += SIZE - np.cumsum(np.bincount(row, minlength=len(greater)))
+    return counts
 
 
-def _in_rows(values: Array) -> Array:
-    """Count the greater values before each one in its row of 32.
+def _in_columns(columns: Array) -> Array:
+    """Count as `earlier_greater` within each column, which is a permutation of 0 to SIZE - 1.
 
-    The rows are turned, so that each comparison is one of long arrays of bytes: of all places
-    before one with this place.
+    All columns advance together, a place at a time. A column keeps a bit for each value so far,
+    and for each word of bits the number of values in greater words.
+
+    Parameters
+    ----------
+    columns : ndarray of uint16, shape (SIZE, blocks)
+
+    Returns
+    -------
+    ndarray of uint16, shape (SIZE, blocks)
     """
-    rows = values.astype(np.uint8).reshape(-1, 1 << ROW)
-    found = np.empty(rows.shape, np.uint8)
-    for first in range(0, len(rows), _CHUNK):
-        some = np.ascontiguousarray(rows[first : first + _CHUNK].T)
-        counts = np.zeros_like(some)
-        for place in range(1, 1 << ROW):
-            greater = some[:place] > some[place]
-            np.add.reduce(greater.view(np.uint8), axis=0, out=counts[place])
-        found[first : first + _CHUNK] = counts.T
-    return found.reshape(-1)
+    words, blocks = SIZE >> WORD, columns.shape[1]
+    bits = np.zeros(words * blocks, np.uint64)
+    greater = np.zeros((words, blocks), np.uint16)
+    of_word, column = greater.reshape(-1), np.arange(blocks)
+    word_numbers = np.arange(words, dtype=np.uint8)[:, None]
+    counts = np.empty_like(columns)
+    for values, found in zip(columns, counts, strict=True):
+        word = (values >> WORD).astype(np.uint8)
+        place = (values & ((1 << WORD) - 1)).astype(np.uint64)
+        at = word * np.intp(blocks) + column
+        marks = bits[at]
+        np.add(of_word[at], np.bitwise_count(marks >> place), out=found)
+        bits[at] = marks | (np.uint64(1) << place)
+        greater += word > word_numbers
+    return counts

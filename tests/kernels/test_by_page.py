@@ -94,8 +94,8 @@ def test_the_fast_order_is_the_stable_order(keys):
     np.testing.assert_array_equal(by_page.stable_order(keys), np.argsort(keys, kind="stable"))
 
 
-def test_the_fast_order_at_its_limit():
-    for top in (2**62, 2**63, 2**64 - 1):  # four keys take two bits: 62 fit, 63 do not
+def test_the_fast_order_of_one_to_four_digits():
+    for top in (2**16 - 1, 2**16, 2**32 - 1, 2**32, 2**48, 2**64 - 1):  # digits have 16 bits
         keys = np.array([top, 0, top, 0], np.uint64)
         assert by_page.stable_order(keys).tolist() == [1, 3, 0, 2]
 

@@ -17,7 +17,7 @@ from pmlkit.missratio.inversions import distances, earlier_greater
 from pmlkit.selection import stream
 
 
-@pytest.mark.parametrize("size", [0, 1, 2, 31, 32, 33, 1023, 1024, 1025, 3000])
+@pytest.mark.parametrize("size", [0, 1, 2, 63, 64, 65, 1023, 1024, 1025, 3000])
 def test_inversions_are_those_that_are_counted(size):
     ranks = np.random.default_rng(size).permutation(size)
     expected = [int((ranks[:place] > ranks[place]).sum()) for place in range(size)]
