@@ -71,6 +71,11 @@ def test_what_is_none_is_refused_with_the_names():
         lab_guests.load("no-such-guest")
 
 
+def test_a_workload_with_a_disk_is_refused():
+    with pytest.raises(WorkloadError, match="needs a disk.*pmlkit record"):
+        lab_guests.load("pagecache")
+
+
 def test_an_elf_without_the_note_is_no_guest(tmp_path):
     elf = tmp_path / "x"
     elf.write_bytes(b"\x7fELF" + bytes(100))

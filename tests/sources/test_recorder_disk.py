@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guest that swaps: its disk's requests, held against QEMU's own trace and the guest's counts."""
+"""Guests with disks.
+
+Of one that swaps, requests are held against QEMU's own trace and the guest's counts. Of one with
+files, the pages of the page cache are known, and two recordings are equal.
+"""
 
 import re
 import struct
@@ -9,16 +13,18 @@ import pytest
 from needs import needs_qemu
 from plugin_messages import mark, round_end, totals
 
+from pmlkit.corpus import content_digest
 from pmlkit.errors import GuestError
 from pmlkit.sources.guest.kernel import VIRTIO_BLK, Kernel
 from pmlkit.sources.guest.workload import load
 from pmlkit.sources.ingest import ingest
 from pmlkit.sources.recorder import qemu
-from pmlkit.sources.recorder.ingest import DISK_TIMES
+from pmlkit.sources.recorder.ingest import DISK_TIMES, MEMORY_DISK
 from pmlkit.sources.recorder.messages import Marker, Message, Requests, decode
 from pmlkit.sources.recorder.record import record
 from pmlkit.sources.recorder.recording import RecordOptions
 from pmlkit.spool import SpoolWriter
+from pmlkit.trace.kinds import Kind
 
 PART = struct.Struct("<QqQIHH")  # instructions, ns, sector, frame, sectors, write
 
@@ -74,14 +80,14 @@ def test_a_disk_is_an_empty_file_that_qemu_serves_by_threads(tmp_path):
 
 def test_a_kernel_without_the_drivers_says_so(tmp_path):
     kernel = Kernel(tmp_path, "1", "6.1-x", modules=tmp_path)
-    with pytest.raises(GuestError, match="6.1-x has no module .*virtio_blk.ko.*without --swap"):
-        kernel.drivers()
+    with pytest.raises(GuestError, match="6.1-x has no module .*virtio_blk.ko.*without a disk"):
+        kernel.drivers(VIRTIO_BLK)
     for name in VIRTIO_BLK:
         path = tmp_path / "kernel" / f"{name}.ko"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     # Each needs those before it.
-    assert [path.stem for path in kernel.drivers()][-1] == "virtio_blk"
+    assert [path.stem for path in kernel.drivers(VIRTIO_BLK)][-1] == "virtio_blk"
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +163,69 @@ def test_the_recording_says_that_its_disk_is_not_deterministic(swapping):
     assert DISK_TIMES in trace.meta.notes
     assert trace.meta.options["swap_mib"] == 64
     assert not list(trace.path.parent.glob("*.spool"))
+
+
+# ------------------------------------------------------------------------------
+# A disk for files.
+
+PAGES, LARGE = 500, 24000
+
+
+@pytest.fixture(scope="module")
+def cached(tmp_path_factory):
+    """Two recordings of a guest that reads files from its disk."""
+    workload = load("pagecache").with_parameters({"pages": PAGES, "large": LARGE})
+    folder = tmp_path_factory.mktemp("cached")
+    return [record(workload, folder / name) for name in ("one.trace", "two.trace")]
+
+
+def of_file(trace, phase, kind):
+    """The frames of the small file's page cache that a phase used."""
+    table = trace.to_pandas(["round", "gfn"], kinds=kind)
+    of_phase = table["round"].isin(np.flatnonzero(trace.phase_of_rounds() == phase))
+    return np.intersect1d(table["gfn"][of_phase], trace.frames("file"))
+
+
+@needs_qemu
+@pytest.mark.parametrize(
+    ("phase", "kind", "pages"),
+    [
+        ("miss", Kind.WRITE, PAGES),  # copied from the disk
+        ("miss", Kind.READ, PAGES),
+        ("hit", Kind.WRITE, 0),
+        ("hit", Kind.READ, PAGES),
+    ],
+)
+def test_a_missing_page_is_written_to_the_page_cache_and_a_cached_one_only_read(
+    cached, phase, kind, pages
+):
+    trace, _ = cached
+    assert len(trace.frames("file")) == PAGES
+    assert len(of_file(trace, phase, kind)) == pages
+
+
+@needs_qemu
+def test_a_file_larger_than_the_memory_is_read_from_the_disk(cached):
+    trace, _ = cached
+    guest, phases = trace.guest, trace.phases.set_index("name")["t_ns"]
+    assert guest["total_bytes"].max() < LARGE * 4096
+    at = [guest["pgmajfault"][guest["t_ns"] < phases[name]].max() for name in ("fault", "done")]
+    assert at[1] - at[0] == LARGE
+
+
+@needs_qemu
+def test_no_frame_of_the_disk_is_in_the_trace(cached):
+    trace, _ = cached
+    trace.check()
+    assert trace.meta.memory_bytes == load("pagecache").memory_mib << 20
+    for log in (trace, trace.pml):
+        assert log.to_pandas(["gfn"])["gfn"].max() < log.meta.memory_pages
+    # Each 8 bytes of both files are copied to the disk, and from it.
+    assert trace.meta.overheads["outside"] > 2 * (PAGES + LARGE) * 512
+    assert MEMORY_DISK in trace.meta.notes
+    assert trace.meta.options["disk_mib"] == load("pagecache").disk_mib
+
+
+@needs_qemu
+def test_two_recordings_with_a_disk_are_equal_to_the_bit(cached):
+    assert len({content_digest(trace.path) for trace in cached}) == 1

@@ -121,6 +121,8 @@ def test_an_unknown_name_is_answered_by_close_ones():
         ("summary: x\n", "no `command`"),
         ("command: 5\n", "`command` should be a str"),
         ("command: x\nmemory_mib: lots\n", "`memory_mib` should be a int"),
+        ("command: x\ndisk_mib: 15\n", "`disk_mib` is 15, and a disk has 16 to 4096 MiB"),
+        ("command: x\ndisk_mib: 4097\n", "`disk_mib` is 4097"),
         ("command: x\nfiles: [gone.txt]\n", "gone.txt, which does not exist"),
         ("command: x\nfiles: 7\n", "`files` should be a list"),
         ("command: x\nphases: [1, 2]\n", "`phases` should be a list of words"),

@@ -18,7 +18,7 @@ from pmlkit.errors import GuestError, output_error
 from pmlkit.files import cache_folder
 from pmlkit.sources.guest import debian, programs
 from pmlkit.sources.guest.cpio import Archive
-from pmlkit.sources.guest.kernel import kernel
+from pmlkit.sources.guest.kernel import NVDIMM, VIRTIO_BLK, kernel
 from pmlkit.sources.guest.workload import Workload
 
 if TYPE_CHECKING:
@@ -38,7 +38,12 @@ CMDLINE = (
     "rcupdate.rcu_expedited=1 cryptomgr.notests "
     "initcall_blacklist=load_system_certificate_list,init_kprobe_trace"
 )
+MOUNT_DISK = "usr/bin/mount-disk"
 _KEPT_S = 24 * 3600
+# The disk's frames are above 4 GiB. The kernel would reserve 64 MiB to copy the data of devices
+# that cannot reach those, and the guest has none.
+_DISK_CMDLINE = "swiotlb=noforce"
+_DISK_RECORDS = 64  # MiB of a disk for which Linux keeps one MiB of records in the guest's memory
 _KERNEL_MIB = 64  # end of its image in guest-physical memory, and memory that it sets up at boot
 
 
@@ -109,13 +114,16 @@ def build(
         _add_packages(archive, packages.root, drop, progress)
     _add_workload(archive, workload)
     if swap:
-        _add_drivers(archive, linux)
+        _add_drivers(archive, "lib/modules", linux.drivers(VIRTIO_BLK))
+    if workload.disk_mib:
+        _add_disk(archive, linux)
     _check_memory(workload, archive, memory_mib or workload.memory_mib)
     versions = {"linux": linux.version, **busybox.versions}
+    disk_cmdline = _DISK_CMDLINE if workload.disk_mib else ""
     return GuestImage(
         kernel=linux.path,
         initrd=_write(archive, workload.name),
-        cmdline=f"{CMDLINE} {extra_cmdline}".strip(),
+        cmdline=" ".join(filter(None, [CMDLINE, disk_cmdline, extra_cmdline])),
         versions=versions | (packages.versions if packages else {}),
         workload=workload,
     )
@@ -153,10 +161,20 @@ def _add_base(archive: Archive, busybox: Path) -> None:
     archive.file("etc/nsswitch.conf", b"passwd: files\ngroup: files\nhosts: files\n")
 
 
-def _add_drivers(archive: Archive, linux: Kernel) -> None:
-    """Add the kernel's virtio drivers, numbered in the order in which they have to be loaded."""
-    for number, module in enumerate(linux.drivers()):
-        archive.file(f"lib/modules/{number}-{module.name}", module.read_bytes())
+def _add_drivers(archive: Archive, folder: str, modules: Iterable[Path]) -> None:
+    """Add modules of the kernel, numbered in the order in which they have to be loaded."""
+    for number, module in enumerate(modules):
+        archive.file(f"{folder}/{number}-{module.name}", module.read_bytes())
+
+
+def _add_disk(archive: Archive, linux: Kernel) -> None:
+    """Add the disk's mount point and drivers, and the script that sets it up.
+
+    The script is not part of /init: guests without a disk keep their images, to the bit.
+    """
+    archive.folder("disk")
+    _add_drivers(archive, "lib/disk", linux.drivers(NVDIMM))
+    archive.file(MOUNT_DISK, programs.GUEST_SOURCES / "mount-disk", 0o755)
 
 
 def _applets(busybox: Path) -> list[str]:
@@ -180,15 +198,22 @@ def _add_workload(archive: Archive, workload: Workload) -> None:
 
 def _shell_variables(workload: Workload) -> str:
     values: Json = {"PMLKIT_COMMAND": workload.command, "PMLKIT_SAMPLE_MS": SAMPLE_MS}
-    if workload.prepare:
-        values["PMLKIT_PREPARE"] = workload.prepare
+    if prepare := _preparations(workload):
+        values["PMLKIT_PREPARE"] = prepare
     values |= {name: parameter.default for name, parameter in workload.parameters.items()}
     return "".join(f"export {name}={shlex.quote(str(v))}\n" for name, v in values.items())
 
 
+def _preparations(workload: Workload) -> str:
+    """Return the shell commands that run before the recording begins."""
+    if not workload.disk_mib:
+        return workload.prepare
+    return f"/{MOUNT_DISK} || exit\n{workload.prepare}".strip()
+
+
 def _check_memory(workload: Workload, archive: Archive, memory_mib: int) -> None:
     """Refuse memory that is too small for both the archive and its unpacked files."""
-    least = _KERNEL_MIB + 2 * (archive.size() >> 20) + 24
+    least = _KERNEL_MIB + 2 * (archive.size() >> 20) + 24 + workload.disk_mib // _DISK_RECORDS
     if memory_mib < least:
         raise GuestError(
             f"{workload.name} cannot boot in {memory_mib} MiB",

@@ -21,6 +21,7 @@ from pmlkit.files import cache_folder, write_files
 from pmlkit.sources.guest import debian
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from pmlkit.types import Tell
@@ -35,6 +36,12 @@ VIRTIO_BLK = (
     "drivers/virtio/virtio_pci_modern_dev",
     "drivers/virtio/virtio_pci",
     "drivers/block/virtio_blk",
+)
+NVDIMM = (
+    "drivers/nvdimm/libnvdimm",
+    "drivers/acpi/nfit/nfit",
+    "drivers/nvdimm/nd_btt",
+    "drivers/nvdimm/nd_pmem",
 )
 _LZ4_BLOCK = 8 << 20  # size of an unpacked block in lz4's legacy format, except for the last
 _PVH_NOTE = struct.pack("<III4s", 4, 8, 18, b"Xen\0")  # XEN_ELFNOTE_PHYS32_ENTRY, as in the ELF
@@ -61,20 +68,20 @@ class Kernel:
     release: str
     modules: Path
 
-    def drivers(self) -> list[Path]:
-        """Return the modules (paths) for a virtio disk, in the order of loading.
+    def drivers(self, names: Sequence[str]) -> list[Path]:
+        """Return the paths of modules, such as `VIRTIO_BLK`, in the order of loading.
 
         Raises
         ------
         GuestError
             If the kernel's package has them elsewhere.
         """
-        drivers = [self.modules / "kernel" / f"{name}.ko" for name in VIRTIO_BLK]
+        drivers = [self.modules / "kernel" / f"{name}.ko" for name in names]
         missing = [path.name for path in drivers if not path.exists()]
         if missing:
             raise GuestError(
                 f"its kernel {self.release} has no module {', '.join(missing)}",
-                hint="use Debian 12's linux-image-cloud-amd64, or record without --swap",
+                hint="use Debian 12's linux-image-cloud-amd64, or record without a disk",
             )
         return drivers
 

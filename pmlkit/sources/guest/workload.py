@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 FOLDER = recordings.ROOT / "experiments" / "workloads"
 DESCRIPTION = "workload.yaml"
 MEMORY_MIB = 256  # default of a workload
+DISK_MIB = (16, 4096)  # a smaller one has no room for Linux' records about it
 _DESCRIPTION_BYTES = 1 << 20
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _RELEASE = re.compile(r"[a-z]+")
@@ -83,6 +84,8 @@ class Workload:
         Runs in the guest's shell before the recording begins: inputs that are not part of the run.
     release : str
         Debian's release of the packages, ``"bookworm"``; default: the system's sources.
+    disk_mib : int
+        Size of the disk that is mounted at ``/disk``; 0: none.
     """
 
     name: str
@@ -99,6 +102,7 @@ class Workload:
     keep: tuple[str, ...] = ()
     prepare: str = ""
     release: str = ""
+    disk_mib: int = 0
 
     def with_parameters(self, values: Mapping[str, str]) -> Workload:
         """Return the same workload with other parameters.
@@ -200,6 +204,7 @@ def _from_folder(folder: Path) -> Workload:
         keep=fields.strings("keep"),
         prepare=fields.take("prepare", str, ""),
         release=fields.release("release"),
+        disk_mib=fields.disk("disk_mib"),
     )
     fields.check_all_taken()
     return workload
@@ -263,6 +268,14 @@ class _Fields:
         if name and not _RELEASE.fullmatch(name):
             self._refuse(f"`{key}` is {name!r}, which is not a release of Debian, such as bookworm")
         return name
+
+    def disk(self, key: str) -> int:
+        """Read the size of a disk, or 0."""
+        size = self.take(key, int, 0)
+        low, high = DISK_MIB
+        if size and not low <= size <= high:
+            self._refuse(f"`{key}` is {size}, and a disk has {low} to {high} MiB")
+        return size
 
     def paths(self, key: str, folder: Path) -> tuple[Path, ...]:
         """Read names of files, relative to the folder; a user's folder names only its own."""

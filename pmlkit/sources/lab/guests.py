@@ -170,6 +170,9 @@ def _linux(spec: str, settings: Mapping[str, str], progress: Tell | None, serial
     except WorkloadError as error:
         names = ", ".join(shipped())
         raise WorkloadError(spec, f"it is not one of {names}, and not a workload", _HINT) from error
+    if chosen.disk_mib:
+        hint = "record it: `pmlkit record`"
+        raise WorkloadError(spec, "it needs a disk, which the lab's guests do not have", hint)
     memory_mib = max(chosen.memory_mib, LINUX_MEMORY_MIB)
     image = build_image(chosen, settings, memory_mib=memory_mib, progress=progress)
     assert image.initrd is not None  # only a bare-metal guest has no RAM disk

@@ -60,6 +60,10 @@ DISK_TIMES = (
     "disk requests are those that QEMU made from the guest's (merged if they are neighbours), at "
     "the time at which a thread of the host took them. Two runs differ, with either clock"
 )
+MEMORY_DISK = (
+    "/disk is a disk whose frames are no memory of the guest, and are not recorded. The guest's "
+    "processor copies its pages, where a real disk would use DMA, and does not wait for it"
+)
 WALL_TIME = (
     "T is wall time: the guest ran by the host's clock (--clock host), and does less work per "
     "window on a busy host"
@@ -212,6 +216,8 @@ class _Tables:
         if frames.header["options"].get("swap_mib"):
             access.set_disk(self._disk())
             access.note(DISK_TIMES)
+        if frames.header["options"].get("disk_mib"):
+            access.note(MEMORY_DISK)
         access.note(NOT_SEEN)
         if frames.header["ns_per_insn"] is None:
             access.note(WALL_TIME)

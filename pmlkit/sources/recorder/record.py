@@ -6,7 +6,8 @@ messages are appended to a spool, ``NAME.trace.spool/``, which is converted to `
 end. An interrupted recording leaves the spool: `pmlkit ingest` converts it.
 
 The recording does not include the processor's walks of the guest's page tables, or DMA. The guest
-has no network card. It has a disk only with ``swap_mib``; the disk's requests are in `Trace.disk`.
+has no network card. With ``swap_mib`` it has a swap disk, whose requests are in `Trace.disk`. A
+workload with ``disk_mib`` has a disk for files, whose own frames are not recorded.
 `Trace.pml` is the log of an emulated PML of 512 entries.
 """
 
@@ -132,7 +133,11 @@ def describe(
         "memory_bytes": memory_mib << 20,
         "period": {"ns": period.ns, "insn": period.insn},
         "ns_per_insn": options.ns_per_insn,
-        "options": {**asdict(options), "deterministic": options.icount},
+        "options": {
+            **asdict(options),
+            "deterministic": options.icount,
+            "disk_mib": workload.disk_mib,
+        },
         "cmdline": image.cmdline,
         "versions": {"qemu": qemu_version, "python": platform.python_version(), **image.versions},
         "host": {"machine": platform.machine(), "system": platform.platform(terse=True)},

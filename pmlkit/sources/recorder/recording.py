@@ -184,6 +184,8 @@ class Recording:
         command = qemu.command_line(
             image, memory_mib, self.console, self.report, o.icount, argument, o.icount_shift
         )
+        if image.workload.disk_mib:
+            command += qemu.memory_disk(memory_mib, image.workload.disk_mib)
         if o.swap_mib:
             command += qemu.disk(self.disk, o.swap_mib)
         try:
