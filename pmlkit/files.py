@@ -389,6 +389,20 @@ def _sync_folder(path: PathLike) -> None:
         os.close(handle)
 
 
+def portable(argument: str) -> str:
+    """Return a command's argument with a file's name instead of its absolute path.
+
+    A trace has the command that made it, and is published: a machine's folders are not part of it.
+
+    Examples
+    --------
+    >>> [portable(word) for word in ("/home/me/x.trace", "--output=/home/me/x.trace", "x/y.c")]
+    ['x.trace', '--output=x.trace', 'x/y.c']
+    """
+    match = re.fullmatch(r"(--[\w-]+=|-\w|)(/.*)", argument, re.DOTALL)
+    return match[1] + Path(match[2]).name if match else argument
+
+
 def cache_folder() -> Path:
     """Return the folder of built plugins and fetched packages: $PMLKIT_CACHE or ~/.cache/pmlkit."""
     return Path(os.environ.get("PMLKIT_CACHE") or Path.home() / ".cache" / "pmlkit")

@@ -12,7 +12,31 @@ import pytest
 
 from pmlkit import cli
 from pmlkit.errors import FileRefused, OutputError, OutputExists
-from pmlkit.files import PartialFolder, open_regular, read_regular, refuse_inside_trace, whole
+from pmlkit.files import (
+    PartialFolder,
+    open_regular,
+    portable,
+    read_regular,
+    refuse_inside_trace,
+    whole,
+)
+
+
+@pytest.mark.parametrize(
+    ("argument", "name"),
+    [
+        ("/home/me/x.trace", "x.trace"),
+        ("/home/me/corpus/", "corpus"),
+        ("--output=/home/me/x.trace", "--output=x.trace"),
+        ("-o/home/me/x.trace", "-ox.trace"),
+        ("sub/x.trace", "sub/x.trace"),
+        ("root=/dev/none", "root=/dev/none"),
+        ("--set", "--set"),
+        ("", ""),
+    ],
+)
+def test_an_absolute_path_is_published_as_a_name(argument, name):
+    assert portable(argument) == name
 
 
 def test_a_regular_file_is_read(tmp_path):

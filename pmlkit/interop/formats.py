@@ -27,7 +27,7 @@ import pyarrow as pa
 from pmlkit import progress
 from pmlkit.costs import INSTRUCTIONS
 from pmlkit.errors import PmlkitError, TraceDamaged, UnknownName, UsageError
-from pmlkit.files import open_regular, refuse_inside_trace, whole
+from pmlkit.files import open_regular, portable, refuse_inside_trace, whole
 from pmlkit.interop.reading import ForeignFileError, foreign
 from pmlkit.interop.rounds import Imported, OutOfOrder, Rows, columns, from_zero, regular_ns, tables
 from pmlkit.trace.reader import Trace
@@ -234,7 +234,7 @@ def _write(
             "kind": imported.clock,
             "ns_per_insn": 1.0 if imported.clock == INSTRUCTIONS else None,
         },
-        provenance={"command": f"pmlkit import {name} {shlex.quote(str(path))}"},
+        provenance={"command": f"pmlkit import {name} {shlex.quote(portable(str(path)))}"},
     )
     refuse_inside_trace(output)
     with TraceWriter(output, meta, overwrite) as writer, progress.task("rows") as task:

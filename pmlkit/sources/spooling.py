@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import OutputExists, UsageError, output_error
-from pmlkit.files import refuse_inside_trace
+from pmlkit.files import portable, refuse_inside_trace
 from pmlkit.spool import folder_of
 from pmlkit.spool_reader import make_way
 
@@ -32,9 +32,9 @@ def with_us(signal: str = "KILL") -> list[str]:
 
 
 def command(function: str) -> str:
-    """Return pmlkit's command line, or a call of `function` if Python called it."""
+    """Return pmlkit's command line without absolute paths, or a call of `function` by Python."""
     typed = Path(sys.argv[0]).name in ("pmlkit", "__main__.py")
-    return shlex.join(["pmlkit", *sys.argv[1:]]) if typed else f"{function}()"
+    return shlex.join(["pmlkit", *map(portable, sys.argv[1:])]) if typed else f"{function}()"
 
 
 def claim(out: PathLike, overwrite: bool) -> tuple[Path, Path]:

@@ -350,7 +350,8 @@ def test_export_and_import_by_the_command_line(trace, tmp_path, capsys):
     out = tmp_path / "y.trace"
     assert cli.main(["import", "csv", path, "-o", str(out), "--memory", "64M", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["memory_pages"] == 64 << 8
-    assert Trace.open(out).meta.source == "import:csv"
+    meta = Trace.open(out).meta
+    assert (meta.source, meta.provenance["command"]) == ("import:csv", "pmlkit import csv x.csv")
 
 
 def test_a_format_is_a_module_and_an_entry_of_the_table(tmp_path, monkeypatch, capsys):
