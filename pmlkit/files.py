@@ -409,11 +409,15 @@ def cache_folder() -> Path:
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
-    """Write files (name to bytes) into a folder, each complete or not at all; return the paths."""
+    """Write files (name to bytes) into a folder, all of them or none; return the paths."""
     folder = make_folder(folder)
-    for name, content in files.items():
-        with whole(folder / name, overwrite=True) as partial:
-            partial.write_bytes(content)
+    with contextlib.ExitStack() as stack:
+        for name, content in files.items():
+            partial = stack.enter_context(whole(folder / name, overwrite=True))
+            with open(partial, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())  # some file systems find only now that they are full
     return [folder / name for name in files]
 
 

@@ -2,6 +2,7 @@
 """A stranger's file is regular and of a stated size; ours appears whole, outside of traces."""
 
 import errno
+import io
 import os
 import socket
 import subprocess
@@ -9,8 +10,9 @@ import sys
 import threading
 
 import pytest
+from full_disk import FullDisk
 
-from pmlkit import cli
+from pmlkit import cli, files
 from pmlkit.errors import FileRefused, OutputError, OutputExists
 from pmlkit.files import (
     PartialFolder,
@@ -19,6 +21,7 @@ from pmlkit.files import (
     read_regular,
     refuse_inside_trace,
     whole,
+    write_files,
 )
 
 
@@ -217,6 +220,26 @@ def test_a_full_disk_is_called_that(tmp_path, code):
     with pytest.raises(OutputError, match=words[code]), whole(tmp_path / "a"):
         raise OSError(code, os.strerror(code))
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("room", range(0, 31, 5))
+def test_files_are_written_all_or_none(tmp_path, monkeypatch, room):
+    old, new = (dict.fromkeys("abc", letter * 10) for letter in (b"1", b"2"))
+    write_files(tmp_path, old)
+    rooms = iter(max(0, min(10, room - 10 * place)) for place in range(3))
+
+    def on_full_disk(path, mode):
+        return io.BufferedWriter(FullDisk(open(path, mode, buffering=0), next(rooms)))
+
+    monkeypatch.setattr(files, "open", on_full_disk, raising=False)
+    if room < 30:
+        with pytest.raises(OutputError, match=f"{'abc'[room // 10]} .no space left"):
+            write_files(tmp_path, new)
+    else:
+        write_files(tmp_path, new)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == (
+        old if room < 30 else new
+    )
 
 
 def test_a_library_that_does_not_say_why_is_looked_behind(tmp_path):

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figures: sizes, files, data, and that nothing is clipped or computed differently."""
 
-import errno
+import io
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from factories import make_trace as write_trace
+from full_disk import FullDisk
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.collections import FillBetweenPolyCollection
@@ -19,7 +19,7 @@ from overlaps import faults
 from PIL import Image
 from waiting import HANG_S
 
-from pmlkit import figures, workingset
+from pmlkit import figures, files, workingset
 from pmlkit.errors import NeedsError, OutputError, UsageError
 from pmlkit.figures.heat import cells
 from pmlkit.figures.style import styled
@@ -324,16 +324,14 @@ def test_an_unwritable_place_is_an_output_error(trace, tmp_path):
     assert str(tmp_path / "file") in str(caught.value)
 
 
-def test_a_full_disk_leaves_nothing_half_written(trace, tmp_path, monkeypatch):
-    whole = Path.write_bytes
-
-    def full(path, content):
-        whole(path, content[:10])
-        raise OSError(errno.ENOSPC, "No space left on device")
+def test_a_full_disk_leaves_no_file_of_a_figure(trace, tmp_path, monkeypatch):
+    def on_full_disk(path, mode):
+        room = 100 if path.name.startswith("wss.png") else 1 << 30
+        return io.BufferedWriter(FullDisk(open(path, mode, buffering=0), room))
 
     figure = figures.wss_over_time(trace, "50ms")
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OutputError, match="no space left"):
+    monkeypatch.setattr(files, "open", on_full_disk, raising=False)
+    with pytest.raises(OutputError, match=r"wss\.png .no space left"):
         figures.save(figure, tmp_path / "wss")
     assert list(tmp_path.iterdir()) == []
 
