@@ -173,14 +173,14 @@ def miss_ratio_over_time(
     axes = figure.subplots()
     axes.set_ylabel("memory (MiB)")
     seconds_axis(axes, limits[0], limits[1], trace)
+    part = f", for the pages of the region {region}" if region else ""
     table = table[table["full"]]
     grid = table.pivot(index="pages", columns="t_ns", values="miss_ratio")
     if grid.empty or not grid.notna().to_numpy().any():
         write_empty(axes, "no page is used")
-        return finish(figure, trace, "miss ratio over time: no page is used.")
+        return finish(figure, trace, f"miss ratio over time{part}: no page is used.")
     _draw_grid(axes, grid, limits[0] / 1e9)
     mark_phases(axes, trace)
-    part = f", for the pages of the region {region}" if region else ""
     return finish(
         figure,
         trace,

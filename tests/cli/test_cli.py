@@ -496,7 +496,7 @@ def test_record_passes_its_options_on(run, monkeypatch, trace, tmp_path):
     calls = []
 
     def pretend(workload, out, options, progress):
-        progress(recording.Progress(10**9, 10**8, 5000, 2.0, "a phase"))
+        progress(recording.Progress(10**9, 5000, "a phase"))
         calls.append((workload, out, options))
         return Trace.open(trace)
 

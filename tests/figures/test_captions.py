@@ -103,3 +103,11 @@ def test_the_marks_of_harvests_are_medians_within_their_bars(drawn):
 
 def test_a_fit_is_called_one():
     assert "no reproduction" in captions()["tab-reproduced"]
+
+
+def test_the_caption_over_time_names_its_region_also_if_nothing_is_used(make_trace):
+    trace = make_trace(rounds=40, pages=50, regions=[("used", 0, 50), ("unused", 100, 50)])
+    for region in ("used", "unused"):
+        caption = figures.miss_ratio_over_time(trace, "50ms", region=region).caption
+        assert f"for the pages of the region {region}" in caption
+        assert ("no page is used" in caption) == (region == "unused")

@@ -117,18 +117,11 @@ class RecordOptions:
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a recording: guest time, instructions, entries, seconds on the host, phase."""
+    """Progress of a recording: guest time, entries, phase."""
 
     guest_ns: int
-    insn: int
     entries: int
-    host_s: float
     phase: str
-
-    @property
-    def mips(self) -> float:
-        """Millions of recorded instructions per second on the host."""
-        return self.insn / 1e6 / self.host_s if self.host_s > 0 else 0.0
 
 
 class Recording:
@@ -247,8 +240,7 @@ class Recording:
         if now - self.progress_at < 0.2:
             return
         self.progress_at = now
-        host_s = now - (self.recording_since or now)
-        self.progress(Progress(end.t_end_ns, end.insn_end, self.entries, host_s, self.phase()))
+        self.progress(Progress(end.t_end_ns, self.entries, self.phase()))
 
     def _check_time(self) -> None:
         elapsed = time.monotonic() - self.started
