@@ -105,7 +105,10 @@ class PeakForecaster:
     def _unseen(
         self, rows: Sequence[tuple[pd.DataFrame, Ints]], programs: Sequence[str], folds: int
     ) -> tuple[Floats, Ints] | None:
-        """Return scores and labels of programs from models that had not seen them, or None."""
+        """Return scores and labels of programs from models that had not seen them, or None.
+
+        None, too, if these programs have no peak, or nothing else: a calibration needs both.
+        """
         scores, labels = [], []
         for held in folds_by_program(programs, folds):
             X, y = stack(rows, ~held)
@@ -115,7 +118,9 @@ class PeakForecaster:
             X, y = stack(rows, held)
             scores.append(_score(model, X))
             labels.append(y)
-        return (np.concatenate(scores), np.concatenate(labels)) if scores else None
+        if len(np.unique(np.concatenate([*labels, []]))) < 2:
+            return None
+        return np.concatenate(scores), np.concatenate(labels)
 
     def _classifier(self) -> HistGradientBoostingClassifier:
         return HistGradientBoostingClassifier(

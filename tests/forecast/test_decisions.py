@@ -244,3 +244,13 @@ def test_peaks_are_forecast_for_another_program():
     assert p.shape == (200,) and ((p >= 0) & (p <= 1)).all()
     label = peaks.exceeds(samples[2].table, peaks.default_allocation(samples[2].table), 4)
     assert abs(np.nanmean(label) - p.mean()) < 0.2
+
+
+def test_programs_without_a_peak_do_not_calibrate_the_alarm():
+    samples = [make_sample(name, seed=i, rounds=1000) for i, name in enumerate("ab")]
+    quiet = make_sample("c", seed=2, rounds=1000)
+    for column in quiet.table.select_dtypes("number"):
+        quiet.table[column] = quiet.table[column].min()
+    model = peaks.PeakForecaster(max_iter=20).fit([samples[0], quiet])
+    p = model.predict(samples[1])
+    assert p.shape == (200,) and ((p >= 0) & (p <= 1)).all()
