@@ -42,7 +42,7 @@ def rows(name: str) -> Iterator[Json]:
     truth = scores.truth(recorded, parse_duration_ns(WINDOW))
     for technique in map(techniques.make, TECHNIQUES):
         for looks in LOOKS:
-            run = techniques.run(replace(technique, looks=looks), recorded, WINDOW)  # type: ignore[type-var]
+            run = techniques.run(replace(technique, looks=looks), recorded, WINDOW)  # type: ignore[type-var, call-arg]
             yield {
                 "recording": name,
                 "technique": technique.name,

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import argparse
 import platform
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from experiments import made
-from pmlkit import figures
+from pmlkit import figures, progress
 from pmlkit.figures import forecast as drawn
 from pmlkit.forecast import features, log, pages, peaks, trial, verdict
 from pmlkit.recordings import open_trace
@@ -35,11 +34,6 @@ if TYPE_CHECKING:
 PEAKS_AHEAD = 4  # windows
 
 
-def report_progress(text: str) -> None:
-    """Print progress to standard error."""
-    print(text, file=sys.stderr, flush=True)
-
-
 def peaks_of(
     samples: Sequence[Sample], training: Sequence[Sample], plan: trial.Plan
 ) -> pd.DataFrame:
@@ -48,7 +42,7 @@ def peaks_of(
     for inputs in plan.inputs:
         held, others = ([s for s in part if s.inputs == inputs] for part in (samples, training))
         if all(one.feedback for one in held):
-            found = peaks.backtest(held, PEAKS_AHEAD, None, report_progress, others)
+            found = peaks.backtest(held, PEAKS_AHEAD, training=others)
             found.insert(0, "inputs", inputs)
             tables.append(found.drop(columns="composed"))
     return pd.concat(tables, ignore_index=True)
@@ -57,14 +51,13 @@ def peaks_of(
 def pages_of(traces: Sequence[Path], plan: trial.Plan) -> pd.DataFrame:
     """Judge the choice of pages from PML's log among all used pages, leaving one program out."""
     tables, programs, names = [], [], []
-    for path in traces:
-        report_progress(f"pages of {path.name}")
+    for path in progress.over(traces, "pages", str):
         trace = open_trace(path)
         one = log.read(trace, step_ns=log.step_of(trace, plan.window, features.PARTS))
         tables.append(pages.candidates(one, plan.window, PEAKS_AHEAD, truth=one.used))
         programs.append(one.program)
         names.append(one.name)
-    return pages.backtest(tables, programs, names, None, report_progress)
+    return pages.backtest(tables, programs, names)
 
 
 def analyse(
@@ -76,9 +69,9 @@ def analyse(
 ) -> None:
     """Judge all on the traces; without training samples, train on the other programs."""
     programs = verdict.DEVELOPMENT if training is None else verdict.HELD_OUT
-    samples = trial.samples_of(traces, plan, report_progress)
+    samples = trial.samples_of(traces, plan)
     others = samples if training is None else training
-    judged = trial.judge(samples, others, plan, report_progress)
+    judged = trial.judge(samples, others, plan)
     if training is None:
         trial.write_tables(samples, out / trial.TABLES)
         chosen = verdict.choose(judged, plan)

@@ -293,14 +293,8 @@ def main(*given: str) -> None:
     short, (traces, kept, out) = given[0] == "--short", given[-3:]
     paths = sorted(Path(traces).glob("*.trace"))
 
-    def report_progress(trace: str, technique: str) -> None:
-        print(trace, technique, file=sys.stderr)
-
     plans = {"short": SHORT} if short else {str(n): plan for n, plan in enumerate(PLANS)}
-    swept = [
-        frontier.sweep(paths, plan, Path(kept) / name, 2, report_progress)
-        for name, plan in plans.items()
-    ]
+    swept = [frontier.sweep(paths, plan, Path(kept) / name, 2) for name, plan in plans.items()]
     points = pd.concat(swept, ignore_index=True)
     tables = described(points)
     if not short:

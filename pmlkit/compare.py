@@ -305,7 +305,7 @@ def on_each(
 
     Parameters
     ----------
-    look : callable
+    function : callable
         Function that is called with a path; with several jobs in a separate process. It must
         support pickling.
     jobs : int

@@ -70,7 +70,7 @@ def frontier(
     plan = sweeps.plan(**how)
     folder = Path(output) if output else None
     with console.busy("sweeping", quiet=as_json):
-        points = sweeps.sweep(traces, plan, folder, jobs, again)
+        points = sweeps.sweep(traces, plan, folder, jobs, again=again)
     if folder:
         with console.busy("drawing", quiet=as_json):
             frontier_tables.save(points, folder)

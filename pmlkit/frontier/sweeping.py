@@ -135,6 +135,7 @@ def sweep(
     plan: Plan | None = None,
     folder: PathLike | None = None,
     jobs: int = 1,
+    *,
     again: bool = False,
 ) -> pd.DataFrame:
     """Run every technique at every setting on every trace.
