@@ -12,6 +12,11 @@ extends from the last instant before the window's start up to which all referenc
 last such instant before its end. At the end of a round, all references are known. Within a round
 without references, they are known, too. Within any other round, only those up to its start are
 known.
+
+A window is full if it lies within the part and its references cover at least `COVERED` of T. They
+cover less where a phase or the end of the recording cuts short the only round that ends in it. A
+larger share is no better: programs touch most pages where phases begin, so a mean without the
+windows there is too small.
 """
 
 from __future__ import annotations
@@ -37,6 +42,7 @@ MOST = 10_000_000  # windows of a table, at most
 GRID = 100_000  # values of T of a curve, at most
 CHOSEN = 100_000  # windows of a table with the default T, at most
 ROUNDS_ALIKE = 0.9  # share of rounds with the usual length in a regular trace
+COVERED = 0.5  # share of T, at least, that the references of a full window cover
 KEPT_TO = 0.1  # tolerance, in periods, within which the usual length counts as the period
 SECOND = 1_000_000_000
 
@@ -103,7 +109,8 @@ class Windows:
     effective_ns : ndarray of int64, shape (windows,)
         The time span of a window's references; see the module.
     full : ndarray of bool, shape (windows,)
-        False where the window extends beyond the start or the end of the part.
+        False where the window extends beyond the start or the end of the part, and where its
+        references cover less than `COVERED` of T. (A window in rounds has T if it has the rounds.)
     round : ndarray of int64, shape (windows,)
         The round in which, or with which, each window ends.
     asked_ns : int
@@ -291,11 +298,12 @@ class Timeline:
         starts = np.arange(len(ends)) * size if tumbling else np.maximum(ends - size, 0)
         by_number = _in_rounds(window) or self.resolution_ns is None
         t_ns, effective_ns, last = (self._numbers if by_number else self._times)(starts, ends)
+        covered = by_number or effective_ns >= COVERED * size
         return replace(
             Windows.on(axis.at, size, ends, tumbling),
             t_ns=t_ns,
             effective_ns=effective_ns,
-            full=ends - starts == size,
+            full=(ends - starts == size) & covered,
             round=last,
             asked_ns=self.asked_ns(window),
             rounds=self.in_rounds(window),

@@ -88,8 +88,9 @@ def estimate(
         ``t_ns`` (end of the window), ``pages``, ``bytes``, and ``asked_ns`` (T; -1 if it was given
         in rounds without a common length). ``effective_ns``: the time span of the window's uses,
         see `pmlkit.timeline`. ``phase``: the phase at the window's end. ``region:NAME``: pages, one
-        column per region of the trace. ``full``: False for a window that the start or the end cut
-        short (the first sliding windows, the last tumbling one).
+        column per region of the trace. ``full``: False for a window that is cut short, by the
+        start or the end (the first sliding windows, the last tumbling one), or to an effective
+        length of less than half of T.
 
     Examples
     --------

@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pmlkit import missratio, workingset
+from pmlkit.answers import working_set
 from pmlkit.cli import console
 from pmlkit.errors import ResolutionError, UsageError
 from pmlkit.kernels import by_page, by_time
@@ -50,7 +51,12 @@ def make(folder, rounds, kind="pml", vcpus=1, **meta):
 
 pages = st.lists(st.sampled_from([0, 1, 2, 3, 2**40, 2**52 - 1]), max_size=5)
 irregular = st.tuples(st.sampled_from([0, 0, 1, 2, 3, 10, 10, 25, 1000]), pages)
-all_rounds = st.lists(irregular, min_size=1, max_size=10).filter(lambda rs: any(r[0] for r in rs))
+# Rounds of 10 ms, some of which a phase or the recording's end cuts short.
+regular = st.tuples(st.one_of(st.just(10), st.just(10), st.integers(1, 9)), pages)
+all_rounds = st.one_of(
+    st.lists(irregular, min_size=1, max_size=10).filter(lambda rs: any(r[0] for r in rs)),
+    st.lists(regular, min_size=1, max_size=30),
+)
 
 
 class Case:
@@ -104,6 +110,11 @@ class Case:
             start = end
         return min(t, self.ends[-1])
 
+    def full(self, after, until):
+        """Whether the window lies within the part, and at least half of it is known."""
+        known = self.known(until) - self.known(after)
+        return until - after == self.window and 2 * known >= self.window
+
     def tumbling(self):
         edges = [*range(self.start, self.ends[-1], self.window), self.ends[-1]]
         return list(zip(edges[:-1], edges[1:], strict=True))
@@ -132,7 +143,7 @@ def test_tumbling_windows_equal_the_oracle(tmp_path, rounds, data, m):
     opened = [(a - (a == case.start), b) for a, b in edges]
     assert estimates["pages"].tolist() == [case.pages(a, b, m) for a, b in opened]
     assert estimates["t_ns"].tolist() == [b for _, b in edges]
-    assert estimates["full"].tolist() == [b - a == case.window for a, b in edges]
+    assert estimates["full"].tolist() == [case.full(a, b) for a, b in edges]
     assert estimates["effective_ns"].tolist() == [case.known(b) - case.known(a) for a, b in edges]
     if m == 1:
         turnover = workingset.turnover(case.trace, case.window, **case.part)
@@ -152,12 +163,9 @@ def test_sliding_windows_and_sweeps_equal_the_oracle(tmp_path, rounds, data, m):
     assert estimates["t_ns"].tolist() == instants
     assert estimates["pages"].tolist() == [case.pages(t - case.window, t, m) for t in instants]
     starts = [max(t - case.window, case.start) for t in instants]
-    assert estimates["full"].tolist() == [
-        t - a == case.window for t, a in zip(instants, starts, strict=True)
-    ]
-    assert estimates["effective_ns"].tolist() == [
-        case.known(t) - case.known(a) for t, a in zip(instants, starts, strict=True)
-    ]
+    edges = list(zip(starts, instants, strict=True))
+    assert estimates["full"].tolist() == [case.full(a, t) for a, t in edges]
+    assert estimates["effective_ns"].tolist() == [case.known(t) - case.known(a) for a, t in edges]
     windows = [
         case.window,
         "1r",
@@ -235,7 +243,7 @@ def test_miss_ratios_over_time_equal_the_oracle(tmp_path, rounds, data):
             expected.append(misses / len(inside) if inside else np.nan)
     np.testing.assert_allclose(estimates["miss_ratio"], expected)
     assert estimates["full"].tolist() == [
-        b - a == case.window for a, b in case.tumbling() for _ in range(3)
+        case.full(a, b) for a, b in case.tumbling() for _ in range(3)
     ]
 
 
@@ -257,6 +265,28 @@ def test_a_window_over_a_gap_holds_what_was_used_within_it(tmp_path):
     assert workingset.estimate(trace, "10s")["pages"].max() == 3
     ratios = missratio.over_time(trace, "10s", [1])
     assert ratios["uses"].tolist() == [3, *[0] * 47, 1, 1]
+
+
+@pytest.mark.parametrize(("cut_ms", "full"), [(1, False), (4, False), (5, True), (9, True)])
+def test_a_window_whose_only_round_is_cut_to_less_than_half_is_not_full(tmp_path, cut_ms, full):
+    """A phase begins within the third round; the next windows begin within rounds."""
+    rounds = [10, 10, cut_ms, 10, 10 - cut_ms]
+    trace = make(tmp_path, [(ms, range(ms)) for ms in rounds], period={"ns": 10 * MS})
+    table = workingset.estimate(trace, "10ms")
+    assert table["pages"].tolist() == [10, 10, cut_ms, 10]
+    assert table["effective_ns"].tolist() == [10 * MS, 10 * MS, cut_ms * MS, (20 - cut_ms) * MS]
+    assert table["full"].tolist() == [True, True, full, True]
+    answer = working_set(trace, "10ms")
+    assert (answer.windows, answer.partial) == (3 + full, 1 - full)
+    assert answer.mean == pytest.approx(4096 * np.mean([10, 10, 10] + [cut_ms] * full))
+
+
+def test_windows_within_one_long_round_are_not_full(tmp_path):
+    """Of a stalled host's window nothing is known: its 0 pages are no working set."""
+    rounds = [(10, [1])] * 4 + [(60, [1, 2])] + [(10, [1])] * 40
+    table = workingset.estimate(make(tmp_path, rounds), "20ms").head(6)
+    assert table["pages"].tolist() == [1, 1, 0, 0, 2, 1]
+    assert table["full"].tolist() == [True, True, False, False, True, True]
 
 
 def test_rounds_of_one_length_need_no_period(tmp_path):

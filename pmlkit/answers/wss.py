@@ -41,7 +41,7 @@ class WorkingSet:
     window_ns : int
         T; -1 if it was given in rounds without a common length.
     windows, partial : int
-        Full windows, and those that the start or the end cuts short, which are left out.
+        Full windows, and those that are cut short, which are left out.
     overlapping : bool
         Whether a window ends with every round; else they follow one another.
     mean, p50, p95, p99, peak : float
