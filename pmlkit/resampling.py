@@ -19,9 +19,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from pmlkit.types import Floats, Ints
 
-__all__ = ["Series", "drawn", "ends"]
+__all__ = ["Series", "bootstrap", "drawn", "ends"]
 
 BLOCKS = 6  # of a series, at most: with fewer, longer blocks, intervals are valid more often
 
@@ -43,6 +46,34 @@ def ends(values: Floats, level: float = 0.95, method: str = "linear") -> tuple[f
     tail = (1 - level) / 2
     low, high = np.quantile(values, [tail, 1 - tail], method=method)  # type: ignore[call-overload]
     return float(low), float(high)
+
+
+def bootstrap(
+    values: Floats, statistic: Callable[..., Any] = np.mean, draws: int = 4000
+) -> tuple[float, float]:
+    """Return the ends of the 95 % interval of a statistic of independent values.
+
+    NaN values are omitted. A single value gives no information about others: its ends are NaN. With
+    few values the interval is somewhat too narrow.
+
+    Parameters
+    ----------
+    values : array of float, shape (n,)
+    statistic : callable
+        Called with an array and ``axis``.
+    draws : int
+        Number of resamples.
+
+    Examples
+    --------
+    >>> bootstrap([1.0, 2.0, 9.0], np.median)
+    (1.0, 9.0)
+    """
+    values = np.asarray(values, float)
+    values = values[~np.isnan(values)]
+    if len(values) < 2:
+        return np.nan, np.nan
+    return ends(statistic(values[drawn(len(values), draws)], axis=1))
 
 
 @dataclass(frozen=True)

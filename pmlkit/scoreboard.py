@@ -25,6 +25,7 @@ from pmlkit import frontier, techniques
 from pmlkit.errors import NeedsError, PmlkitError
 from pmlkit.files import whole
 from pmlkit.forecast import significance, trial, verdict
+from pmlkit.resampling import bootstrap
 from pmlkit.units import format_ns
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ def standing(score: Score) -> pd.DataFrame:
     for choice in score.settings.itertuples():
         part = _of(score, choice.window, choice.setting)
         mae = part["mae"].to_numpy(float)
-        low, high = significance.bootstrap(mae)
+        low, high = bootstrap(mae)
         labels = {"window": choice.window, "budget": choice.budget, "setting": choice.setting}
         errors = {"mae": float(np.mean(mae)), "mae_low": low, "mae_high": high, "worst": max(mae)}
         means = {name: float(part[name].mean()) for name in ("bias", "overhead")}
@@ -225,7 +226,7 @@ def compare(ours: Score, theirs: Score) -> pd.DataFrame:
         a = _of(ours, choice.window, choice.setting).set_index("program")["mae"]
         b = _of(theirs, choice.window, choice.setting_theirs).set_index("program")["mae"]
         difference = (a - b).dropna().to_numpy()
-        low, high = significance.bootstrap(difference)
+        low, high = bootstrap(difference)
         rows.append(
             {
                 "window": choice.window,

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import binom
 
-from pmlkit.resampling import drawn, ends
+from pmlkit.resampling import bootstrap
 
 if TYPE_CHECKING:
     from pmlkit.types import Floats, Json
 
-__all__ = ["bootstrap", "holm", "paired_ratio", "permutation", "sign"]
+__all__ = ["holm", "paired_ratio", "permutation", "sign"]
 
 MOST_EXACT = 16  # pairs whose signs are all enumerated: 65,536 ways
 DRAWS = 20_000
@@ -54,20 +54,6 @@ def permutation(differences: Floats, seed: int = 0) -> float:
     return float(np.mean(means >= abs(differences.sum()) * (1 - 1e-12)))
 
 
-def bootstrap(
-    values: Floats, level: float = 0.95, draws: int = 4000, seed: int = 0
-) -> tuple[float, float]:
-    """Return an interval of the mean: programs are drawn with replacement (Efron 1979).
-
-    NaN values are omitted. With few programs the interval is somewhat too narrow.
-    """
-    values = np.asarray(values, float)
-    values = values[np.isfinite(values)]
-    if len(values) == 0:
-        return np.nan, np.nan
-    return ends(values[drawn(len(values), draws, seed)].mean(axis=1), level)
-
-
 def paired_ratio(ours: Floats, theirs: Floats) -> Json:
     """Compare two costs, program by program.
 
@@ -80,7 +66,7 @@ def paired_ratio(ours: Floats, theirs: Floats) -> Json:
     -------
     dict
         ``programs``. ``lower``: number of programs on which ours is lower. ``ratio``: geometric
-        mean of ours over theirs, with ``low`` and ``high`` from `bootstrap`. ``p_sign`` and
+        mean of ours over theirs, with ``low`` and ``high`` of `bootstrap`. ``p_sign`` and
         ``p_permutation`` (of the logarithms). ``least_p``: the smallest p that so many programs can
         give.
     """

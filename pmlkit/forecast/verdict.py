@@ -21,6 +21,7 @@ from pmlkit.errors import PmlkitError
 from pmlkit.forecast import significance
 from pmlkit.forecast.baselines import BASELINES
 from pmlkit.forecast.trial import FOLDER, RECOMMENDED, Plan
+from pmlkit.resampling import bootstrap
 
 if TYPE_CHECKING:
     from pmlkit.types import Json, PathLike
@@ -70,7 +71,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
                 of_programs = wide[value][decider].to_numpy(float)
                 known = of_programs[np.isfinite(of_programs)]
                 row[value] = float(known.mean()) if len(known) else np.nan
-                row[f"{value}_low"], row[f"{value}_high"] = significance.bootstrap(known)
+                row[f"{value}_low"], row[f"{value}_high"] = bootstrap(known)
             rows.append(row)
     return pd.DataFrame(rows)
 

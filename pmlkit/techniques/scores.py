@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from pmlkit.kernels.by_page import sliding
-from pmlkit.resampling import drawn, ends
+from pmlkit.resampling import bootstrap
 from pmlkit.timeline import Axis, Windows
 
 if TYPE_CHECKING:
@@ -209,10 +209,9 @@ def resampled(
     """
     values = np.asarray(values, float)
     values = values[~np.isnan(values)]
-    if len(values) < 2:
-        return float(values[0]) if len(values) else np.nan, np.nan, np.nan
-    resamples = values[drawn(len(values), RESAMPLES)]
-    return float(statistic(values, axis=0)), *ends(statistic(resamples, axis=1))
+    if not len(values):
+        return np.nan, np.nan, np.nan
+    return float(statistic(values, axis=0)), *bootstrap(values, statistic, RESAMPLES)
 
 
 def interval(values: Sequence[float] | Floats | pd.Series[float]) -> tuple[float, float]:

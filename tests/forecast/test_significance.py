@@ -43,14 +43,6 @@ def test_many_pairs_are_drawn():
     assert significance.permutation(random.normal(2, 1, 40)) < 0.001
 
 
-def test_the_interval_of_a_mean():
-    values = np.random.default_rng(0).normal(10, 1, 400)
-    low, high = significance.bootstrap(values)
-    assert low < values.mean() < high
-    assert high - low == pytest.approx(2 * 1.96 / 20, rel=0.15)
-    assert np.isnan(significance.bootstrap([])).all()
-
-
 def test_holm_by_hand():
     np.testing.assert_allclose(significance.holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
     np.testing.assert_allclose(significance.holm([0.9, 0.8]), [1, 1])
