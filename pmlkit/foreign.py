@@ -271,7 +271,8 @@ def foreign_class(name: str, base: type[_Class], what: str) -> type[_Class]:
     Raises
     ------
     UsageError
-        If there is no such module or class, or the class is not derived from `base`.
+        If there is no such module or class, or the class is not derived from `base`, or lacks a
+        method of it.
     """
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
@@ -288,4 +289,6 @@ def foreign_class(name: str, base: type[_Class], what: str) -> type[_Class]:
         raise UsageError(
             f"{name} is not a {what}", f"derive it from {base.__module__}.{base.__name__}"
         )
+    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+        raise UsageError(f"{name} lacks {', '.join(missing)}", f"a {what} defines it")
     return cls

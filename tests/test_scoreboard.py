@@ -34,6 +34,10 @@ class Share(Technique):
             view.report(min(self.watched, 128))
 
 
+class Blind(Technique):
+    """Observes nothing: it lacks the method."""
+
+
 class Always(LinearQuantiles):
     """A regressor that is not fitted: what comes is what is."""
 
@@ -137,6 +141,7 @@ def test_a_class_is_loaded_by_its_name():
         ("nowhere:Share", "cannot be imported"),
         (f"{__name__}:Nothing", "cannot be imported"),
         (f"{__name__}:Kind", "is not a technique"),
+        (f"{__name__}:Blind", "lacks observe"),
     ):
         with pytest.raises(UsageError, match=why):
             techniques.make(name)

@@ -15,7 +15,7 @@ from pmlkit.units import exact_ns, format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import Unpack
+    from typing import Any, Self, Unpack
 
     import pandas as pd
 
@@ -29,31 +29,61 @@ __all__ = ["MissRatio", "MissRatios", "miss_ratio", "miss_ratios"]
 
 
 @dataclass(frozen=True)
-class MissRatio:
-    """The memory that keeps the miss ratio at targets, by one method.
+class _Answer:
+    """What an answer on miss ratios is about.
 
     Attributes
     ----------
     name, source, verb : str
         As in `WorkingSet`.
-    curve : MissRatioCurve
-    sizes : dict of float to int or None
-        Bytes by target; None if no size meets it.
-    knee_bytes : int
-        The size beyond which more memory gains little.
     round_ns : int or None
         The length of a usual round: a page counts once in each.
-    page_size : int
-        Bytes.
     """
 
     name: str
     source: str
     verb: str
+    round_ns: int | None
+
+    @classmethod
+    def on(cls, trace: Trace, selection: Selection, **found: Any) -> Self:
+        """Return the answer on a part of a trace: what is found, and what it is about."""
+        return cls(
+            name=trace.path.stem,
+            source=source_text(trace),
+            verb=usage_verb(trace, **selection),
+            round_ns=trace.meta.resolution_ns,
+            **found,
+        )
+
+    @property
+    def origin(self) -> str:
+        """What a use is, and what kind of source it is from."""
+        period = "each round" if self.round_ns is None else f"a round of {exact_ns(self.round_ns)}"
+        uses = f"a page that the VM {self.verb} in {period}"
+        return f"A use is {uses}; first uses are misses. Source: {self.source}."
+
+
+@dataclass(frozen=True)
+class MissRatio(_Answer):
+    """The memory that keeps the miss ratio at targets, by one method.
+
+    Attributes
+    ----------
+    name, source, verb, round_ns
+        What the answer is about.
+    curve : MissRatioCurve
+    sizes : dict of float to int or None
+        Bytes by target; None if no size meets it.
+    knee_bytes : int
+        The size beyond which more memory gains little.
+    page_size : int
+        Bytes.
+    """
+
     curve: MissRatioCurve
     sizes: dict[float, int | None]
     knee_bytes: int
-    round_ns: int | None
     page_size: int = 4096
 
     def __str__(self) -> str:
@@ -81,11 +111,6 @@ class MissRatio:
             *lines,
             f"Beyond {format_bytes(self.knee_bytes)} (the knee) more memory gains little.",
         ]
-
-    @property
-    def origin(self) -> str:
-        """What a use is, and what kind of source it is from."""
-        return _origin(self.verb, self.round_ns, self.source)
 
     @property
     def _sure(self) -> str:
@@ -146,23 +171,14 @@ def miss_ratio(
     """
     page = trace.meta.domain["page_size"]
     pages = {target: curve.pages_for(target) for target in targets}
-    return MissRatio(
-        name=trace.path.stem,
-        source=source_text(trace),
-        verb=usage_verb(trace, **selection),
+    return MissRatio.on(
+        trace,
+        selection,
         curve=curve,
         sizes={target: None if n is None else n * page for target, n in pages.items()},
         knee_bytes=curve.knee() * page,
-        round_ns=trace.meta.resolution_ns,
         page_size=page,
     )
-
-
-def _origin(verb: str, round_ns: int | None, source: str) -> str:
-    """Return what a use is, and what kind of source it is from."""
-    each = "in each round" if round_ns is None else f"in a round of {exact_ns(round_ns)}"
-    uses = f"a page that the VM {verb} {each}"
-    return f"A use is {uses}; first uses are misses. Source: {source}."
 
 
 # ------------------------------------------------------------------------------
@@ -170,37 +186,31 @@ def _origin(verb: str, round_ns: int | None, source: str) -> str:
 
 
 @dataclass(frozen=True)
-class MissRatios:
+class MissRatios(_Answer):
     """The memory that keeps the miss ratio of each window at targets, over the full windows.
 
     Attributes
     ----------
-    name, source, verb : str
-        As in `WorkingSet`.
+    name, source, verb, round_ns
+        What the answer is about.
     window : str
         T in words.
     windows, partial : int
-        Full windows with uses, and those that the start or the end cuts short.
+        Full windows with uses, and those that are cut short.
     sizes : dict of float to int or None
         By target, bytes: the most that a window needs; None if no window meets the target.
     met : dict of float to int
         By target, the number of windows that some size is enough for.
     most_ns : dict of float to int
         By target, the end of the window that needs most; -1 if there is none.
-    round_ns : int or None
-        As in `MissRatio`.
     """
 
-    name: str
-    source: str
-    verb: str
     window: str
     windows: int
     partial: int
     sizes: dict[float, int | None]
     met: dict[float, int]
     most_ns: dict[float, int]
-    round_ns: int | None
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
@@ -237,7 +247,7 @@ class MissRatios:
             ends = " and ".join(f"at {at / 1e9:.3f} s ({target:g})" for target, at in most.items())
             short = f"; {self.partial:,} cut short left out" if self.partial else ""
             lines.append(f"The window that needs most ends {ends}{short}.")
-        return [*lines, _origin(self.verb, self.round_ns, self.source)]
+        return [*lines, self.origin]
 
     def as_dict(self) -> Json:
         """Return the answer for JSON; sizes in bytes, None where no size meets the target."""
@@ -291,15 +301,13 @@ def miss_ratios(
         target: int(size.index.to_numpy()[size.argmax()]) if len(size) else -1
         for target, size in needed.items()
     }
-    return MissRatios(
-        name=trace.path.stem,
-        source=source_text(trace),
-        verb=usage_verb(trace, **selection),
+    return MissRatios.on(
+        trace,
+        selection,
         window=window_text(window, table),
         windows=used["t_ns"].nunique(),
         partial=int((~ends["full"]).sum()),
         sizes={target: int(size.max()) if len(size) else None for target, size in needed.items()},
         met={target: len(size) for target, size in needed.items()},
         most_ns=most,
-        round_ns=trace.meta.resolution_ns,
     )

@@ -7,6 +7,7 @@ calibration. It is fitted on some programs and forecasts others.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,7 @@ class Sample:
         return targets(self.table.drop(columns="used", errors="ignore"), horizon, target)
 
 
-class Calibrated:
+class Calibrated(ABC):
     """Calibrate the quantiles of `raw`: the base of all forecasters."""
 
     horizon: int
@@ -90,9 +91,9 @@ class Calibrated:
     shift_: Floats
     spread_: float
 
+    @abstractmethod
     def raw(self, sample: Sample) -> Floats:
         """Return the quantiles before calibration: log(1 + pages), shape (windows, quantiles)."""
-        raise NotImplementedError
 
     def _calibrate(self, samples: list[Sample], unseen: list[Floats]) -> None:
         """Set shift and spread by errors of models that had not seen the program."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -125,7 +126,7 @@ class Looks:
         return ends[self.curves.t_ns[ends] >= self.span_ns]
 
 
-class Rule:
+class Rule(ABC):
     """What a technique reports, by the curves.
 
     Attributes
@@ -144,17 +145,17 @@ class Rule:
         """Return the time between looks, ns, and their number per T."""
         return view.parts(self.technique.looks)
 
+    @abstractmethod
     def events(self, of: Looks) -> Events:
         """Return the events of one look, as expected by the recording's curves."""
-        raise NotImplementedError
 
     def first_events(self, of: Looks) -> Events:
         """Return the events before the first look."""
         return {}
 
+    @abstractmethod
     def seen(self, of: Looks) -> tuple[Floats, Floats]:
         """Return V at each instant, and the standard deviation of draws (pages, float64)."""
-        raise NotImplementedError
 
     def reports(self, of: Looks, ends: Ints, case: int) -> tuple[Floats, Floats]:
         """Return what is reported at each look, and its standard deviation; NaN: nothing is.

@@ -39,6 +39,7 @@ as a control loop, is one point.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -58,7 +59,7 @@ KNOBS = ("looks", "watched")
 
 
 @dataclass(frozen=True)
-class Technique:
+class Technique(ABC):
     """Base of all techniques.
 
     Attributes
@@ -87,9 +88,9 @@ class Technique:
             if getattr(self, knob) is not None:
                 check_count(knob, getattr(self, knob), "looks" if knob == "looks" else "frames")
 
+    @abstractmethod
     def observe(self, view: View) -> None:
         """Watch the VM until the recording ends; give each estimate to `view.report`."""
-        raise NotImplementedError
 
     @classmethod
     def parameters(cls) -> Json:

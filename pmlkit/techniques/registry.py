@@ -91,7 +91,7 @@ def make(name: str, **parameters: Any) -> Technique:
         If the technique or parameter does not exist.
     """
     if ":" in name:
-        technique = foreign_class(name, Technique, "technique")
+        technique = foreign_class(name, Technique, "technique")  # type: ignore[type-abstract]
     elif name in TECHNIQUES:
         technique = TECHNIQUES[name]
     else:
