@@ -190,20 +190,19 @@ def sizing():
 def techniques(scores):
     """Return medians over the recordings, by technique; a step that none follows is `never`.
 
-    Errors and overheads have the 95 % interval of the median (`scores.resampled`).
+    Errors and overheads have the 95 % interval of the median (`scores.resampled`). Recordings with
+    real page tables and with simulated ones have a row each.
     """
     rows = []
     for name, sees in TECHNIQUES.items():
-        title = known.TECHNIQUES[name].title
-        of = scores[scores["technique"] == name]
         looks = getattr(known.make(name), "looks", None)
-        down = of["down"].median()
-        step = "never" if pd.isna(down) else f"{down:.1f}"
-        shares = (
-            _interval(of[column], form) for column, form in (("mae", ".0f"), ("overhead", ".2g"))
-        )
-        rows.append((title, sees, "its own" if looks is None else str(looks), *shares, step))
-    columns = ["technique", "sees", "looks", "error", "overhead", "step down"]
+        looks = "its own" if looks is None else str(looks)
+        for title, of in scores[scores["technique"] == name].groupby("title", sort=False):
+            down = of["down"].median()
+            step = "never" if pd.isna(down) else f"{down:.1f}"
+            shares = _interval(of["mae"], ".0f"), _interval(of["overhead"], ".2g")
+            rows.append((title, sees, looks, str(len(of)), *shares, step))
+    columns = ["technique", "sees", "looks", "recordings", "error", "overhead", "step down"]
     return pd.DataFrame(rows, columns=columns)
 
 

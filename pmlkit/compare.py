@@ -20,6 +20,7 @@ from pmlkit.costs import prices
 from pmlkit.errors import ClocksDiffer, NeedsError, UsageError, argument
 from pmlkit.selection import edges, times_ns
 from pmlkit.techniques import scores
+from pmlkit.techniques.page_tables import SUBSTITUTE
 from pmlkit.techniques.runs import time_scale, within
 from pmlkit.timeline import timeline
 from pmlkit.trace.annotation import is_named
@@ -51,6 +52,7 @@ __all__ = [
 ]
 
 R = TypeVar("R")
+SIMULATED = " (simulated tables)"  # ends the title of a technique with a substitute for page tables
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class Comparison:
     Attributes
     ----------
     scores : DataFrame
-        One row for each trace and technique. ``trace``, ``technique``, ``title``, ``bias``,
+        One row for each trace and technique. ``trace``, ``technique``; ``title``, which ends with
+        `SIMULATED` if page tables were (so real and simulated ones share no mean). ``bias``,
         ``mae``, ``mape``. ``mae_ci`` and ``mape_ci``: half of their 95 % intervals over seeds.
         ``p95``, ``says``. ``up``, ``down``: mean windows until a step is followed. ``lost_steps``:
         share never followed. ``overhead``: share of the time; NaN if the trace does not contain the
@@ -201,10 +204,10 @@ def _best(comparison: Comparison) -> Best | None:
     """Return the technique with the least mean error over all traces, the cheapest of equals."""
     if "mae" not in comparison.scores:
         return None
-    wide = comparison.scores.pivot(index="technique", columns="trace", values="mae").dropna()
+    wide = comparison.scores.pivot(index="title", columns="trace", values="mae").dropna()
     if wide.empty:
         return None
-    rows = comparison.scores.set_index("technique")
+    rows = comparison.scores.set_index("title")
     costs = (
         pd.to_numeric(rows["overhead"]).groupby(level=0).agg(lambda each: each.mean(skipna=False))
     )
@@ -214,11 +217,11 @@ def _best(comparison: Comparison) -> Best | None:
     first, second = ranked.index[0], ranked.index[1] if len(ranked) > 1 else None
     ahead, low, high = _error_gap(wide, rows, first, second)
     return Best(
-        technique=str(first),
-        title=str(rows.loc[[first], "title"].iloc[0]),
+        technique=str(rows.loc[[first], "technique"].iloc[0]),
+        title=str(first),
         error=float(ranked["error"].iloc[0]),
         overhead=float(ranked["overhead"].iloc[0]),
-        next_title="" if second is None else str(rows.loc[[second], "title"].iloc[0]),
+        next_title="" if second is None else str(second),
         next_overhead=float("nan") if second is None else float(ranked["overhead"].iloc[1]),
         ahead=ahead,
         low=low,
@@ -368,7 +371,7 @@ def _compare_on(plan: Plan, path: Path) -> dict[str, pd.DataFrame]:
             if plan.is_part:
                 span = truth.start_ns, truth.end_ns, stop == recorded.n_rounds
                 runs = [within(run, *span) for run in runs]
-            row = _score(runs, truth)
+            row = _score(runs, truth) | {"title": _title(technique, runs)}
             for part, table in _tables(name, runs, truth).items():
                 parts[part].append(table)
         except NeedsError as error:
@@ -406,6 +409,12 @@ def _attributes(technique: Technique) -> Json:
         "missing": "",
         "notes": "",
     }
+
+
+def _title(technique: Technique, runs: Sequence[Run]) -> str:
+    """Return the title of a technique, and whether its page tables were a substitute."""
+    simulated = any(SUBSTITUTE in run.notes for run in runs)
+    return technique.title + SIMULATED * simulated
 
 
 def _score(runs: Sequence[Run], truth: Truth) -> Json:

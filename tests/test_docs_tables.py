@@ -28,9 +28,10 @@ def test_the_comparison_is_of_medians_in_percent():
         for mae, down in ((0.1, np.nan), (0.3, 2.0), (0.2, 1.0 if name == "pml" else np.nan))
     ]
     scores = pd.DataFrame(rows, columns=["technique", "mae", "overhead", "down"])
+    scores["title"] = [techniques.TECHNIQUES[name].title for name in scores["technique"]]
     scores.loc[scores["technique"] == "vmware", "down"] = np.nan
     made = tables.techniques(scores).set_index("technique")
-    shares = ["20 (10 to 30)", "0.12 (0.12 to 0.12)"]
+    shares = ["3", "20 (10 to 30)", "0.12 (0.12 to 0.12)"]
     assert made.loc["PML, m = 1 per round"].tolist() == ["writes", "1", *shares, "1.5"]
     pages = "100 pages a period"
     assert made.loc["VMware sampling"].tolist() == [pages, "its own", *shares, "never"]

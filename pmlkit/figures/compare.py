@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm
 from matplotlib.patches import Patch
 
-from pmlkit.compare import pareto
+from pmlkit.compare import SIMULATED, pareto
 from pmlkit.figures.axes import name_points, plain_log, root_figure, write_empty
 from pmlkit.figures.style import COLORS, new_figure, pad, paper_figure, save
 from pmlkit.techniques.scores import WITHIN, resampled
@@ -174,8 +174,12 @@ def _points(comparison: Comparison, trace: str | None) -> pd.DataFrame:
     if "mae" not in rows:
         return pd.DataFrame(columns=_POINTS)
     made = [
-        (name, of["active"].iloc[0], *(_over_seeds(of) if trace else _over_traces(of)))
-        for name, of in rows.groupby("technique", sort=False)
+        (
+            f"{name}{SIMULATED * str(title).endswith(SIMULATED)}",
+            of["active"].iloc[0],
+            *(_over_seeds(of) if trace else _over_traces(of)),
+        )
+        for (name, title), of in rows.groupby(["technique", "title"], sort=False)
     ]
     return pd.DataFrame(made, columns=_POINTS).dropna(subset=["mae"]).reset_index(drop=True)
 
@@ -306,7 +310,6 @@ def errors(comparison: Comparison, column: str = "mae", columns: int = 2) -> Fig
         A column of `Comparison.scores` that is a share of the working set.
     """
     table = _table(comparison, column)
-    titles = comparison.scores.drop_duplicates("technique").set_index("technique")["title"]
     height = 1.1 + 0.155 * len(table)
     figure = new_figure(columns, height, {"errors": table.reset_index()})
     pad(figure, w_pad=0.07, h_pad=0.05)  # labels are a little wider in print
@@ -325,7 +328,7 @@ def errors(comparison: Comparison, column: str = "mae", columns: int = 2) -> Fig
             axes.text(place, row, _short(value), ha="center", va="center", size=4.6, color=shade)
     axes.axvline(table.shape[1] - len(comparison.traces) - 0.5, color="black", lw=0.8)
     axes.set_xticks(range(table.shape[1]), table.columns, rotation=60, ha="right", size=6)
-    axes.set_yticks(range(len(table)), titles[table.index], size=6)
+    axes.set_yticks(range(len(table)), table.index, size=6)
     axes.tick_params(length=0)
     axes.set_ylim(len(table) - 0.5, -0.5)
     figure.caption = (
@@ -339,7 +342,7 @@ def errors(comparison: Comparison, column: str = "mae", columns: int = 2) -> Fig
 
 def _table(comparison: Comparison, column: str) -> pd.DataFrame:
     """Return techniques against recordings, sorted by the median; those without estimates last."""
-    wide = comparison.scores.pivot(index="technique", columns="trace", values=column)
+    wide = comparison.scores.pivot(index="title", columns="trace", values=column)
     wide = wide.reindex(columns=comparison.traces).astype(float)
     ends = [resampled(row) for row in wide.to_numpy()]
     for place, name in enumerate(

@@ -13,6 +13,8 @@ from pmlkit.techniques.recorded import Need
 if TYPE_CHECKING:
     from pmlkit.techniques.view import View
 
+SUBSTITUTE = "a substitute: tables are assumed to map 2 MiB of neighbouring frames each"
+
 
 @dataclass(frozen=True)
 class PmlPageTables(Technique):
@@ -48,9 +50,7 @@ class PmlPageTables(Technique):
             frames, real = view.tables.mapped()
             pages = recent.add(frames[view.accessed.harvest(frames)])
             if not real:
-                view.note(
-                    "a substitute: tables are assumed to map 2 MiB of neighbouring frames each"
-                )
+                view.note(SUBSTITUTE)
             if recent.full:
                 view.report(pages)
 

@@ -10,6 +10,7 @@ from factories import write_irregular
 
 import pmlkit
 from pmlkit import cli, compare, interop, recordings, workingset
+from pmlkit.compare import SIMULATED
 from pmlkit.errors import NeedsError, ResolutionError, UsageError
 from pmlkit.figures import compare as figures_compare
 from pmlkit.figures import compare as figures_overview
@@ -178,6 +179,23 @@ def test_an_overview_has_a_column_per_trace_and_their_mean(stepping, make_trace)
     assert figures_compare.error_against_overhead(comparison).caption.startswith(
         "median of 2 record"
     )
+
+
+def test_real_and_simulated_page_tables_have_no_common_mean(stepping):
+    """The lab's recordings have page tables; others have a substitute for them."""
+    plan = compare.plan("1s", "pml-page-tables,idle-pages", seeds=1)
+    comparison = compare.compare([stepping.path, pmlkit.bundled("rrww-lab")], plan)
+    wide = compare_tables.overview(comparison).set_index("technique")
+    real, simulated = (wide.loc[f"PML with page tables{end}"] for end in ("", SIMULATED))
+    assert np.isnan(real["stepping"]) and real["mean"] == real["rrww-lab"]
+    assert np.isnan(simulated["rrww-lab"]) and simulated["mean"] == simulated["stepping"]
+    points = figures_compare.error_against_overhead(comparison).data["points"]
+    assert set(points["technique"]) == {
+        "idle-pages",
+        "pml-page-tables",
+        "pml-page-tables (simulated tables)",
+    }
+    assert comparison.best.technique == "idle-pages"  # the only one with an error for both
 
 
 def test_an_overview_too_wide_for_a_terminal_keeps_its_means():
