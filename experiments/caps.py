@@ -36,7 +36,8 @@ which idles anyway, the slow-down is an upper bound.
 
     python -m experiments.caps RUNS data/caps [PROGRAM]...
 
-Runs are kept in the folder RUNS, so that an interrupted series can continue.
+Runs are kept in the folder RUNS, so that an interrupted series can continue. With a PROGRAM, only
+its rows are replaced; the tables keep the other rows, and the idle guest of the first series.
 """
 
 from __future__ import annotations
@@ -139,6 +140,7 @@ PROGRAMS = {
     "pressure": Program("pressure", (("phase_ms", "2000"),), boots_mib=96, repeats=2),
     "redis": Program("redis", (("keys", "70000"), ("idle_s", "1")), boots_mib=140, repeats=2),
     "sqlite": Program("sqlite", (("purchases", "30000"),), boots_mib=112, repeats=2),
+    "gcc": Program("gcc", memory_mib=320, boots_mib=244, repeats=2),
     "xz": Program("xz"),
 }
 
@@ -591,10 +593,15 @@ def rows_of(folder: Path, name: str, caps: Iterable[int], share: float) -> pd.Da
     return table
 
 
-def measured(folder: Path, name: str) -> dict[str, pd.DataFrame]:
-    """Do the runs of a program that are not in the folder yet; return its tables by name."""
+def measured(folder: Path, name: str, share: float) -> dict[str, pd.DataFrame]:
+    """Do the runs of a program that are not in the folder yet; return its tables by name.
+
+    Parameters
+    ----------
+    share : float
+        Of `idle_share`.
+    """
     recorded, boots_mib = roomy(folder, name), PROGRAMS[name].boots_mib
-    share = idle_share(idle_periods(folder))
     sizes = sizings(recorded)
     model = simulated(recorded, sizes, boots_mib)
     tables = {"model": model, "windows": windows(recorded, boots_mib)}
@@ -608,26 +615,48 @@ def measured(folder: Path, name: str) -> dict[str, pd.DataFrame]:
     return tables
 
 
+def replaced(kept: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with new rows of some programs and the kept ones of others, in their order."""
+    table = pd.concat([kept[~kept["program"].isin(rows["program"])], rows])
+    return table.sort_values(
+        "program", key=lambda names: names.map([*PROGRAMS].index), kind="stable"
+    )
+
+
+def _versions(folder: Path, out: Path, names: Iterable[str], kept: bool) -> Json:
+    """Return the versions of the software in the guests of the tables."""
+    note = out / "made.json"
+    versions: Json = json.loads(note.read_text())["provenance"]["versions"] if kept else {}
+    for name in names:
+        versions |= pmlkit.open(folder / f"{name}.trace").meta.provenance["versions"]
+    return versions
+
+
 def main(runs: str, out: str, *names: str) -> None:
     """Do the runs that are not in the folder yet, and write the tables."""
-    folder, chosen = Path(runs), names or tuple(PROGRAMS)
-    for path in (folder, Path(out)):
+    folder, tables_in, chosen = Path(runs), Path(out), names or tuple(PROGRAMS)
+    for path in (folder, tables_in):
         path.mkdir(parents=True, exist_ok=True)
+    files = tables_in.glob("*.csv") if names else ()
+    kept = {file.stem: pd.read_csv(file) for file in files}
+    periods = kept["idle"] if kept else idle_periods(folder)
+    share = idle_share(periods)
     parts: dict[str, list[pd.DataFrame]] = {}
     for name in chosen:
-        for table, rows in measured(folder, name).items():
+        for table, rows in measured(folder, name, share).items():
             rows.insert(0, "program", name)
             parts.setdefault(table, []).append(rows)
     tables = {table: pd.concat(rows) for table, rows in parts.items()}
     if "runs" in tables:
         tables["check"] = beside(tables["runs"], tables["model"])
-    periods = idle_periods(folder)
-    roomies = {name: roomy(folder, name) for name in chosen}
-    tables |= {"programs": programs(roomies, idle_share(periods)), "idle": periods}
+    tables["programs"] = programs({name: roomy(folder, name) for name in chosen}, share)
     for table, rows in tables.items():
-        rows.round(9 if table == "idle" else 4).to_csv(Path(out) / f"{table}.csv", index=False)
-    versions = pmlkit.open(folder / f"{chosen[0]}.trace").meta.provenance["versions"]
-    made.note(Path(out) / "made.json", f"python -m experiments.caps RUNS {out}", versions)
+        rows = replaced(kept[table], rows.round(4)) if kept else rows.round(4)
+        rows.to_csv(tables_in / f"{table}.csv", index=False)
+    periods.round(9).to_csv(tables_in / "idle.csv", index=False)
+    versions = _versions(folder, tables_in, chosen, bool(kept))
+    command = " ".join(("python -m experiments.caps RUNS", out, *(() if kept else names)))
+    made.note(tables_in / "made.json", command, versions)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,18 @@ def kernel(recorded, **pages):
     return replace(recorded, guest=table)
 
 
+def test_a_programs_rows_are_replaced_and_those_of_others_stay():
+    kept = pd.DataFrame({"program": ["pressure", "redis", "redis", "xz"], "cap_mib": range(4)})
+    new = pd.DataFrame({"program": ["gcc", "gcc", "redis"], "cap_mib": [10, 11, 12]})
+    assert caps.replaced(kept, new).to_numpy().tolist() == [
+        ["pressure", 0],
+        ["redis", 12],
+        ["gcc", 10],
+        ["gcc", 11],
+        ["xz", 3],
+    ]
+
+
 @pytest.mark.parametrize("name", caps.PROGRAMS)
 def test_each_program_is_a_workload_with_these_parameters(name):
     program = caps.PROGRAMS[name]
