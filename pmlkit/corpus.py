@@ -8,9 +8,10 @@ without a choice: in the order of the SHA-256 of their names, the first half is 
 
 A folder of recordings holds ``development/NAME.trace`` and ``held-out/NAME.trace``. The first two
 programs of each half, in that order, are also recorded with four other seeds, to tell programs
-apart from runs of a program: ``development/repeats/NAME-2.trace`` and so on. Three programs also
-run in larger guests and use half of their memory: ``large/NAME.trace``. They belong to no half.
-Repeats and large guests are scored only on request.
+apart from runs of a program: ``development/repeats/NAME-2.trace`` and so on. Some programs are also
+recorded in other guests, which belong to no half: three in larger guests, of which they use half
+(``large/NAME.trace``), and three with more files on a disk than they have memory
+(``disk/NAME.trace``). Repeats and these are scored only on request.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEVELOPMENT",
+    "DISK",
+    "GROUPS",
     "HALVES",
     "HELD_OUT",
     "LARGE",
@@ -54,14 +57,14 @@ __all__ = [
 ]
 
 DEVELOPMENT, HELD_OUT = HALVES = ("development", "held-out")
-LARGE = "large"
+LARGE, DISK = "large", "disk"
+GROUPS = (*HALVES, LARGE, DISK)  # of recordings; the last two belong to no half
 WINDOW = "25ms"  # length of a round: a quarter of the shortest T of the protocol, 0.1 s
 REPEATED = 2  # programs of each half that are repeated
 REPEATS = 5  # recordings of each of them
 SEED_STEP = 1000  # from a repeat's seed to the next one's
 REGISTRY = recordings.ROOT / "experiments" / "corpus.csv"
 _FOLDER = recordings.ROOT / "experiments" / "workloads" / "wssbench"
-_LARGE_FOLDER = _FOLDER.with_name("wssbench-large")
 _DIGEST_BYTES = 16
 
 
@@ -72,7 +75,7 @@ class Program:
     Attributes
     ----------
     name, half : str
-        The half is one of `HALVES`, or `LARGE`.
+        The half is one of `GROUPS`.
     seed : int
         Seed of the program's random numbers: sizes, orders, pauses.
     seconds : int
@@ -105,8 +108,9 @@ class Program:
     @property
     def command(self) -> str:
         """The command that reproduces the recording."""
-        more = " --repeats" * (self.repeat > 1) + " --half large" * (self.half == LARGE)
-        return f"pmlkit corpus record {self.name}{more} -o corpus"
+        repeats = " --repeats" * (self.repeat > 1)
+        half = "" if self.half in HALVES else f" --half {self.half}"
+        return f"pmlkit corpus record {self.name}{repeats}{half} -o corpus"
 
     def path(self, folder: PathLike) -> Path:
         """Return where the recording is in a folder of recordings."""
@@ -157,8 +161,8 @@ def programs(
     ----------
     names : sequence of str
         Only these; empty: all.
-    half : {"development", "held-out", "large"}, optional
-        Only this half, or the large guests.
+    half : {"development", "held-out", "large", "disk"}, optional
+        Only this half, or these guests, which belong to neither.
     repeats : bool
         Their recordings with other seeds, too.
 
@@ -170,8 +174,8 @@ def programs(
         If the registry cannot be read.
     """
     known = _read(REGISTRY)
-    if half is not None and half not in (*HALVES, LARGE):
-        raise UnknownName("half", half, (*HALVES, LARGE))
+    if half is not None and half not in GROUPS:
+        raise UnknownName("half", half, GROUPS)
     for name in names:
         if name not in (program.name for program in known):
             raise UnknownName(
@@ -210,8 +214,8 @@ def workload(program: Program) -> Workload:
     from pmlkit.sources.guest.workload import load
 
     parameters = {"seconds": str(program.seconds), "seed": str(program.seed)}
-    folder = _LARGE_FOLDER if program.half == LARGE else _FOLDER
-    return load(folder / program.name).with_parameters(parameters)
+    group = "wssbench" if program.half in HALVES else f"wssbench-{program.half}"
+    return load(_FOLDER.with_name(group) / program.name).with_parameters(parameters)
 
 
 def record(

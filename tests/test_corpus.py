@@ -49,18 +49,26 @@ def test_repeats_are_of_the_first_two_of_each_half():
 
 
 def folder_of(program):
-    group = "wssbench-large" if program.half == corpus.LARGE else "wssbench"
+    group = "wssbench" if program.half in corpus.HALVES else f"wssbench-{program.half}"
     return ROOT / "experiments" / "workloads" / group / program.name
 
 
-EVERY = [*corpus.programs(), *corpus.programs(half=corpus.LARGE)]
+EVERY = [program for half in corpus.GROUPS for program in corpus.programs(half=half)]
 each = pytest.mark.parametrize("program", EVERY, ids=lambda p: f"{p.name}-{p.half}")
 
 
-def test_large_guests_belong_to_no_half():
-    large = corpus.programs(half="large")
-    assert len(large) == 3 and not set(large) & set(corpus.programs(repeats=True))
-    assert all(corpus.workload(program).memory_mib >= 1024 for program in large)
+@pytest.mark.parametrize("group", [corpus.LARGE, corpus.DISK])
+def test_other_guests_belong_to_no_half(group):
+    chosen = corpus.programs(half=group)
+    assert len(chosen) == 3 and not set(chosen) & set(corpus.programs(repeats=True))
+    assert all(f" --half {group} " in program.command for program in chosen)
+
+
+def test_large_guests_are_large_and_disks_are_larger_than_the_memory():
+    for program in corpus.programs(half="large"):
+        assert corpus.workload(program).memory_mib >= 1024
+    for program in corpus.programs(half="disk"):
+        assert corpus.workload(program).disk_mib > corpus.workload(program).memory_mib
 
 
 @each

@@ -30,11 +30,11 @@ _EXAMPLES = example(
     "pmlkit corpus check corpus",
     "pmlkit corpus score corpus --technique mine:Mine -o scores",
 )
-HALF = Choice(["development", "held-out", "large"])
+HALF = Choice(["development", "held-out", "large", "disk"])
 _names = click.argument(
     "names", nargs=-1, metavar="[NAME]...", shell_complete=names("pmlkit.corpus:names")
 )
-_half = option("--half", type=HALF, help="Select this half, or the large guests.")
+_half = option("--half", type=HALF, help="Select this half, or guests of neither: large, disk.")
 _repeats = option("--repeats", is_flag=True, help="Include recordings with other seeds.")
 _folder = click.argument("folder", type=PATH, metavar="DIR")
 
