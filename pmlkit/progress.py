@@ -22,7 +22,6 @@ compiled code is seen, too. Kernels do not report: their callers do.
 from __future__ import annotations
 
 import contextlib
-import html
 import itertools
 import os
 import shutil
@@ -310,6 +309,8 @@ class Notebook(Reporter):
 
     def show(self, now: float) -> None:
         """Draw the bar, at first as an output of the cell."""
+        import html
+
         share, words, counts = self.share(), self.words(), self.counts(now)
         value = "" if share is None else f' value="{share:.3f}"'
         bar = f'<progress max="1"{value} style="vertical-align: middle"></progress>'

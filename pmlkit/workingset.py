@@ -20,7 +20,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from pmlkit.kernels import by_page, by_time
 from pmlkit.kernels.by_time import Reuse
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Unpack
 
+    import pandas as pd
+
     from pmlkit.kernels.by_page import References
     from pmlkit.selection import Selection, Stream
     from pmlkit.several import Traces
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Plateau",
+    "columns",
     "curve",
     "estimate",
     "means",
@@ -103,12 +105,25 @@ def estimate(
     >>> bool((table["bytes"] == 4096 * table["pages"]).all())
     True
     """
+    import pandas as pd
+
     check_count("min_count", min_count, "uses")
     if isinstance(trace, Mapping | Sequence) and not isinstance(trace, str):
         traces = labelled(trace)
         window = common_window(traces, window, **selection)
         return stacked(estimate, traces, window, step, min_count, **selection)
-    trace = opened(trace)
+    return pd.DataFrame(columns(opened(trace), window, step, min_count, **selection))
+
+
+def columns(
+    trace: Trace,
+    window: str | int | Window | None = None,
+    step: str | int | None = None,
+    min_count: int = 1,
+    **selection: Unpack[Selection],
+) -> dict[str, Array]:
+    """Return the columns of `estimate` for one recording, without the time to import pandas."""
+    check_count("min_count", min_count, "uses")
     source, names = stream(trace, **selection), trace.region_names
     window = default_window(source.timeline) if window is None else window
     windows = source.timeline.windows(window, step)
@@ -118,12 +133,12 @@ def estimate(
         "t_ns": windows.t_ns,
         "pages": pages,
         "bytes": pages * trace.meta.domain["page_size"],
-        "asked_ns": windows.asked_ns,
+        "asked_ns": np.full(len(windows), windows.asked_ns),
         "effective_ns": windows.effective_ns,
         "phase": phases[windows.round],
     }
     regions = zip((f"region:{name}" for name in names), of_regions, strict=True)
-    return pd.DataFrame({**table, **dict(regions), "full": windows.full})
+    return {**table, **dict(regions), "full": windows.full}
 
 
 def sweep(
@@ -138,6 +153,8 @@ def sweep(
         ``pages``, ``bytes``, ``effective_ns`` and ``full`` are as in `estimate`. Rows are sorted by
         window as given, then by time.
     """
+    import pandas as pd
+
     source, asked = stream(trace, **selection), [parse_window(window) for window in windows]
     tables: dict[Window, pd.DataFrame] = {}
     for of_one_axis in _by_axis(asked):
@@ -155,6 +172,8 @@ def _by_axis(asked: Sequence[Window]) -> list[list[Window]]:
 
 def _swept(source: Stream, asked: Sequence[Window]) -> list[pd.DataFrame]:
     """Return the table of each window; all are in time, or all in rounds."""
+    import pandas as pd
+
     sliding = [source.timeline.windows(w, "sliding") for w in asked]
     axis = source.timeline.axis_of(asked[0])
     pages = by_time.sweep(source.numbered(), axis.at, [source.timeline.size(w) for w in asked])
@@ -192,6 +211,8 @@ def turnover(
         window. ``stayed``: pages in both. ``left``: pages of the previous window only.
         ``effective_ns`` and ``full`` are as in `estimate`.
     """
+    import pandas as pd
+
     source = stream(trace, **selection)
     windows = source.timeline.windows(window)
     counts = by_time.turnover(source, windows)
@@ -232,6 +253,8 @@ def curve(trace: Trace, **selection: Unpack[Selection]) -> pd.DataFrame:
     >>> bool(curve["pages"].is_monotonic_increasing)  # a longer window holds no fewer pages
     True
     """
+    import pandas as pd
+
     source = stream(trace, **selection)
     rounds, lengths = source.timeline.grid()
     statistics = Reuse(source.numbered(), source.timeline.axis, lengths)
@@ -282,6 +305,8 @@ def surface(
         ``rounds``, ``asked_ns``, ``min_count``, ``pages`` and ``bytes``. The mean is over the time
         in which windows are full, as in `curve`. For windows in rounds, it is over the rounds.
     """
+    import pandas as pd
+
     for min_count in min_counts:
         check_count("min_count", min_count, "uses")
     source, asked = stream(trace, **selection), [parse_window(window) for window in windows]
@@ -324,6 +349,8 @@ def reuse(trace: Trace, **selection: Unpack[Selection]) -> pd.DataFrame:
         ``gap_rounds`` (in usual rounds, rounded up), ``gap_ns`` (the mean between the ends of the
         two rounds; -1 if the trace has no times) and ``uses``. Gaps that do not occur have no row.
     """
+    import pandas as pd
+
     source = stream(trace, **selection)
     rounds, lengths = source.timeline.grid()
     statistics = Reuse(source.numbered(), source.timeline.axis, lengths)
@@ -338,6 +365,8 @@ def reuse(trace: Trace, **selection: Unpack[Selection]) -> pd.DataFrame:
 
 def uses_per_page(trace: Trace, **selection: Unpack[Selection]) -> pd.DataFrame:
     """Return the number of pages for each number of uses: a DataFrame of ``uses`` and ``pages``."""
+    import pandas as pd
+
     source = stream(trace, **selection)
     uses = Reuse(source.numbered(), source.timeline.axis, np.zeros(1, np.int64)).uses_of_pages
     times, pages = np.unique(uses.astype(np.int64), return_counts=True)
@@ -476,6 +505,8 @@ def plateau(trace: Trace, stable: str = "1s", **selection: Unpack[Selection]) ->
     stable : str, int or Window
         The stability time w.
     """
+    import pandas as pd
+
     source = stream(trace, **selection)
     rounds = source.timeline
     w, axis = rounds.size(stable, longest=False), rounds.axis_of(stable)

@@ -398,11 +398,10 @@ def test_windows_of_rounds_are_what_they_were():
 
 
 def test_a_long_gap_is_one_line_of_what_is_printed(capsys):
-    table = pd.DataFrame({"t_ns": np.arange(1, 21) * 10**9, "pages": [3, *[0] * 18, 5]})
-    table = table.assign(
-        bytes=4096 * table["pages"], effective_ns=10**9, asked_ns=10**9, phase="", full=True
-    )
-    console.windows(table)
+    pages, second = np.array([3, *[0] * 18, 5]), np.full(20, 10**9)
+    columns = {"t_ns": np.arange(1, 21) * second, "pages": pages, "bytes": 4096 * pages}
+    columns |= {"effective_ns": second, "asked_ns": second}
+    console.windows(columns | {"phase": np.full(20, ""), "full": np.full(20, True)})
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed[2:-1]] == [
         "1.000",

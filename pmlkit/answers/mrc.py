@@ -304,7 +304,7 @@ def miss_ratios(
     return MissRatios.on(
         trace,
         selection,
-        window=window_text(window, table),
+        window=window_text(window, table["asked_ns"].to_numpy()),
         windows=used["t_ns"].nunique(),
         partial=int((~ends["full"]).sum()),
         sizes={target: int(size.max()) if len(size) else None for target, size in needed.items()},

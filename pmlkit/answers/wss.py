@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pmlkit import workingset
 from pmlkit.selection import times_ns, usage_verb
+from pmlkit.trace import arrow
 from pmlkit.trace.summary import source_text
 from pmlkit.units import exact_ns, format_bytes, format_ns, parse_window
 
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
     from pmlkit.selection import Selection
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Json
+    from pmlkit.types import Array, Json
     from pmlkit.units import Window
 
 __all__ = ["WorkingSet", "window_text", "working_set"]
@@ -53,8 +56,10 @@ class WorkingSet:
         The most that the guest's kernel counted as allocated in this time; None if not known.
     memory_bytes : int or None
         The VM's RAM; None if it is not known.
+    columns : dict of str to ndarray
+        The windows, as `workingset.columns` returns them.
     table : DataFrame
-        The windows, as `workingset.estimate` returns them.
+        The same, as `workingset.estimate` returns them.
     """
 
     name: str
@@ -75,7 +80,13 @@ class WorkingSet:
     peak_phase: str
     allocated_bytes: int | None
     memory_bytes: int | None
-    table: pd.DataFrame = field(repr=False, compare=False)
+    columns: dict[str, Array] = field(repr=False, compare=False)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.DataFrame(self.columns)
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
@@ -115,12 +126,15 @@ class WorkingSet:
     @property
     def _larger_cut_short(self) -> Iterator[str]:
         """The largest window that is cut short, if the peak is smaller: a full one has no less."""
-        short = self.table[~self.table["full"]]
-        at = int(short["bytes"].to_numpy().argmax()) if len(short) else -1
-        if at >= 0 and (largest := short.iloc[at])["bytes"] > self.peak:
+        short = ~self.columns["full"]
+        if not short.any():
+            return
+        sizes, ends, spans = (self.columns[n][short] for n in ("bytes", "t_ns", "effective_ns"))
+        at = int(sizes.argmax())
+        if sizes[at] > self.peak:
             yield (
-                f"The real peak is higher: a window cut short at {largest['t_ns'] / 1e9:.3f} s has "
-                f"{format_bytes(largest['bytes'])} in {format_ns(int(largest['effective_ns']))}."
+                f"The real peak is higher: a window cut short at {ends[at] / 1e9:.3f} s has "
+                f"{format_bytes(sizes[at])} in {format_ns(int(spans[at]))}."
             )
 
     @property
@@ -170,43 +184,45 @@ def working_set(
     >>> print(answers.working_set(pmlkit.open("hotcold"), "1s").answer)  # doctest: +ELLIPSIS
     hotcold uses ... on average in T = 1 s; the peak is ..., in the window ending at ...
     """
-    from pmlkit import workingset  # and pandas, which miss ratios do without
-
-    table = workingset.estimate(trace, window, step, min_count, **selection)
-    full = table[table["full"]]
-    size = full["bytes"].to_numpy()
-    at = full.iloc[int(size.argmax())] if len(size) else None
+    columns = workingset.columns(trace, window, step, min_count, **selection)
+    full = np.flatnonzero(columns["full"])
+    size = columns["bytes"][full]
+    at = full[size.argmax()] if len(full) else -1
     p50, p95, p99 = np.percentile(size, (50, 95, 99)) if len(size) else [np.nan] * 3
     memory = trace.meta.known_memory_pages
     return WorkingSet(
         name=trace.path.stem,
         source=source_text(trace),
         verb=usage_verb(trace, **selection),
-        window=window_text(window, table),
+        window=window_text(window, columns["asked_ns"]),
         part=_part_text(min_count, selection),
-        window_ns=int(table["asked_ns"].iloc[0]) if len(table) else -1,
+        window_ns=_first(columns["asked_ns"]),
         windows=len(full),
-        partial=len(table) - len(full),
+        partial=len(columns["full"]) - len(full),
         overlapping=step is not None,
         mean=float(size.mean()) if len(size) else np.nan,
         p50=float(p50),
         p95=float(p95),
         p99=float(p99),
-        peak=np.nan if at is None else float(at["bytes"]),
-        peak_ns=-1 if at is None else int(at["t_ns"]),
-        peak_phase="" if at is None else str(at["phase"]),
+        peak=np.nan if at < 0 else float(columns["bytes"][at]),
+        peak_ns=-1 if at < 0 else int(columns["t_ns"][at]),
+        peak_phase="" if at < 0 else str(columns["phase"][at]),
         allocated_bytes=_allocated(trace, selection),
         memory_bytes=None if memory is None else trace.meta.memory_bytes,
-        table=table,
+        columns=columns,
     )
 
 
-def window_text(window: str | int | Window | None, table: pd.DataFrame) -> str:
-    """Return T in words; the one that was chosen is in the table."""
+def window_text(window: str | int | Window | None, asked_ns: Array) -> str:
+    """Return T in words; the one that was chosen is in the column ``asked_ns`` of the windows."""
     if window is not None:
         return str(parse_window(window))
-    asked = int(table["asked_ns"].iloc[0]) if len(table) else -1
+    asked = _first(asked_ns)
     return "1r" if asked < 0 else exact_ns(asked)  # `timeline.default_window`
+
+
+def _first(asked_ns: Array) -> int:
+    return int(asked_ns[0]) if len(asked_ns) else -1
 
 
 def _part_text(min_count: int, selection: Selection) -> str:
@@ -218,10 +234,9 @@ def _part_text(min_count: int, selection: Selection) -> str:
 
 def _allocated(trace: Trace, selection: Selection) -> int | None:
     """Return the most that the guest had allocated in the part of the trace, bytes."""
-    if trace.guest is None:
+    if trace.guest_table is None:
         return None
     start, end = times_ns(trace, **selection)
-    last = trace.duration_ns if end is None else end
-    inside = trace.guest["t_ns"].between(start or 0, last)
-    values = trace.guest.loc[inside, "allocated_bytes"]
-    return int(values.max()) if len(values) else None
+    t_ns, allocated = (arrow.values(trace.guest_table[n]) for n in ("t_ns", "allocated_bytes"))
+    inside = (t_ns >= (start or 0)) & (t_ns <= (trace.duration_ns if end is None else end))
+    return int(allocated[inside].max()) if inside.any() else None

@@ -232,9 +232,9 @@ def wss(
     with console.busy("counting pages", quiet=as_json):
         ((label, trace),) = opened.items()
         answer = replace(answers.working_set(trace, how.pop("window"), step, **how), name=label)
-    rows = [] if only_answer else [lambda: console.windows(answer.table)]
+    rows = [] if only_answer else [lambda: console.windows(answer.columns)]
     value = (
-        {"summary": answer.as_dict()} if only_answer else lambda: answer.table.to_dict("records")
+        {"summary": answer.as_dict()} if only_answer else lambda: console.records(answer.columns)
     )
     show(as_json, value, console.answer, answer.lines, *rows)
 

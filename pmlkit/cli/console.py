@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pmlkit.sources.recorder.recording import Progress as HowFar
     from pmlkit.trace.known import KnownAnswer
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Json
+    from pmlkit.types import Array, Json
 
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "named",
     "parameters",
     "recording",
+    "records",
     "recordings",
     "sheet",
     "reads",
@@ -81,10 +82,11 @@ class _Console(Console):
 
 
 def console(error: bool = False) -> Console:
-    """Make a console without markup: names of regions may contain [brackets]."""
+    """Make a console without markup: names of regions may contain [brackets] and :colons:."""
     stream = sys.stderr if error else sys.stdout
     width = None if stream.isatty() or os.environ.get("COLUMNS") else UNFOLDED
-    return _Console(stderr=error, markup=False, highlight=False, width=width, soft_wrap=True)
+    how: Json = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": True}
+    return _Console(stderr=error, width=width, **how)
 
 
 def answer(lines: Iterable[str], *tables: Callable[[], object]) -> None:
@@ -213,12 +215,12 @@ def workload_dict(workload: Workload) -> Json:
     }
 
 
-def windows(table: pd.DataFrame) -> None:
-    """Print working sets, one line per window."""
-    regions = [name for name in table.columns if name.startswith("region:")]
+def windows(columns: Mapping[str, Array]) -> None:
+    """Print working sets, one line per window; `columns` are those of `workingset.columns`."""
+    regions = [name for name in columns if name.startswith("region:")]
     headers = ("end", "effective", "pages", "size", *regions, "phase", "")
     page = make_table(*headers, right=range(4 + len(regions)))
-    for row, skipped in _without_long_gaps(table):
+    for row, skipped in _without_long_gaps(columns):
         if skipped:
             page.add_row("...", f"{skipped:,} windows", "0", "0 B")
         page.add_row(
@@ -232,38 +234,46 @@ def windows(table: pd.DataFrame) -> None:
         )
     shown = console()
     put(shown, page)
-    answer(window_notes(table))
+    answer(window_notes(columns))
 
 
-def _without_long_gaps(table: pd.DataFrame) -> Iterator[tuple[Json, int]]:
+def records(columns: Mapping[str, Array]) -> list[Json]:
+    """Return the rows of columns, as JSON."""
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _without_long_gaps(columns: Mapping[str, Array]) -> Iterator[tuple[Json, int]]:
     """Yield the rows to print, each with the number of rows skipped before it.
 
     Only the first and the last window of a long run without uses are printed.
     """
-    empty = table["pages"].to_numpy() == 0
+    empty = columns["pages"] == 0
     alike = empty & np.append(False, empty[:-1]) & np.append(empty[1:], False)
     edges = np.flatnonzero(np.diff(np.concatenate(([0], alike.astype(np.int8), [0]))))
     for first, stop in edges.reshape(-1, 2):
         alike[first:stop] = stop - first >= GAP_WINDOWS
     kept = np.flatnonzero(~alike)
     skipped = np.diff(kept, prepend=-1) - 1
-    yield from zip(table.iloc[kept].to_dict("records"), skipped.tolist(), strict=True)
+    rows = records({name: column[kept] for name, column in columns.items()})
+    yield from zip(rows, skipped.tolist(), strict=True)
 
 
-def window_notes(table: pd.DataFrame) -> Iterator[str]:
+def window_notes(table: Mapping[str, Array] | pd.DataFrame) -> Iterator[str]:
     """Yield lines on T, and on windows whose effective T differs much from it."""
-    if table.empty:
+    t_ns, full, asked_ns, effective_ns = (
+        np.asarray(table[name]) for name in ("t_ns", "full", "asked_ns", "effective_ns")
+    )
+    if not len(t_ns) or asked_ns[0] < 0:
         return
-    asked, windows = int(table["asked_ns"].iloc[0]), table.drop_duplicates("t_ns")
-    windows = windows[windows["full"]]
-    if asked < 0:
-        return
+    asked, first = int(asked_ns[0]), np.unique(t_ns, return_index=True)[1]
+    effective_ns = effective_ns[first][full[first]]
     yield f"T = {exact_ns(asked)}"
-    far = (windows["effective_ns"] - asked).abs() > EFFECTIVE_FAR * asked
+    far = np.abs(effective_ns - asked) > EFFECTIVE_FAR * asked
     if far.any():
-        median = format_ns(windows["effective_ns"].median())
+        median = format_ns(float(np.median(effective_ns)))
         yield (
-            f"note: in {int(far.sum()):,} of {len(windows):,} windows the effective T differs by "
+            f"note: in {int(far.sum()):,} of {len(far):,} windows the effective T differs by "
             f"more than {EFFECTIVE_FAR:.0%}; its median is {median}"
         )
 

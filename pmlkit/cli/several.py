@@ -57,12 +57,14 @@ def wss(
 def _json(
     summaries: Mapping[str, WorkingSet], apart: Sequence[Unlike], only_answer: bool
 ) -> dict[str, Json]:
+    from pmlkit.cli import console
+
     document: dict[str, Json] = {
         "unlike": {one.what: one.values for one in apart},
         "summaries": {label: one.as_dict() for label, one in summaries.items()},
     }
     if not only_answer:
         document["windows"] = {
-            label: one.table.to_dict("records") for label, one in summaries.items()
+            label: console.records(one.columns) for label, one in summaries.items()
         }
     return document

@@ -128,12 +128,12 @@ def numbered_pages(gfns: Uses) -> Iterator[tuple[Ids, int]]:
     return ahead(number())
 
 
-def sorted_distinct(pages: Gfns) -> Gfns:
-    """Sort pages, each once. `numpy.unique` hashes them first, which is slower."""
-    pages = np.sort(pages)
-    first = np.ones(len(pages), bool)
-    np.not_equal(pages[1:], pages[:-1], out=first[1:])
-    return pages[first]
+def sorted_distinct(values: Array) -> Array:
+    """Sort numbers, each once. `numpy.unique` hashes them first, which is slower."""
+    values = np.sort(values)
+    first = np.ones(len(values), bool)
+    np.not_equal(values[1:], values[:-1], out=first[1:])
+    return values[first]
 
 
 def arrays(gfns: Uses) -> Iterable[Gfns]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit.errors import UsageError
+from pmlkit.kernels.pages import sorted_distinct
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,8 +131,8 @@ class MissRatioCurve:
         The values at the remaining sizes do not change.
         """
         last = int(self.sizes_pages[-1])
-        wanted = np.append(0, np.unique(np.rint(np.geomspace(1, max(last, 1), points))))
-        places = np.unique(self._places(np.minimum(wanted, last)))
+        wanted = np.append(0, sorted_distinct(np.rint(np.geomspace(1, max(last, 1), points))))
+        places = sorted_distinct(self._places(np.minimum(wanted, last)))
         thinned = self._of_ratios(lambda ratio: ratio[places])
         return replace(thinned, sizes_pages=self.sizes_pages[places])
 

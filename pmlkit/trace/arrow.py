@@ -2,7 +2,8 @@
 """Arrow's columns as numpy arrays and back, without pandas.
 
 `pyarrow.Array.to_numpy`, `pyarrow.array` and ``schema.empty_table`` import pandas, which takes
-longer than most commands need for their answer.
+longer than most commands need for their answer. So does `pyarrow.compute`, which ``cast``,
+``filter`` and ``take`` import: the functions that need it import it themselves.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
     from pmlkit.types import Array, Bools
 
-__all__ = ["empty", "mask", "values"]
+__all__ = ["empty", "mask", "texts", "values"]
+
+_PART = 1 << 16  # texts of a column that are Python objects at one time
 
 
 def values(column: Any) -> Array:
@@ -35,6 +38,19 @@ def values(column: Any) -> Array:
     if isinstance(column, pa.ChunkedArray):
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     return np.from_dlpack(column)
+
+
+def texts(column: Any) -> set[str]:
+    """Return the distinct texts of a column.
+
+    Parameters
+    ----------
+    column : pyarrow.ChunkedArray
+    """
+    found: set[str] = set()
+    for first in range(0, len(column), _PART):
+        found.update(column.slice(first, _PART).to_pylist())
+    return found
 
 
 def mask(chosen: Bools) -> Any:

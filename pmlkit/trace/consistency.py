@@ -10,7 +10,6 @@ import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow.compute as pc
 
 from pmlkit.trace import arrow
 from pmlkit.trace.schema import REASONS
@@ -70,7 +69,7 @@ def batches_fault(batches: pa.Table, n_rounds: int) -> str | None:
 
 
 def _reasons_fault(reasons: Column) -> str | None:
-    unknown = set(pc.unique(reasons).to_pylist()) - set(REASONS)
+    unknown = arrow.texts(reasons) - set(REASONS)
     if not unknown:
         return None
     row = next(n for n, reason in enumerate(reasons.to_pylist()) if reason in unknown)

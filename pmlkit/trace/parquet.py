@@ -13,7 +13,6 @@ import os
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pmlkit.errors import TraceDamaged, UsageError, is_out_of_memory, read_error
@@ -309,18 +308,11 @@ def _read_columns(
     if unpacked > limit:
         why = f"would unpack to {unpacked >> 20:,} MiB, and at most {limit >> 20:,} are read"
         raise TraceDamaged(path, file, why)
-    # Strings stay dictionary-encoded until their lengths are checked: a long one may be repeated
-    # a million times.
-    texts = [field.name for field in schema if pa.types.is_string(field.type)]
-    if texts:
-        stream.seek(0)
-        parquet = pq.ParquetFile(stream, pre_buffer=False, read_dictionary=texts, **THRIFT)
+    _check_texts(path, file, stream, schema)
     columns = []
     for field in schema:
         column = parquet.read(columns=[field.name], use_threads=False).column(0)
-        if field.name in texts:
-            _check_texts(path, file, field.name, column)
-        columns.append(_shared_if_constant(column.cast(field.type)))
+        columns.append(_shared_if_constant(column))
     table = pa.Table.from_arrays(columns, schema=schema)
     table.validate(full=True)
     return table
@@ -336,6 +328,8 @@ def _shared_if_constant(column: Column) -> Column:
 def _is_constant(column: Column) -> bool:
     if not pa.types.is_integer(column.type):
         return False
+    import pyarrow.compute as pc
+
     ends = pc.min_max(column)
     return bool(ends["min"] == ends["max"])
 
@@ -347,13 +341,20 @@ def constant(value: Any, length: int) -> Column:
     return pa.chunked_array([part] * whole + [part[:rest]], value.type)
 
 
-def _check_texts(path: PathLike, file: str, name: str, column: Column) -> None:
-    chunk: Any
-    for chunk in column.chunks:
-        longest: int = max(map(len, chunk.dictionary.cast(pa.binary()).to_pylist()), default=0)
-        if longest > LIMIT_TEXT_BYTES:
-            why = f"has a {name} of {longest:,} bytes, and at most {LIMIT_TEXT_BYTES:,} are read"
-            raise TraceDamaged(path, file, why)
+def _check_texts(path: PathLike, file: str, stream: BinaryIO, schema: pa.Schema) -> None:
+    """Refuse long texts: one may be repeated a million times, so each is read once."""
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    if not texts:
+        return
+    stream.seek(0)
+    parquet = pq.ParquetFile(stream, pre_buffer=False, read_dictionary=texts, **THRIFT)
+    for name in texts:
+        column: Any = parquet.read(columns=[name], use_threads=False).column(0)
+        for chunk in column.chunks:
+            longest: int = max(map(len, chunk.dictionary.view(pa.binary()).to_pylist()), default=0)
+            if longest > LIMIT_TEXT_BYTES:
+                limit = f"at most {LIMIT_TEXT_BYTES:,} are read"
+                raise TraceDamaged(path, file, f"has a {name} of {longest:,} bytes, and {limit}")
 
 
 def row_bytes(schema: pa.Schema) -> int:

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pmlkit.errors import NeedsError, TraceDamaged, UnknownName, UsageError, read_error
 from pmlkit.trace import annotation, arrow, consistency, manifest, summary
@@ -307,7 +306,7 @@ class Trace:
     @cached_property
     def _reasons(self) -> frozenset[str]:
         """The reasons for which buffers were drained; the table may be long and is not kept."""
-        return frozenset(map(str, pc.unique(self._read_batches()["reason"]).to_pylist()))
+        return frozenset(arrow.texts(self._read_batches()["reason"]))
 
     def _read_batches(self) -> pa.Table:
         batches = self.table("batches")
@@ -316,7 +315,12 @@ class Trace:
 
     @cached_property
     def _guest(self) -> pd.DataFrame | None:
-        return self.table("guest").to_pandas() if "guest.parquet" in self.files else None
+        return None if self.guest_table is None else self.guest_table.to_pandas()
+
+    @cached_property
+    def guest_table(self) -> pa.Table | None:
+        """The guest's statistics as a `pyarrow.Table`, for commands that do not import pandas."""
+        return self.table("guest") if "guest.parquet" in self.files else None
 
     @cached_property
     def _disk(self) -> pd.DataFrame | None:
