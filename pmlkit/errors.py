@@ -427,6 +427,7 @@ def _ns(value: int | str) -> str:
     return f"{value} ns" if isinstance(value, int) else str(value)
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # nothing more can be written
 _ADVICE = {
     errno.ENOSPC: ("no space left", "free some space there or choose another place"),
     errno.EDQUOT: ("the quota is used up", "free some space there or choose another place"),

@@ -15,10 +15,11 @@ import os
 import re
 import shutil
 import stat
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pmlkit.errors import FileRefused, OutputError, OutputExists, output_error
+from pmlkit.errors import FULL, FileRefused, OutputError, OutputExists, output_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -401,6 +402,24 @@ def portable(argument: str) -> str:
     """
     match = re.fullmatch(r"(--[\w-]+=|-\w|)(/.*)", argument, re.DOTALL)
     return match[1] + Path(match[2]).name if match else argument
+
+
+@contextlib.contextmanager
+def scratch_folder(prefix: str = "pmlkit-") -> Iterator[Path]:
+    """Context that yields a temporary folder, removed at its end.
+
+    Raises
+    ------
+    OutputError
+        If the disk is full, for an OSError of the block that names no file.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix=prefix) as scratch:
+            yield Path(scratch)
+    except OSError as error:
+        if error.filename is None and error.errno in FULL:
+            raise output_error(tempfile.gettempdir(), error) from error
+        raise
 
 
 def cache_folder() -> Path:

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 
 import pytest
@@ -20,6 +21,7 @@ from pmlkit.files import (
     portable,
     read_regular,
     refuse_inside_trace,
+    scratch_folder,
     whole,
     write_files,
 )
@@ -240,6 +242,17 @@ def test_files_are_written_all_or_none(tmp_path, monkeypatch, room):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == (
         old if room < 30 else new
     )
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_scratch_folder_is_named_and_other_errors_are_as_they_were(code):
+    with pytest.raises(OutputError) as caught, scratch_folder():
+        raise OSError(code, os.strerror(code))
+    assert caught.value.path == tempfile.gettempdir()
+    for error in (OSError(code, "full", "/elsewhere"), OSError(errno.EIO, "broken")):
+        with pytest.raises(OSError) as other, scratch_folder():
+            raise error
+        assert other.value is error
 
 
 def test_a_library_that_does_not_say_why_is_looked_behind(tmp_path):

@@ -149,8 +149,8 @@ def test_a_full_standard_output_is_one_line(words, make_trace):
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (
         1,
-        "pmlkit: cannot write the output (no space left): free some space there or choose "
-        "another place\n",
+        "pmlkit: cannot write the standard output (no space left): free some space there or "
+        "choose another place\n",
     )
 
 

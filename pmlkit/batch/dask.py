@@ -209,7 +209,7 @@ def on_worker(job: Job, packed: dict[str, bytes], session: str, version: str) ->
 
         return Missing(get_worker().address, lacking)
     job = replace(job, traces=tuple(replace(t, path=str(path)) for t, path in paths.items()))
-    with tempfile.TemporaryDirectory(prefix="pmlkit-run-") as folder:
+    with files.scratch_folder("pmlkit-run-") as folder:
         record = execute(job, Path(folder), processes)
         return record, _pack(Path(folder), ".")
 

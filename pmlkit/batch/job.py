@@ -151,11 +151,10 @@ def attempt(final: Path) -> Iterator[Path]:
 
 def adopt(folder: Path, final: Path, notebook: str) -> None:
     """Rename the folder of an attempt to `final`, replacing an existing one."""
-    # The notebook contains the folder's temporary name.
     executed = folder / f"{notebook}.ipynb"
-    if executed.exists():
-        executed.write_text(executed.read_text().replace(str(folder), str(final)))
     try:
+        if executed.exists():  # it contains the folder's temporary name
+            executed.write_text(executed.read_text().replace(str(folder), str(final)))
         shutil.rmtree(final, ignore_errors=True)
         folder.rename(final)
     except OSError as error:

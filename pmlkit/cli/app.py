@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import errno
 import io
 import os
 import sys
@@ -41,7 +40,7 @@ from pmlkit.cli.options import (
 )
 from pmlkit.cli.parameters import LENGTH, TRACE, WINDOW
 from pmlkit.cli.show import show, show_trace
-from pmlkit.errors import PmlkitError, UsageError, is_out_of_memory, one_line, output_error
+from pmlkit.errors import FULL, PmlkitError, UsageError, is_out_of_memory, one_line, output_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -378,10 +377,6 @@ def _drop_output() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-# Errors of writing that name no file: the standard output is a file or a full device.
-_OUTPUT_ENDED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
 def _verdict(error: BaseException) -> tuple[int, str]:
     """Return the exit code and the line for an error."""
     if number := signals.received():
@@ -406,8 +401,8 @@ def _verdict(error: BaseException) -> tuple[int, str]:
             f"the Python package {error.name} is missing: `pmlkit doctor` states how to install it"
         )
     if isinstance(error, OSError):
-        if not error.filename and error.errno in _OUTPUT_ENDED:  # of the standard output
-            return 1, output_error("the output", error).at_shell
+        if not error.filename and error.errno in FULL:  # what writes files names them
+            return 1, output_error("the standard output", error).at_shell
         where = f"{error.filename}: " if error.filename else ""
         return 1, f"{where}{error.strerror or error}"
     return 1, f"{type(error).__name__}: {error}: {REPORT_IT}"

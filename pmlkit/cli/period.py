@@ -164,13 +164,13 @@ def _on_host(
     domain: str, host: str | None, state: str, seconds: float, base: Constants
 ) -> Constants:
     """Log a domain in short rounds; return the constants of its trace."""
-    import tempfile
     from pathlib import Path
 
+    from pmlkit.files import scratch_folder
     from pmlkit.period import costs as calibration
     from pmlkit.sources.host.collection import Collection
 
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         out, options = Path(folder) / "calibration.trace", calibration.rounds(seconds, state)
         run = Collection(domain, out, options, host)
         return calibration.from_trace(run.run(), base)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import MissingTool, WorkloadError, output_error
-from pmlkit.files import cache_folder, open_regular
+from pmlkit.files import cache_folder, open_regular, scratch_folder
 from pmlkit.recordings import CLONE, ROOT
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ def with_bytecode(files: Mapping[str, bytes], root: Path) -> dict[str, bytes]:
     If its Python does not run on this machine, the result has only the modules.
     """
     python = next(iter(sorted((root / "usr" / "bin").glob("python3.[0-9]*[0-9]"))))
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         folder = Path(scratch)
         for name, data in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -12,14 +12,13 @@ import os
 import re
 import signal
 import subprocess
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError
-from pmlkit.files import cache_folder
+from pmlkit.files import cache_folder, scratch_folder
 from pmlkit.recordings import PATCHES
 from pmlkit.sources.guest import debian
 from pmlkit.sources.guest.debian_source import fetch_source
@@ -268,7 +267,7 @@ def fast_bochs(progress: Tell | None = None) -> Bochs:
 def _build(program: Path, progress: Tell) -> None:
     for tool, package in (("g++", "g++"), ("make", "make"), ("patch", "patch")):
         need(tool, package)
-    with tempfile.TemporaryDirectory(prefix="pmlkit-bochs-") as scratch:
+    with scratch_folder("pmlkit-bochs-") as scratch:
         source = Path(scratch)
         fetch_source("bochs", VERSION, source, progress)
         progress("building Bochs (2 to 5 minutes)")

@@ -13,13 +13,13 @@ import os
 import py_compile
 import sys
 import tarfile
-import tempfile
 from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import UsageError, output_error
+from pmlkit.files import scratch_folder
 from pmlkit.sources.lab import qemu
 from pmlkit.sources.lab.bochs import DISK_UNIT
 from pmlkit.sources.lab.boot import JOB_UNITS, OUT_UNITS
@@ -149,7 +149,7 @@ def _compiled(name: str, source: bytes) -> tuple[str, bytes]:
         Path(name).parent / "__pycache__" / f"{Path(name).stem}.{sys.implementation.cache_tag}.pyc"
     )
     hashed = py_compile.PycInvalidationMode.CHECKED_HASH
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         path, out = Path(scratch) / "source", Path(scratch) / "compiled"
         path.write_bytes(source)
         py_compile.compile(str(path), str(out), f"/job/{name}", True, 0, hashed)

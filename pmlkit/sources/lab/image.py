@@ -8,12 +8,11 @@ import io
 import json
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError
-from pmlkit.files import cache_folder
+from pmlkit.files import cache_folder, scratch_folder
 from pmlkit.recordings import PATCHES
 from pmlkit.sources.guest.cpio import Archive
 from pmlkit.sources.lab.parts import medium_tools, module_closure, write
@@ -185,7 +184,7 @@ def rescue(files: Mapping[str, Path | bytes], menu: str, loader: str) -> bytes:
     GuestError
     """
     tools, environment = medium_tools()
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         boot = Path(scratch) / "iso" / "boot"
         (boot / "grub").mkdir(parents=True)
         for name, content in {**files, "grub/grub.cfg": menu.encode()}.items():

@@ -13,7 +13,6 @@ import json
 import platform
 import shutil
 import signal
-import tempfile
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError, PmlkitError, UsageError
+from pmlkit.files import scratch_folder
 from pmlkit.recordings import need_clone
 from pmlkit.signals import Ended
 from pmlkit.sources.lab import guests as lab_guests
@@ -300,7 +300,7 @@ def collect(
     snapshot = lab.snapshot(progress) if options.snapshot else None
     job = describe(guest, options, memory_mib, lab)
     (spool / "job.json").write_text(json.dumps(job, indent=1))
-    with tempfile.TemporaryDirectory(prefix="pmlkit-lab-") as scratch:
+    with scratch_folder("pmlkit-lab-") as scratch:
         folder = Path(scratch)
         run = RUN.format(body=options.script or AGENT)
         write_disks(folder, guest, job, run, out=spool / "out.img")

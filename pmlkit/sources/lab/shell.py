@@ -7,13 +7,13 @@ import contextlib
 import os
 import select
 import sys
-import tempfile
 import termios
 import tty
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import UsageError
+from pmlkit.files import scratch_folder
 from pmlkit.recordings import need_clone
 from pmlkit.sources.lab.bochs import Limits, Machine
 from pmlkit.sources.lab.disks import write_disks
@@ -69,7 +69,7 @@ def shell(
     lab = lab_for(options, memory_mib, progress)
     snapshot = lab.snapshot(progress) if options.snapshot else None
     job = describe(chosen, options, options.memory_mib or chosen.memory_mib, lab)
-    with tempfile.TemporaryDirectory(prefix="pmlkit-lab-") as scratch:
+    with scratch_folder("pmlkit-lab-") as scratch:
         folder = Path(scratch)
         write_disks(folder, chosen, job, run=_SCRIPT)
         ours, theirs = os.openpty()

@@ -8,12 +8,11 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError, MissingTool, output_error
-from pmlkit.files import cache_folder
+from pmlkit.files import cache_folder, scratch_folder
 from pmlkit.recordings import CLONE, PATCHES
 from pmlkit.sources.guest.debian_source import fetch_source
 from pmlkit.sources.lab.bochs import run_step
@@ -266,7 +265,7 @@ def check_tools() -> None:
 
 def _build(folder: Path, name: str, tree: Debian | Tree, progress: Tell) -> None:
     check_tools()
-    with tempfile.TemporaryDirectory(prefix="pmlkit-xen-") as scratch:
+    with scratch_folder("pmlkit-xen-") as scratch:
         source = Path(scratch) / "xen"
         source.mkdir()
         environment = _environment()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import platform
 import shlex
-import tempfile
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import GuestError, UsageError
-from pmlkit.files import cache_folder
+from pmlkit.files import cache_folder, scratch_folder
 from pmlkit.kvm import shipping
 from pmlkit.kvm.frames import Frame
 from pmlkit.kvm.job import CAPTURES, PAGE_TABLES
@@ -194,7 +193,7 @@ def collect(
         "job.json": json.dumps(job).encode(),
         "run": _script(guest, options, memory_mib, vcpus).encode(),
     }
-    with tempfile.TemporaryDirectory(prefix="pmlkit-lab-") as scratch:
+    with scratch_folder("pmlkit-lab-") as scratch:
         folder = Path(scratch)
         write_job(folder, guest.name, files, out=spool / "out.img")
         try:
