@@ -28,9 +28,11 @@ class Frame(IntEnum):
     ENTRIES = 5  # `PAGES_HEAD`, then blocks of entries as `rings.Rings` yields them
     END = 7  # JSON: the reason of the end, and the last counts
     EVENT = 8  # JSON: a message (``what``), and its time (``ns``)
-    LOOK = 9  # `LOOK_HEAD`, frames (u64), the state of each (u8), the pages of candidates
     LOOKED = 10  # JSON: the frames of a round were examined: ``round``, ``logged``, ``left``...
     SAMPLE = 11  # `SET_HEAD`, then frames (u64): the touched frames of a round's sample
+    # `LOOK_HEAD`, frames (u64), the state of each (u8); of the candidates the numbers of present
+    # entries (u16), then the places of all these in their pages (u16), and the entries (u64).
+    LOOK = 12
 
 
 # Streams of frames of pages.
@@ -40,7 +42,7 @@ PAGES_HEAD = struct.Struct("<BBHI")  # stream, 0, 0, CPU
 SET_HEAD = struct.Struct("<II")  # round, 0
 LOOK_HEAD = struct.Struct("<II")  # round, frames
 # States of an examined frame: not a page table; without a present entry; a possible page table,
-# whose page follows; not readable.
+# whose entries follow; not readable.
 OTHER, EMPTY, CANDIDATE, HOLE = range(4)
 
 
@@ -49,9 +51,9 @@ def pack_json(**values: object) -> bytes:
     return json.dumps(values).encode()
 
 
-def words(numbers: Iterable[int]) -> bytes:
-    """Pack numbers as u64."""
-    packed = array("Q", numbers)
+def words(numbers: Iterable[int], kind: str = "Q") -> bytes:
+    """Pack numbers as u64; as u16 with the kind "H"."""
+    packed = array(kind, numbers)
     if sys.byteorder == "big":
         packed.byteswap()
     return packed.tobytes()

@@ -6,6 +6,10 @@ After each round its logged frames are read, and possible page tables are writte
 the path of any access are logged, from the root down, because nothing is cached after a re-arm
 (`pmlkit.pagetables`).
 
+Many pages of data look like a page table: a small odd number is an entry that is present. Of a
+candidate only the present entries are written, so that these pages take few bytes of a slow
+connection, and little of the guest's data leaves the host.
+
 An examination is bounded: in frames, and by the end of the next round. Known candidates come first,
 and omitted frames are counted. The guest continues to run meanwhile, so a table may have changed
 since its round's end.
@@ -13,6 +17,8 @@ since its round's end.
 
 from __future__ import annotations
 
+import struct
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import PmlkitError
@@ -30,7 +36,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Tell
 
 
-__all__ = ["MOST_FRAMES", "Looks", "state_of"]
+__all__ = ["MOST_FRAMES", "Looks", "present_of", "state_of"]
 
 MOST_FRAMES = 1 << 14  # frames that are examined after a round
 AT_ONCE = 512  # frames that are examined between two passes over the log's buffers
@@ -39,6 +45,8 @@ _MOST_HELD = 1 << 20  # logged frames of a round that are remembered
 _MOST_KNOWN = 1 << 16
 _TOGETHER = 64  # frames that are read before they are examined, few enough for the CPU's cache
 _ONES = int.from_bytes(b"\1" * 512, "little")
+_PAGE = struct.Struct("<512Q")
+_ODD = bytes(n & 1 for n in range(256))
 _BLIND = ("page tables are not distinguished: the VMM set its memory up before the collection "
           "began. "
           "Switch its logging on after the start")  # fmt: skip
@@ -60,6 +68,12 @@ def state_of(page: bytes) -> int:
         return EMPTY
     beyond = int.from_bytes(page[6::8], "little") & ((present << 4) - present)
     return OTHER if beyond else CANDIDATE
+
+
+def present_of(page: bytes) -> tuple[list[int], list[int]]:
+    """Return the numbers of the present entries of a page, and these entries."""
+    present = page[::8].translate(_ODD)
+    return list(compress(range(512), present)), list(compress(_PAGE.unpack(page), present))
 
 
 class Looks:
@@ -172,18 +186,25 @@ class _Look:
     def step(self, memory: GuestMemory, writer: SpoolWriter) -> Iterable[tuple[int, int]]:
         """Examine some frames and write their types; return each frame and its state."""
         some = self._order[self._at : self._at + AT_ONCE]
-        read, kept = bytearray(), []
+        read = bytearray()
+        counts: list[int] = []
+        places: list[int] = []
+        entries: list[int] = []
         for first in range(0, len(some), _TOGETHER):
             for page in memory.read(some[first : first + _TOGETHER], self.slots):
                 read.append(HOLE if page is None else state_of(page))
                 if page is not None and read[-1] == CANDIDATE:
-                    kept.append(page)
+                    places_of, entries_of = present_of(page)
+                    counts.append(len(places_of))
+                    places += places_of
+                    entries += entries_of
         states = bytes(read)
         self._at += len(some)
-        self._candidates += len(kept)
+        self._candidates += len(counts)
         self._holes += states.count(HOLE)
         if some:
             head = LOOK_HEAD.pack(self.number, len(some))
+            kept = (frames.words(counts, "H"), frames.words(places, "H"), frames.words(entries))
             writer.append(Frame.LOOK, head, frames.words(some), states, *kept)
         return list(zip(some, states))  # noqa: B905 (Python 3.9)
 

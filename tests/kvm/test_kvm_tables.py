@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pmlkit.kvm.frames import CANDIDATE, EMPTY, HOLE, OTHER
-from pmlkit.kvm.tables import state_of
+from pmlkit.kvm.tables import present_of, state_of
 from pmlkit.sources.kvm.stream import Look, Looked
 from pmlkit.sources.kvm.tables import DEPTHS, Tables, find_tables, table_rows
 from pmlkit.trace.kinds import Kind
@@ -49,8 +49,10 @@ class Memory:
         frames = order or sorted(self.pages)
         pages = [struct.pack("<512Q", *self.pages[gfn]) for gfn in frames]
         states = [HOLE if g in unread else state_of(p) for g, p in zip(frames, pages, strict=True)]
-        kept = b"".join(p for p, s in zip(pages, states, strict=True) if s == CANDIDATE)
-        words = np.frombuffer(kept, "<u8").reshape(-1, 512)
+        kept = [present_of(p) for p, s in zip(pages, states, strict=True) if s == CANDIDATE]
+        words = np.zeros((len(kept), 512), np.uint64)
+        for row, (places, entries) in zip(words, kept, strict=True):
+            row[places] = entries
         return Look(0, np.array(frames, np.uint64), np.array(states, np.uint8), words)
 
 
@@ -158,6 +160,13 @@ def test_states_of_pages():
     for bit in range(48, 52):
         assert state_of(struct.pack("<512Q", *[0] * 511, 1 << bit | P)) == OTHER
     assert state_of(struct.pack("<512Q", *[0] * 511, 0xFFF << 52 | P)) == CANDIDATE
+
+
+def test_what_is_present_of_a_page():
+    page = struct.pack("<512Q", 5 << 12 | P, *[P << 1] * 510, 0xFFF << 52 | P)
+    assert present_of(page) == ([0, 511], [5 << 12 | P, 0xFFF << 52 | P])
+    assert present_of(bytes(4096)) == ([], [])
+    assert present_of(b"\xff" * 4096) == (list(range(512)), [2**64 - 1] * 512)
 
 
 def test_rows_of_a_snapshot():

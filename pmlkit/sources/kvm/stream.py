@@ -49,6 +49,7 @@ _MOST_FRAME = 1 << 52
 _MOST_LOST = 1 << 53
 _FORMAT_CHARACTERS = 1 << 16
 _MOST_LOOKED = 1 << 18  # most frames that are examined after a round
+_MOST_CANDIDATES = 1 << 13  # possible page tables among them; each takes a page of memory here
 _MOST_SLOTS = 1 << 16
 _ENTRIES = 512  # entries of a page table
 _MOST_READ = 1 << 40  # highest readable frame: 4 PiB
@@ -207,6 +208,7 @@ class KvmStream:
         self._rounds = self._end_ns = self._tick_ns = self._lost = 0
         self._sampled = -1
         self._looked = 0  # frames examined since a round was closed; -1: the examination has ended
+        self._candidates = 0  # possible page tables among them
         self._ended = self._by_bpf = False
         self._scratch: tuple[Array, Array, Array, Array, Array] | None = None
         self._tables: dict[int, tuple[Ints, Ints]] = {}
@@ -370,7 +372,8 @@ class KvmStream:
         if not self._end_ns <= start <= end:
             raise NotUnderstood(f"round {number} is from {start} to {end} ns, and the previous "
                                 f"one ends at {self._end_ns} ns")  # fmt: skip
-        self._rounds, self._end_ns, self._looked = number + 1, end, 0
+        self._rounds, self._end_ns = number + 1, end
+        self._looked = self._candidates = 0
         cpu, pages = fields.whole("agent_cpu_ns", default=0), fields.whole("pages", default=None)
         return Round(number, start, end, cpu, pages)
 
@@ -378,8 +381,9 @@ class KvmStream:
         look = look_of(payload)
         self._check_looked(look.round)
         self._looked += len(look.frames)
-        if self._looked > _MOST_LOOKED:
-            raise NotUnderstood(f"more than {_MOST_LOOKED} examined frames of a round")
+        self._candidates += len(look.words)
+        if self._looked > _MOST_LOOKED or self._candidates > _MOST_CANDIDATES:
+            raise NotUnderstood("more examined frames of a round than there can be")
         return look
 
     def _look_over(self, payload: bytes) -> Looked:
@@ -435,15 +439,26 @@ def look_of(payload: bytes) -> Look:
         raise NotUnderstood(f"a look at {count} frames, cut off")
     frames = np.frombuffer(payload, "<u8", count, at)
     states = np.frombuffer(payload, np.uint8, count, at + 8 * count)
-    kept = int(np.count_nonzero(states == CANDIDATE))
     highest = int(frames[states != HOLE].max(initial=0))
     if highest >= _MOST_READ or int(states.max(initial=0)) > HOLE:
         raise NotUnderstood("a look at frames that cannot be")
-    at += 9 * count
-    if len(payload) != at + 8 * _ENTRIES * kept:
-        raise NotUnderstood(f"a look with {len(payload) - at} bytes of {kept} pages")
-    words = np.frombuffer(payload, "<u8", -1, at) if kept else np.empty(0, np.uint64)
-    return Look(number, frames, states, words.reshape(-1, _ENTRIES))
+    kept = int(np.count_nonzero(states == CANDIDATE))
+    return Look(number, frames, states, _entries_of(payload, at + 9 * count, kept))
+
+
+def _entries_of(payload: bytes, at: int, kept: int) -> Array:
+    """Decode the entries of the candidates of a LOOK frame; what is not present is 0."""
+    counts = np.frombuffer(payload[at : at + 2 * kept], "<u2").astype(np.int64)
+    at, total = at + 2 * kept, int(counts.sum())
+    if kept > _MOST_CANDIDATES or len(counts) != kept or len(payload) != at + 10 * total:
+        raise NotUnderstood(f"a look with {len(payload) - at} bytes of {total} entries")
+    places = np.frombuffer(payload, "<u2", total, at).astype(np.int64)
+    if int(places.max(initial=0)) >= _ENTRIES:
+        raise NotUnderstood("a look with entries that cannot be")
+    words = np.zeros((kept, _ENTRIES), np.uint64)
+    rows = np.repeat(np.arange(kept), counts)
+    words[rows, places] = np.frombuffer(payload[at + 2 * total :], "<u8")
+    return words
 
 
 def _is_span(row: object) -> bool:
