@@ -5,11 +5,12 @@ import hashlib
 import json
 import re
 
+import pyarrow.parquet as pq
 import pytest
 from factories import make_trace
 from tree import ROOT
 
-from pmlkit import corpus
+from pmlkit import corpus, workingset
 from pmlkit.errors import PmlkitError, UnknownName
 from pmlkit.sources.guest import image, workload
 
@@ -195,3 +196,29 @@ def test_preparations_and_the_release_are_of_a_workload(tmp_path):
     (folder / "workload.yaml").write_text("command: x\nrelease: ../x\n")
     with pytest.raises(PmlkitError, match="not a release of Debian"):
         workload.load(folder)
+
+
+BUNDLED = ROOT / "data" / "corpus"
+
+
+def test_the_bundled_recording_is_the_registered_one():
+    (program,) = corpus.programs(["sqlite"], corpus.DEVELOPMENT)
+    assert corpus.check(program, BUNDLED).state == "equal"
+
+
+@pytest.mark.parametrize("window_s", [1, 5])
+def test_w_of_the_bundled_recording_is_what_brute_force_counts(window_s):
+    """W(t, T): the distinct frames of the rounds that end in (t - T, t]; here of 20 s."""
+    folder = BUNDLED / corpus.DEVELOPMENT / "sqlite.trace"
+    ends = pq.read_table(folder / "rounds.parquet")["t_end_ns"].to_numpy()
+    entries = pq.read_table(folder / "entries", columns=["round", "gfn"])
+    ends, frames = ends[entries["round"].to_numpy()], entries["gfn"].to_numpy()
+    window_ns = window_s * 10**9
+
+    def count(t_ns):
+        return len(set(frames[(t_ns - window_ns < ends) & (ends <= t_ns)].tolist()))
+
+    table = workingset.estimate(folder, f"{window_s}s", start="40s", end="60s")
+    full = table[table["full"]]
+    assert len(full) == 20 // window_s
+    assert full["pages"].tolist() == [count(t_ns) for t_ns in full["t_ns"]]
