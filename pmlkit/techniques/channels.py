@@ -215,24 +215,47 @@ def _tables(setting: Setting) -> TablesChannel:
     return TablesChannel(mapped, entries)
 
 
-def _accessed(setting: Setting) -> AccessedChannel:
-    recorded, clock, charge, _ = setting
-    places = recorded.places
-    latest, cleared = _latest(recorded.accesses, clock, places), np.zeros(len(places), np.int32)
-    all_regions = (recorded.size - 1 >> REGION_BITS) + 1
-    pruned_at = 0  # the round in which the flags of upper levels were cleared
+class _Flags(NamedTuple):
+    """The accessed flags of frames, at no charge."""
 
-    def take_all() -> Ints:
-        found = places.frames[latest() >= cleared[:-1]]
-        cleared[:] = clock.rounds()
-        return found
+    take: Callable[[Ints], Bools]
+    take_all: Callable[[], Ints]
+    used_since: Callable[[int], Ints]
 
-    def read_and_clear(frames: Ints) -> Bools:
+
+def _flags(setting: Setting) -> _Flags:
+    clock, places = setting.clock, setting.recorded.places
+    latest = _latest(setting.recorded.accesses, clock, places)
+    cleared = np.zeros(len(places), np.int32)
+
+    def take(frames: Ints) -> Bools:
+        """Read and clear the flags of frames: whether each was set."""
         at = places(frames)
         accessed = latest(frames) >= cleared[at]
         cleared[at] = clock.rounds()
         return accessed
 
+    def take_all() -> Ints:
+        """Read and clear all flags; return the frames whose flag was set, ascending."""
+        found = places.frames[latest() >= cleared[:-1]]
+        cleared[:] = clock.rounds()
+        return found
+
+    def used_since(since: int) -> Ints:
+        """Return the frames that were accessed in the round `since` or later, ascending."""
+        return places.frames[latest() >= since]
+
+    return _Flags(take, take_all, used_since)
+
+
+def _accessed(setting: Setting) -> AccessedChannel:
+    flags = _flags(setting)
+    scan = _scan(setting, flags)
+    harvest = _harvest(setting, flags, scan)
+    return AccessedChannel(scan, harvest, _pruned(setting, flags), _upper(setting))
+
+
+def _scan(setting: Setting, flags: _Flags) -> Callable[[], Ints]:
     def scan() -> Ints:
         """Read and clear all accessed flags of the VM's memory.
 
@@ -241,10 +264,14 @@ def _accessed(setting: Setting) -> AccessedChannel:
         ndarray of int64
             The frames that were accessed since their flags were last cleared, ascending.
         """
-        found = take_all()
-        charge(pages_scanned=recorded.known_memory_pages, flags_cleared=len(found))
+        found = flags.take_all()
+        setting.charge(pages_scanned=setting.recorded.known_memory_pages, flags_cleared=len(found))
         return found
 
+    return scan
+
+
+def _harvest(setting: Setting, flags: _Flags, scan: Callable[[], Ints]) -> Callable[..., Bools]:
     def harvest(frames: Ints | None = None, alone: bool = False) -> Bools:
         """Read and clear the accessed flags of frames.
 
@@ -262,11 +289,18 @@ def _accessed(setting: Setting) -> AccessedChannel:
         """
         if frames is not None:
             frames = np.asarray(frames, np.int64)
-            charge(flags_read=len(frames), flag_looks=0 if alone else 1)
-            return read_and_clear(frames)
-        accessed = np.zeros(notable(recorded.name, recorded.size), bool)
+            setting.charge(flags_read=len(frames), flag_looks=0 if alone else 1)
+            return flags.take(frames)
+        accessed = np.zeros(notable(setting.recorded.name, setting.recorded.size), bool)
         accessed[scan()] = True
         return accessed
+
+    return harvest
+
+
+def _pruned(setting: Setting, flags: _Flags) -> Callable[[], Ints]:
+    all_regions = (setting.recorded.size - 1 >> REGION_BITS) + 1
+    pruned_at = 0  # the round in which the flags of upper levels were cleared
 
     def pruned() -> Ints:
         """Read and clear the flags of used upper entries, and all flags below them.
@@ -280,10 +314,10 @@ def _accessed(setting: Setting) -> AccessedChannel:
             Frames, ascending.
         """
         nonlocal pruned_at
-        used = places.frames[latest() >= pruned_at]
+        used = flags.used_since(pruned_at)
         regions, areas = (_distinct(used >> bits) for bits in (REGION_BITS, AREA_BITS))
-        found, pruned_at = take_all(), clock.rounds()
-        charge(
+        found, pruned_at = flags.take_all(), setting.clock.rounds()
+        setting.charge(
             pruned_looks=1,
             regions_read=min(areas << (AREA_BITS - REGION_BITS), all_regions),
             pruned_flags=regions << REGION_BITS,
@@ -291,6 +325,10 @@ def _accessed(setting: Setting) -> AccessedChannel:
         )
         return found
 
+    return pruned
+
+
+def _upper(setting: Setting) -> Callable[[int, Ints], Bools]:
     levels: dict[int, Callable[[Ints], Bools]] = {}
 
     def upper(bits: int, entries: Ints) -> Bools:
@@ -309,11 +347,11 @@ def _accessed(setting: Setting) -> AccessedChannel:
             Whether a page under each was accessed since the entry's flag was last cleared.
         """
         if bits not in levels:
-            levels[bits] = _level(*recorded.upper(bits), clock)
-        charge(flags_read=len(entries))
+            levels[bits] = _level(*setting.recorded.upper(bits), setting.clock)
+        setting.charge(flags_read=len(entries))
         return levels[bits](entries)
 
-    return AccessedChannel(scan, harvest, pruned, upper)
+    return upper
 
 
 def _distinct(ascending: Ints) -> int:
