@@ -226,7 +226,7 @@ class Stream:
             return by_page.references(rounds, gfns, int(coarse[-1]), distinct=True)
         return by_page.references(rounds, gfns, self.n_rounds, distinct=self.distinct)
 
-    def last_uses(self) -> Ints:
+    def last_uses(self) -> Ids:
         """Read all uses at once; return the index of each one's previous use (`by_page`)."""
         return by_page.last_uses(*_joined(self), self.distinct)
 

@@ -95,7 +95,7 @@ def stable_order(keys: Gfns) -> Ints:
     return order
 
 
-def last_uses(rounds: Ints, gfns: Gfns, distinct: bool = False) -> Ints:
+def last_uses(rounds: Ints, gfns: Gfns, distinct: bool = False) -> Ids:
     """Return for each use the index of its page's previous use, -1 for a first use.
 
     Parameters
@@ -105,7 +105,7 @@ def last_uses(rounds: Ints, gfns: Gfns, distinct: bool = False) -> Ints:
 
     Returns
     -------
-    ndarray of int64, shape (uses,)
+    ndarray of int32, shape (uses,)
         In the order in which they were made.
     """
     order = _order(rounds, gfns, distinct)
@@ -113,7 +113,7 @@ def last_uses(rounds: Ints, gfns: Gfns, distinct: bool = False) -> Ints:
     counted[order] = 1
     uses = (np.cumsum(counted, dtype=np.int32) - 1)[order]
     pages = gfns[order]
-    last, again = np.full(len(uses), -1), np.flatnonzero(pages[1:] == pages[:-1])
+    last, again = np.full(len(uses), -1, np.int32), np.flatnonzero(pages[1:] == pages[:-1])
     last[uses[again + 1]] = uses[again]
     return last
 
@@ -126,8 +126,10 @@ def _order(rounds: Ints, gfns: Gfns, distinct: bool) -> Ints:
     order = stable_order(gfns)
     if not distinct or not len(order):
         return order
-    pages, rounds = gfns[order], rounds[order]
-    repeated = (pages[1:] == pages[:-1]) & (rounds[1:] == rounds[:-1])
+    repeated = np.ones(len(order) - 1, bool)
+    for column in (gfns, rounds):  # one after the other, as they take memory
+        in_order = column[order]
+        repeated &= in_order[1:] == in_order[:-1]
     return order[np.append(True, ~repeated)]
 
 

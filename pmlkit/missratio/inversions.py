@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from pmlkit.types import Array, Ints
+    from pmlkit.types import Array, Ids
 
 __all__ = ["distances", "earlier_greater"]
 
@@ -22,27 +22,27 @@ BLOCK, WORD = 10, 6  # places of a block and bits of a word, as powers of two: 1
 SIZE = 1 << BLOCK
 
 
-def distances(last: Ints) -> Ints:
+def distances(last: Ids) -> Ids:
     """Return the stack distance of each use that is not the first of its page.
 
     Parameters
     ----------
-    last : ndarray of int64, shape (uses,)
+    last : ndarray of int32, shape (uses,)
         The place of the page's use before, -1 for none.
 
     Returns
     -------
-    ndarray of int64
+    ndarray of int32
         In order of use.
     """
-    places = np.flatnonzero(last >= 0)
+    places = np.flatnonzero(last >= 0).astype(np.int32)
     before = last[places]
     marks = np.zeros(len(last), np.int32)
     marks[before] = 1
     return places - before - 1 - earlier_greater(np.cumsum(marks, dtype=np.int32)[before] - 1)
 
 
-def earlier_greater(ranks: Array) -> Ints:
+def earlier_greater(ranks: Array) -> Ids:
     """Count for each element of a permutation of 0, 1, ... the greater elements before it.
 
     Blocks of places cross blocks of values. A greater element before is in an earlier block of
@@ -58,18 +58,20 @@ def earlier_greater(ranks: Array) -> Ints:
     values = np.arange(blocks << BLOCK)  # whole blocks; the padding changes no count
     values[: len(ranks)] = ranks
     place_of = np.empty(len(values), np.uint32)
-    place_of[values] = np.arange(len(values))
-    of_value = (values >> BLOCK).reshape(blocks, SIZE)
+    place_of[values] = np.arange(len(values), dtype=np.uint32)
+    of_value = (values >> BLOCK).astype(np.uint32).reshape(blocks, SIZE)
     # Rows: each block of places by block of value and place, then each block of values by place.
-    rows = np.concatenate([of_value.astype(np.uint32), place_of.reshape(blocks, SIZE)]) << BLOCK
+    rows = np.concatenate([of_value, place_of.reshape(blocks, SIZE)])
+    rows <<= BLOCK
     rows |= np.arange(SIZE, dtype=np.uint32)
     rows.sort(axis=1)
     low = rows.astype(np.uint16) & np.uint16(SIZE - 1)
     order = _put(low[:blocks], np.arange(SIZE))  # replaces the values of a block of places
     found = _in_columns(np.concatenate([order, low[blocks:]]).T.copy()).T
     of_values = _put(low[blocks:], found[blocks:]).reshape(-1)
-    counts = (_crossed(of_value) + found[:blocks]).reshape(-1) + of_values[values]
-    return counts[: len(ranks)]
+    counts = _crossed(of_value)
+    counts += found[:blocks]
+    return (counts.reshape(-1) + of_values[values])[: len(ranks)]
 
 
 def _put(places: Array, values: Array) -> Array:
@@ -79,16 +81,16 @@ def _put(places: Array, values: Array) -> Array:
     return rows
 
 
-def _crossed(of_value: Ints) -> Ints:
+def _crossed(of_value: Array) -> Ids:
     """Count for each element those in earlier blocks of places and greater blocks of values.
 
     Parameters
     ----------
-    of_value : ndarray of int64, shape (blocks, SIZE)
+    of_value : ndarray of int, shape (blocks, SIZE)
         The block of each element's value, a row for each block of places.
     """
     greater = np.zeros(len(of_value), np.int64)  # elements so far, by block of value
-    counts = np.empty(of_value.shape, np.int64)
+    counts = np.empty(of_value.shape, np.int32)
     for row, found in zip(of_value, counts, strict=True):
         found[:] = greater[row]
         greater += SIZE - np.cumsum(np.bincount(row, minlength=len(greater)))
