@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`pmlkit collect --kvm VM --host HOST` as a user types it: here, and with the lab's host by SSH.
 
-One boot. The VM's monitor is ours, which logs by itself.
+One boot. The VMs are our monitor, which logs by itself, and Debian's QEMU, which logs when asked.
 """
 
 import json
@@ -19,7 +19,7 @@ from needs import needs_ssh
 import pmlkit
 from pmlkit.sources.lab import disks, guests
 from pmlkit.sources.lab.bochs import Limits
-from pmlkit.sources.lab.kvm import session
+from pmlkit.sources.lab.kvm import qemu, session
 from pmlkit.sources.lab.kvm.image import assemble
 
 pytestmark = [needs_lab, needs_ssh, pytest.mark.timeout(1800)]
@@ -39,14 +39,14 @@ mkdir -p /tmp/$1
 cd /tmp/$1
 name=$1
 shift
-"$@" >said.txt 2>&1 </dev/null &
+LD_LIBRARY_PATH=/job/qemu "$@" >said.txt 2>&1 </dev/null &
 echo $! >/run/$name
 renice -n 10 -p $!
 END
 chmod 755 /bin/start
 python3 /job/kvm_line.py
 status=$?
-kill $(cat /run/own) 2>/dev/null
+kill $(cat /run/own /run/qemu) 2>/dev/null
 exit $status
 """
 
@@ -94,7 +94,7 @@ def own_words(guest):
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory):
-    """The booted host; it has Python, an SSH server and a VMM, and nothing of pmlkit."""
+    """The booted host; it has Python, an SSH server and two VMMs, and nothing of pmlkit."""
     keys, folder = tmp_path_factory.mktemp("keys"), tmp_path_factory.mktemp("boot")
     options = session.KvmLabOptions(script=HOST)
     guest = guests.load("known")
@@ -103,9 +103,10 @@ def host(tmp_path_factory):
         "vmm": session.monitor().read_bytes(),
         "run": session._script(guest, options, guest.memory_mib, 1).encode(),
         **server_files(keys),
+        **qemu.files()[0],
     }
     disks.write_job(folder, guest.name, files)
-    lab = assemble("6.1", session.machine_mib(guest.memory_mib))
+    lab = assemble("6.1", session.machine_mib(2 * guest.memory_mib))
     limits = Limits(host_s=1700, guest_s=3600)
     with reached(lab, lab.snapshot(), folder, limits, keys) as (machine, client):
         yield Host(client, tmp_path_factory.mktemp("traces"))
@@ -171,3 +172,25 @@ def test_a_vm_that_ends_ends_the_command(host, own_vm):
     assert "it ended because: the VM has ended" in trace.meta.notes
     assert trace.n_rounds > 1 and trace.meta.complete
     assert host.left() == ""
+
+
+def test_a_vm_by_its_qmp_socket(host):
+    guest = guests.load("known")
+    words = qemu.arguments(guest.name, guest.memory_mib, guest.cmdline, ring=0)
+    host.start("qemu", f"{qemu.FOLDER}/qemu", *words)
+    host.run("until grep -q ready /out/guest.txt; do usleep 20000; done")
+    call = ("--rounds", "2", "--period", "1s")
+    status, _, lines = ended(host.collect(qemu.SOCKET, "qemu", *call))
+    assert status == 0, lines
+    trace = pmlkit.open(host.folder / "qemu.trace")
+    assert trace.n_rounds == 2 and trace.meta.complete
+    assert_known(trace)
+    assert trace.meta.options["switch"] == "qmp" and trace.meta.options["vmm"]["version"]
+    assert host.left() == ""
+
+
+def test_a_vm_that_is_not_there_is_one_line_that_names_those_that_are(host):
+    status, _, lines = ended(host.collect("web1", "none"))
+    (line,) = lines.splitlines()
+    assert status == 1 and "there is no VM web1: the running ones are known (" in line
+    assert not list(host.folder.glob("none*"))
