@@ -115,8 +115,8 @@ class _Curve:
         if len(self.t_s) < 2 or room < _FEWEST_ROWS:
             return Text("")
         ascii_only = not can_print(self.page.file, "\u28ff\u2502")
-        limits = self.t_s[0], self.t_s[-1]
-        rows = terminal.line(self.t_s, self.mib, limits, "s", width, room, ascii_only)
+        screen = terminal.Screen(width, room, ascii_only)
+        rows = terminal.line(self.t_s, self.mib, (self.t_s[0], self.t_s[-1]), "s", screen)
         title = f"working set per round, MiB; {self.lost:,} entries lost since the start"
         return Text("\n".join([title[:width], *rows]), no_wrap=True)
 

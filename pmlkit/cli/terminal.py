@@ -43,11 +43,13 @@ def print_figure(trace: PathLike | None, figure: str, as_json: bool, **how: Any)
     if trace is None:
         raise UsageError("name a TRACE")
     how = {name: value for name, value in how.items() if name not in _ON_PAPER}
-    width = shutil.get_terminal_size().columns
-    ascii_only = not can_print(sys.stdout, "".join(terminal.SHADES))
+    screen = terminal.Screen(
+        shutil.get_terminal_size().columns,
+        ascii_only=not can_print(sys.stdout, "".join(terminal.SHADES)),
+    )
     with console.busy("drawing", quiet=as_json):
         opened = Trace.open(trace)
-        text = terminal.draw(opened, figure, width=width, ascii_only=ascii_only, **how)
+        text = terminal.draw(opened, figure, screen=screen, **how)
     show(as_json, text.splitlines(), _print, text)
 
 

@@ -3,7 +3,8 @@
 
 >>> import pmlkit
 >>> from pmlkit.figures import terminal
->>> print(terminal.draw(pmlkit.open("hotcold"), "wss", width=60, ascii_only=True))  # doctest: +SKIP
+>>> screen = terminal.Screen(width=60, ascii_only=True)
+>>> print(terminal.draw(pmlkit.open("hotcold"), "wss", screen=screen))  # doctest: +SKIP
 
 Lines are of braille dots, 2 by 4 in a character, and heat of shaded blocks. With `ascii_only` both
 are of ASCII. Nothing is coloured, so that a pipe, a log and NO_COLOR get the same.
@@ -12,6 +13,7 @@ are of ASCII. Nothing is coloured, so that a pipe, a log and NO_COLOR get the sa
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Floats
 
-__all__ = ["FIGURES", "draw", "heat", "line", "mrc", "wss"]
+__all__ = ["FIGURES", "Screen", "draw", "heat", "line", "mrc", "wss"]
 
 FIGURES = ("wss", "heat", "mrc")
 HEIGHT = 16  # rows of a figure, without its axes
@@ -38,17 +40,34 @@ _BRAILLE = 0x2800
 _UPPER, _LOWER = 0x01 | 0x08 | 0x02 | 0x10, 0x04 | 0x20 | 0x40 | 0x80
 
 
+@dataclass(frozen=True)
+class Screen:
+    """The place of a figure.
+
+    Attributes
+    ----------
+    width : int
+        Columns of the whole.
+    height : int
+        Rows of the figure, without its title and axis.
+    ascii_only : bool
+        For terminals that cannot show more.
+    """
+
+    width: int = 80
+    height: int = HEIGHT
+    ascii_only: bool = False
+
+
 def draw(
     trace: Trace,
     figure: str,
     window: Length = None,
     start: Time = None,
     end: Time = None,
-    width: int = 80,
-    height: int = HEIGHT,
-    ascii_only: bool = False,
     phase: str | None = None,
     between: tuple[str, str] | None = None,
+    screen: Screen = Screen(),
 ) -> str:
     """Draw a figure by its name.
 
@@ -59,12 +78,8 @@ def draw(
         T of ``"wss"``.
     start, end, phase, between
         The part of the trace: see `pmlkit.selection`.
-    width : int
-        Columns of the whole; at least `LEAST_WIDTH` are taken.
-    height : int
-        Rows of the figure, without its title and axis.
-    ascii_only : bool
-        For terminals that cannot show more.
+    screen : Screen
+        Its size; at least `LEAST_WIDTH` columns are taken.
 
     Returns
     -------
@@ -77,13 +92,13 @@ def draw(
         If there is no such figure.
     """
     start, end = edges(start, end, phase, between)
-    size = max(width, LEAST_WIDTH), height, ascii_only
+    screen = replace(screen, width=max(screen.width, LEAST_WIDTH))
     if figure == "wss":
-        return wss(trace, window, start, end, *size)
+        return wss(trace, window, start, end, screen)
     if figure == "heat":
-        return heat(trace, start, end, *size)
+        return heat(trace, start, end, screen)
     if figure == "mrc":
-        return mrc(trace, start, end, *size)
+        return mrc(trace, start, end, screen)
     raise UnknownName("figure for a terminal", figure, FIGURES)
 
 
@@ -92,9 +107,7 @@ def wss(
     window: Length = None,
     start: Time = None,
     end: Time = None,
-    width: int = 80,
-    height: int = HEIGHT,
-    ascii_only: bool = False,
+    screen: Screen = Screen(),
 ) -> str:
     """Draw the working set over time, of full windows; parameters as in `draw`."""
     from pmlkit import workingset
@@ -111,17 +124,15 @@ def wss(
     name = exact_ns(asked) if asked >= 0 else str(window)
     peak = int(mib.argmax())
     what = f"W(t, {name}), MiB: the peak is {mib[peak]:.4g} at {t_s[peak]:.4g} s"
-    drawn = line(t_s, mib, (low, high), "s", width, height, ascii_only)
-    return "\n".join([*wrap(what, width), *drawn, *_phases(trace, (low, high), drawn)])
+    drawn = line(t_s, mib, (low, high), "s", screen)
+    return "\n".join([*wrap(what, screen.width), *drawn, *_phases(trace, (low, high), drawn)])
 
 
 def heat(
     trace: Trace,
     start: Time = None,
     end: Time = None,
-    width: int = 80,
-    height: int = HEIGHT,
-    ascii_only: bool = False,
+    screen: Screen = Screen(),
 ) -> str:
     """Draw which frames were touched when, dark where many; parameters as in `draw`."""
     from pmlkit.figures.axes import address_format
@@ -129,8 +140,8 @@ def heat(
     from pmlkit.units import format_bytes
 
     page_size = trace.meta.domain["page_size"]
-    columns = max(width - 12, 1)
-    grid = cells(trace, height, columns, start, end)
+    columns = max(screen.width - 12, 1)
+    grid = cells(trace, screen.height, columns, start, end)
     if not grid.pages.size:
         return "no page is touched"
     addresses = [frame * page_size for frame in grid.first_frames.tolist()]
@@ -139,25 +150,24 @@ def heat(
     column = np.arange(columns) * grid.pages.shape[1] // columns
     share = grid.pages[:, column] / grid.block_pages
     levels = np.where(share > 0, 1 + np.minimum((np.sqrt(share) * 4).astype(int), 3), 0)
-    shades = SHADES[ascii_only]
+    shades = SHADES[screen.ascii_only]
     rows = ["".join(shades[level] for level in row) for row in levels[::-1]]
-    labels = {row: show(addresses[-1 - row]) for row in range(0, len(rows), max(height // 4, 1))}
+    step = max(screen.height // 4, 1)
+    labels = {row: show(addresses[-1 - row]) for row in range(0, len(rows), step)}
     limits = (grid.t_ns[0] / 1e9, grid.t_ns[-1] / 1e9)
     cell = format_bytes(grid.block_pages * page_size)
     what = (
         f"touched frames, {unit} by time; a row is {cell}; rows that nothing touched are left out"
     )
-    drawn = _framed(rows, labels, limits, "s", ascii_only)
-    return "\n".join([*wrap(what, width), *drawn, *_phases(trace, limits, drawn)])
+    drawn = _framed(rows, labels, limits, "s", screen.ascii_only)
+    return "\n".join([*wrap(what, screen.width), *drawn, *_phases(trace, limits, drawn)])
 
 
 def mrc(
     trace: Trace,
     start: Time = None,
     end: Time = None,
-    width: int = 80,
-    height: int = HEIGHT,
-    ascii_only: bool = False,
+    screen: Screen = Screen(),
 ) -> str:
     """Draw the exact miss ratio of an LRU cache against its size; parameters as in `draw`."""
     from pmlkit import missratio
@@ -172,8 +182,8 @@ def mrc(
     what = f"miss ratio against memory: {curve.at(knee):.3g} at the knee, {knee * page_mib:.3g} MiB"
     limits = (0.0, float(sizes[-1]))
     steps = np.repeat(sizes, 2)[1:], np.repeat(ratio, 2)[:-1]
-    drawn = line(*steps, limits, "MiB", width, height, ascii_only, top=1.0)
-    return "\n".join([*wrap(what, width), *drawn])
+    drawn = line(*steps, limits, "MiB", screen, top=1.0)
+    return "\n".join([*wrap(what, screen.width), *drawn])
 
 
 def line(
@@ -181,9 +191,7 @@ def line(
     y: Sequence[float] | Floats,
     limits: tuple[float, float],
     unit: str,
-    width: int = 80,
-    height: int = HEIGHT,
-    ascii_only: bool = False,
+    screen: Screen = Screen(),
     top: float | None = None,
 ) -> list[str]:
     """Draw a line over an axis from 0.
@@ -195,9 +203,7 @@ def line(
         Limits of the x axis.
     unit : str
         Unit of x.
-    width, height : int
-        Columns of the whole, rows of the area.
-    ascii_only : bool
+    screen : Screen
     top : float, optional
         The upper end of the y axis; default: the highest y.
 
@@ -210,11 +216,11 @@ def line(
 
     from pmlkit.figures.explorer import thin
 
-    x, y = np.asarray(x, float), np.asarray(y, float)
+    x, y, height = np.asarray(x, float), np.asarray(y, float), screen.height
     top = top or max(float(np.max(y, initial=0)), 1e-9)
     labels = {0: f"{top:.4g}", height // 2: f"{top * (1 - (height // 2) / height):.4g}"}
     labels[height - 1] = "0"
-    columns = max(width - max(map(len, labels.values())) - 3, 1)
+    columns = max(screen.width - max(map(len, labels.values())) - 3, 1)
     low, high = limits[0], max(limits[1], limits[0] + 1e-9)
     # The limits of a canvas are its outer dots.
     canvas = Canvas(columns, height, low, 0.0, high, top)
@@ -224,9 +230,9 @@ def line(
     if len(kept) == 1:
         canvas.point(x[0], y[0])
     rows = [row.replace(chr(_BRAILLE), " ") for row in canvas.plot().splitlines()]
-    if ascii_only:
+    if screen.ascii_only:
         rows = ["".join(map(_ascii, row)) for row in rows]
-    return _framed([row.ljust(columns) for row in rows], labels, limits, unit, ascii_only)
+    return _framed([row.ljust(columns) for row in rows], labels, limits, unit, screen.ascii_only)
 
 
 def _ascii(character: str) -> str:

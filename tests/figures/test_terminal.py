@@ -9,6 +9,7 @@ import pytest
 from pmlkit import cli, missratio, workingset
 from pmlkit.errors import UnknownName
 from pmlkit.figures import terminal
+from pmlkit.figures.terminal import Screen
 from pmlkit.trace.kinds import Kind
 
 W = Kind.WRITE
@@ -28,7 +29,7 @@ def area(text, side="|"):
 
 @pytest.mark.parametrize("width", [40, 60, 80, 133])
 def test_a_peak_is_in_its_column(trace, width):
-    text = terminal.draw(trace, "wss", "10ms", width=width, ascii_only=True)
+    text = terminal.draw(trace, "wss", "10ms", screen=Screen(width=width, ascii_only=True))
     rows = area(text)[: terminal.HEIGHT]
     inked = [at for at, character in enumerate(rows[0]) if character != " "]
     axis = next(row for row in text.splitlines() if "+-" in row or "++" in row)
@@ -39,12 +40,12 @@ def test_a_peak_is_in_its_column(trace, width):
 
 
 def test_the_lowest_row_is_zero_and_the_highest_the_peak(trace):
-    rows = terminal.draw(trace, "wss", "10ms", ascii_only=True).splitlines()
+    rows = terminal.draw(trace, "wss", "10ms", screen=Screen(ascii_only=True)).splitlines()
     assert rows[1].split()[0] == "0.1953" and rows[terminal.HEIGHT].split()[0] == "0"
 
 
 def test_only_full_windows_are_drawn(trace):
-    text = terminal.draw(trace, "wss", "200ms", width=80, ascii_only=True)
+    text = terminal.draw(trace, "wss", "200ms", screen=Screen(width=80, ascii_only=True))
     rows = area(text)[: terminal.HEIGHT]
     first = min(len(row) - len(row.lstrip()) for row in rows if row.strip())
     columns = len(next(r for r in text.splitlines() if "+-" in r or "++" in r).partition("+")[2])
@@ -52,7 +53,8 @@ def test_only_full_windows_are_drawn(trace):
 
 
 def test_phases_begin_below_their_time(trace):
-    *_, axis, ticks, names = terminal.draw(trace, "wss", "10ms", ascii_only=True).splitlines()
+    text = terminal.draw(trace, "wss", "10ms", screen=Screen(ascii_only=True))
+    *_, axis, ticks, names = text.splitlines()
     begin = axis.index("+") + 1
     assert names.index("|first") == begin
     assert names.index("|second") - begin == pytest.approx((len(axis) - begin) / 2, abs=1)
@@ -63,7 +65,7 @@ def test_phases_begin_below_their_time(trace):
 @pytest.mark.parametrize("width", [1, 30, 47, 80, 200])
 @pytest.mark.parametrize("ascii_only", [True, False])
 def test_no_row_is_wider_than_the_terminal(trace, figure, width, ascii_only):
-    text = terminal.draw(trace, figure, width=width, ascii_only=ascii_only)
+    text = terminal.draw(trace, figure, screen=Screen(width=width, ascii_only=ascii_only))
     assert max(map(len, text.splitlines())) <= max(width, terminal.LEAST_WIDTH)
     assert text.isascii() == ascii_only and "\x1b" not in text
 
@@ -71,7 +73,7 @@ def test_no_row_is_wider_than_the_terminal(trace, figure, width, ascii_only):
 def test_heat_is_dark_where_all_pages_are_touched(make_trace):
     """Page 0 in the first half, pages 8 to 11 in the second: a row for each, 20 columns."""
     events = [[(0, W)] if n < 20 else [(page, W) for page in range(8, 12)] for n in range(40)]
-    text = terminal.heat(make_trace(events=events), width=52, height=64, ascii_only=True)
+    text = terminal.heat(make_trace(events=events), screen=Screen(52, 64, ascii_only=True))
     rows = area(text)[:12]
     assert len(rows[0]) == 40
     dark = [[at for at, character in enumerate(row) if character == "#"] for row in rows]
@@ -80,7 +82,7 @@ def test_heat_is_dark_where_all_pages_are_touched(make_trace):
 
 
 def test_a_miss_ratio_steps_down_at_its_sizes(trace):
-    text = terminal.mrc(trace, width=60, ascii_only=True)
+    text = terminal.mrc(trace, screen=Screen(width=60, ascii_only=True))
     curve = missratio.of_trace(trace)
     assert f"{curve.at(curve.knee()):.3g} at the knee" in text
     rows = area(text)[: terminal.HEIGHT]
@@ -106,7 +108,7 @@ def test_dots_become_ascii_by_their_place():
 def test_a_line_of_many_points_keeps_its_extremes():
     y = np.zeros(100_000)
     y[61_234] = 1.0
-    rows = terminal.line(np.arange(len(y)), y, (0, len(y)), "x", 100, 8, True)
+    rows = terminal.line(np.arange(len(y)), y, (0, len(y)), "x", Screen(100, 8, True))
     assert rows[0].partition("|")[2].strip()
 
 
@@ -125,14 +127,14 @@ def test_the_command_prints_what_the_terminal_can(trace, monkeypatch, encoding, 
     stream.flush()
     text = stream.buffer.getvalue().decode()
     assert text.isascii() == is_ascii
-    drawn = terminal.draw(trace, "wss", 10_000_000, width=50, ascii_only=is_ascii)
+    drawn = terminal.draw(trace, "wss", 10_000_000, screen=Screen(width=50, ascii_only=is_ascii))
     assert text == drawn + "\n"
 
 
 def test_the_command_as_json(trace, capsys):
     assert cli.main(["plot", str(trace.path), "heat", "--terminal", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert rows == terminal.draw(trace, "heat", ascii_only=False).splitlines()
+    assert rows == terminal.draw(trace, "heat", screen=Screen(ascii_only=False)).splitlines()
 
 
 def test_the_command_draws_one_way_only(trace, capsys):
