@@ -161,9 +161,9 @@ def tabulate(traces: Mapping[str, Trace], progress: Tell = print) -> dict[str, p
         ``errors``: a row per guest, whether its flags were cleared, phase and method
         (`judge.by_phase`), and over the phases of its work ("work", without the start of a program,
         when little is stale); ``density`` and ``sample`` over all draws. ``draws``: of these two, a
-        row for each draw and round. The intervals of (a) to
-        (c), and the uncertain pages of (c) where flags were cleared, are learned from the other
-        guests only.
+        row for each draw and round. The intervals of
+        ``leaves``, ``present`` and ``accessed`` are learned from the other guests only. So are the
+        uncertain pages of ``accessed`` where flags were cleared.
         ``equality`` and ``costs``: a row per guest and round (`guided`; ``sampled``: its scan was
         of a sample). ``hotness``: scores, a row per guest, truth, window and ranking. ``sources``:
         why (c) errs, a row per guest and phase. ``unsure`` and ``rounds``: input of

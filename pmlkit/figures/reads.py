@@ -106,7 +106,7 @@ def reads_over_time(
         trace,
         "pages used in each round. Black: the truth, a harvest of accessed flags. PML alone sees "
         "the written pages; the page tables in the same log add the others. Shaded: the interval "
-        "of (d).",
+        "of the density of a sample.",
     )
 
 

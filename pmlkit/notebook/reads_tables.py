@@ -62,9 +62,10 @@ def errors(methods: Sequence[str] = _SHOWN) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``guest``, ``group``, ``method`` ("cleared": (c) in a run in which the guest's accessed
-        flags were cleared), ``rounds``; over these, in percent, means of ``missed``, ``mape``,
-        ``bias`` and ``inside``, medians of the error (``median``) and of the interval's ``width``;
+        ``guest``, ``group``, ``method`` ("cleared": ``accessed`` in a run in which the
+        guest's accessed flags were cleared), ``rounds``; over these, in percent, means of
+        ``missed``, ``mape``, ``bias`` and ``inside``, medians of the error (``median``) and of the
+        interval's ``width``;
         ``from`` and ``to``, the 95 % interval of ``mape`` by a bootstrap over the rounds, where
         single rounds are kept.
     """
@@ -209,7 +210,7 @@ def hotness_scores() -> pd.DataFrame:
 
 
 def sources() -> pd.DataFrame:
-    """Return the errors of the accessed entries (c) by cause: mean pages a round."""
+    """Return the errors of the accessed entries by cause: mean pages a round."""
     table = calibration.load("sources").drop(columns=["group", "series"], errors="ignore").round(0)
     counts = ("truth", "estimate", "kernel", "user", "other_rounds", "never")
     table["phase"] = table["phase"].replace("", "before the first")

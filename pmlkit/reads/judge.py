@@ -39,13 +39,13 @@ __all__ = [
 
 NAMES = {
     "written": "PML alone",
-    "leaves": "(a) 512 per leaf table",
-    "present": "(b) present entries",
-    "accessed": "(c) accessed entries",
-    "cleared": "(c) flags cleared",
-    "density": "(d) density",
-    "sample": "(d) without tables",
-    "guided": "(e) guided harvest",
+    "leaves": "512 per leaf table",
+    "present": "present entries",
+    "accessed": "accessed entries",
+    "cleared": "accessed, flags cleared",
+    "density": "density of a sample",
+    "sample": "sample alone",
+    "guided": "guided harvest",
 }
 SOURCE = "Bitchebe et al., arXiv 2001.09991 and its published data"
 # MB of a buffer of 400 MB; read phase and write phase of RRWW.
@@ -223,7 +223,7 @@ def _published_row(technique: str, how: str, *mb: float) -> dict[str, str | floa
 
 
 # ------------------------------------------------------------------------------
-# The errors of the accessed entries (c), frame by frame: missed and extra frames.
+# The errors of the accessed entries, frame by frame: missed and extra frames.
 #
 # There are two causes. First, the guest's accessed flags are *sticky*: they are never cleared, so a
 # page that was used once counts whenever its table is walked. Linux also sets them for the pages
@@ -232,7 +232,7 @@ def _published_row(technique: str, how: str, *mb: float) -> dict[str, str | floa
 
 
 def sources(trace: Trace) -> pd.DataFrame:
-    """Divide the errors of (c) by their cause.
+    """Divide the errors of the method ``accessed`` by their cause.
 
     Parameters
     ----------
@@ -243,9 +243,9 @@ def sources(trace: Trace) -> pd.DataFrame:
     -------
     DataFrame
         Per phase: ``phase``, ``rounds``, and mean pages per round. ``truth`` is the harvest,
-        ``estimate`` is method (c). Touched but not counted: ``kernel`` (no program maps the page)
-        and ``user`` (one does). Counted but not touched: ``other_rounds`` (touched in other rounds
-        of the recording) and ``never`` (in none). ``estimate`` is ``truth - kernel - user +
+        ``estimate`` is of ``accessed``. Touched but not counted: ``kernel`` (no program maps the
+        page) and ``user`` (one does). Counted but not touched: ``other_rounds`` (touched in other
+        rounds of the recording) and ``never`` (in none). ``estimate`` is ``truth - kernel - user +
         other_rounds + never``.
 
     Raises

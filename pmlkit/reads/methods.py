@@ -10,33 +10,33 @@ The methods, from the simplest to the most accurate. Each gives pages and an int
 ``written``
     PML alone, the written pages. Low is the same number; PML cannot bound reads.
 ``leaves``
-    (a) each leaf table in the log stands for 512 pages. Needs marks only. Assumes that a table
+    Each leaf table in the log stands for 512 pages. Needs marks only. Assumes that a table
     is full, that all of it is used, and that there are no large pages. Low: a page per table, or
     the pages written. High: 512 per table, plus the pages written.
 ``present``
-    (b) its entries that are present. Assumes that a program that uses a table uses all of it.
+    Its entries that are present. Assumes that a program that uses a table uses all of it.
 ``accessed``
-    (c) its entries that are present and whose accessed flag is set. Assumes that a page that was
+    Its entries that are present and whose accessed flag is set. Assumes that a page that was
     accessed once is used again. The method counts real frames: a frame that was read and written,
-    or that has two mappings, counts once. A large page counts as all of its 512 frames. Neither (b)
-    nor (c) counts the kernel's entries (`pmlkit.pagetables.covered` explains why), so pages that
-    only the kernel reads are missing.
+    or that has two mappings, counts once. A large page counts as all of its 512 frames. Neither
+    ``present`` nor ``accessed`` counts the kernel's entries (`pmlkit.pagetables.covered` explains
+    why), so pages that only the kernel reads are missing.
 ``density``
-    (d) the used part of those, from a sample of the accessed flags of the extended page
+    The used part of those, from a sample of the accessed flags of the extended page
     tables: see `pmlkit.reads.sampled`.
 ``sample``
     The same sample without the page tables. Written pages are counted; each other frame that the
     sample finds represents as many frames as the sample's ratio.
 ``harvest``
-    (e) the result of the harvest of accessed flags (an access trace), exactly: see
+    The result of the harvest of accessed flags (an access trace), exactly: see
     `pmlkit.reads.guided`.
 
-Bounds of (b) and (c). Low: the pages that were certainly used. They were written, or their accessed
-flag appeared between two snapshots of the table in successive rounds. High: the written pages and
-all pages that the logged tables map, now or in the previous snapshot, regardless of flags. It is
-certain except for the cases that `pmlkit.pagetables` lists. Under Linux the direct map extends
-`high` to all of memory. `unresolved` is the number of pages that `high` contains only because of
-the kernel's entries. The tables cannot decide about these pages, and `why` states this.
+Bounds of ``present`` and ``accessed``. Low: the pages that were certainly used. They were written,
+or their accessed flag appeared between two snapshots of the table in successive rounds. High: the
+written pages and all pages that the logged tables map, now or in the previous snapshot, regardless
+of flags. It is certain except for the cases that `pmlkit.pagetables` lists. Under Linux the direct
+map extends `high` to all of memory. `unresolved` is the number of pages that `high` contains only
+because of the kernel's entries. The tables cannot decide about these pages, and `why` states this.
 
 These numbers exclude page tables themselves, which represent the pages that they map.
 """
@@ -115,8 +115,8 @@ def estimate(
     start, end, phase, between
         The part of the trace: see `pmlkit.selection`.
     calibration : pmlkit.reads.calibration.Calibration, optional
-        For (c) with cleared flags, and for intervals. Default: all accessed entries count, and
-        intervals are the bounds.
+        For ``accessed`` with cleared flags, and for intervals. Default: all accessed entries count,
+        and intervals are the bounds.
     frames : Sets, optional
         The result of `sets` for the trace from `start` to `end`, if it is already known.
 
@@ -162,7 +162,7 @@ def estimate(
 def _of_snapshots(
     trace: Trace, method: str, frames: Sets, windows: Windows, calibration: Calibration | None
 ) -> Columns:
-    """Count the entries of snapshots: (b) and (c)."""
+    """Count the entries of snapshots, for ``present`` and ``accessed``."""
     names = ("written", "certain", "accessed", "present", "reachable", "leaves", "kernel")
     sizes = {name: window_sizes(getattr(frames, name), windows) for name in names}
     high = np.minimum(sizes["reachable"], trace.memory_pages)
@@ -207,7 +207,7 @@ def _exact(refs: References, windows: Windows) -> Columns:
 def _of_marks(
     trace: Trace, method: str, windows: Windows, start: str | int | None, end: str | int | None
 ) -> Columns:
-    """Count written pages and leaf tables: (a), or PML alone."""
+    """Count written pages and leaf tables, for ``leaves`` or PML alone."""
     logged, first, stop = log(trace, start, end)
     parts = (logged[logged["level"] == level] for level in (0, 1))
     written, leaves = (

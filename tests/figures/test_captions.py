@@ -84,7 +84,7 @@ def test_the_points_of_reads_are_means_and_those_at_the_edge_are_said(drawn):
     rows = table[table["method"] == "accessed"]
     (line,) = (
         line for line in drawn["fig-reads-errors"].get_axes()[0].lines
-        if line.get_label() == "(c) accessed entries"
+        if line.get_label() == "accessed entries"
     )  # fmt: skip
     assert line.get_xdata() == pytest.approx(rows["mape"].to_numpy())
     assert ((rows["from"] <= rows["mape"]) & (rows["mape"] <= rows["to"])).all()
