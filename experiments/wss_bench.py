@@ -3,11 +3,12 @@
 
     python -m experiments.wss_bench TRACES POINTS data/wss-bench
     python -m experiments.wss_bench --short TRACES POINTS data/wss-bench-100ms
+    python -m experiments.wss_bench --development DEVELOPMENT POINTS data/wss-bench-development
 
 TRACES is a folder of recordings (`pmlkit corpus record`). POINTS keeps the sweep, so that an
 interrupted one can continue. The statements are those of ``experiments/protocol.md``, by their
 numbers. With ``--short``, T is 0.1 s and no statement is tested: the protocol calls these tables
-exploratory.
+exploratory. With ``--development``, no statement is tested either: this half chooses settings.
 """
 
 from __future__ import annotations
@@ -40,8 +41,10 @@ PLANS = (
     frontier.Plan(windows=("1s",)),
     frontier.Plan(windows=("5s",)),
 )
+CHOSEN = (0.001, 0.01)  # budgets of the table of settings that the development half chose
 # Exploratory, added after the results were seen: rounds of 25 ms allow four looks.
 SHORT = frontier.Plan(windows=("100ms",), looks=(1, 2, 4), watched=(256, 4096), seeds=1)
+SHORT_BUDGETS = (0.001, 0.01, 0.1)  # ten times those of T = 1 s: looks are ten times as frequent
 PRIMARY_NS = parse_duration_ns("1s")
 BUDGETS = (0.001, 0.01)
 SEE_ALL = ("pml-page-tables", "idle-pages", "prl")  # statement 1
@@ -217,14 +220,24 @@ def statement_table(folder: Path) -> pd.DataFrame:
     return found.rename(columns={"statement": "no.", "what": "measured", "value": "is"})
 
 
-def cost_table(folder: Path) -> pd.DataFrame:
-    """Return each technique's error within each budget, T = 1 s, in percent of W, by the last.
+def cost_table(folder: Path, window_ns: int = PRIMARY_NS) -> pd.DataFrame:
+    """Return each technique's error within each budget, in percent of W, sorted by the last.
 
-    What exists nowhere is marked by a star; a dagger marks what has no estimate for more than
-    `SILENT` of the time in some column: such times are not scored.
+    A star marks what exists nowhere. A dagger marks what has no estimate for more than `SILENT` of
+    the time in some column: such times are not scored.
     """
     cheap = pd.read_csv(folder / "at-cost.csv")
-    cheap = cheap[cheap["window_ns"] == PRIMARY_NS]
+    return _by_budget(cheap[cheap["window_ns"] == window_ns])
+
+
+def chosen_table(folder: Path, development: Path) -> pd.DataFrame:
+    """Return each technique's error at the settings that the development half chose, T = 1 s."""
+    held_out, training = (frontier.read(one, ["1s"]) for one in (folder, development))
+    return _by_budget(frontier.at_settings(held_out, training, CHOSEN))
+
+
+def _by_budget(cheap: pd.DataFrame) -> pd.DataFrame:
+    """Return a column per budget; see `cost_table`."""
     errors = cheap.pivot_table(index="technique", columns="budget", values="error", sort=False)
     order = errors.fillna(np.inf).sort_values(list(errors.columns[::-1])).index
     silent = set(cheap.loc[cheap["says"] < 1 - SILENT, "technique"])
@@ -241,8 +254,13 @@ def _interval(row: object) -> str:
     """Return an error and its interval, percent; empty if the technique costs more."""
     if not np.isfinite(row.error):
         return ""
-    high = f"{100 * row.high:.3g}" if np.isfinite(row.high) else "∞"
-    return f"{100 * row.error:.3g} ({100 * row.low:.3g} to {high})"
+    return f"{_percent(row.error)} ({_percent(row.low)} to {_percent(row.high)})"
+
+
+def _percent(share: float) -> str:
+    """Return a share as percent, with three digits."""
+    text = f"{100 * share:#.3g}" if share < 1 else f"{100 * share:.0f}"
+    return text.rstrip(".").replace("inf", "∞")
 
 
 def _rounded(value: str) -> str:
@@ -252,10 +270,10 @@ def _rounded(value: str) -> str:
         return value
 
 
-def described(points: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def described(points: pd.DataFrame, budgets: Sequence[float]) -> dict[str, pd.DataFrame]:
     """Return the tables that are not for a statement."""
     return {
-        "at-cost": frontier.at_cost(points),
+        "at-cost": frontier.at_cost(points, budgets),
         "at-error": frontier.at_error(points),
         "published": frontier.published(points).drop(columns="notes"),
         "left-out": frontier.left_out(points),
@@ -276,7 +294,7 @@ def tested(points: pd.DataFrame, cheap: pd.DataFrame, paths: list[Path]) -> dict
     }
 
 
-def write(folder: Path, tables: dict[str, pd.DataFrame], points: pd.DataFrame, what: str) -> None:
+def write(folder: Path, tables: dict[str, pd.DataFrame], points: pd.DataFrame, option: str) -> None:
     """Write the tables, and the points."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
@@ -284,23 +302,23 @@ def write(folder: Path, tables: dict[str, pd.DataFrame], points: pd.DataFrame, w
     # Without prices: `frontier.read` adds the current prices of the events.
     unpriced = points.drop(columns=["insn", "overhead"])
     unpriced.to_parquet(folder / "all.points.parquet", index=False, compression="zstd")
-    command = f"python -m experiments.wss_bench {what}TRACES POINTS {folder}"
+    command = f"python -m experiments.wss_bench {option} TRACES POINTS {folder}".replace("  ", " ")
     made.note(folder / "made.json", command, {"pmlkit": pmlkit.__version__})
 
 
 def main(*given: str) -> None:
     """Sweep, and write the tables; the functions describe the columns."""
-    short, (traces, kept, out) = given[0] == "--short", given[-3:]
+    option, (traces, kept, out) = "".join(given[:-3]), given[-3:]
     paths = sorted(Path(traces).glob("*.trace"))
-
+    short = option == "--short"
     plans = {"short": SHORT} if short else {str(n): plan for n, plan in enumerate(PLANS)}
     swept = [frontier.sweep(paths, plan, Path(kept) / name, 2) for name, plan in plans.items()]
     points = pd.concat(swept, ignore_index=True)
-    tables = described(points)
-    if not short:
+    tables = described(points, SHORT_BUDGETS if short else frontier.BUDGETS)
+    if not option:
         tables |= tested(points, tables["at-cost"], paths)
         print(tables["statements"].to_string(index=False))
-    write(Path(out), tables, points, "--short " if short else "")
+    write(Path(out), tables, points, option)
 
 
 if __name__ == "__main__":

@@ -116,6 +116,19 @@ def test_what_is_held_out_is_scored_with_the_setting_chosen_on_the_others():
     assert frontier.at_cost(OPPOSITE, [0.01])["held_out"].tolist() == [1.0]
 
 
+def test_a_setting_chosen_on_other_recordings_is_scored_as_it_comes():
+    others = made({1: {"c": (0.3, 0.004)}, 2: {"c": (0.1, 0.006)}, 4: {"c": (0.9, 0.1)}})
+    ours = made({1: {"a": (0.2, 0.02), "b": (0.4, 0.02)}, 2: {"a": (0.5, 0.01), "b": (0.7, 0.03)}})
+    table = frontier.at_settings(ours, others, [0.001, 0.005, 0.01, 1]).set_index("budget")
+    assert table.index.tolist() == [0.005, 0.01, 1]  # nothing is within 0.001
+    assert table["looks"].tolist() == [1, 2, 2]
+    assert table["error"].round(9).tolist() == [0.3, 0.6, 0.6]
+    assert table["expected"].tolist() == [0.3, 0.1, 0.1]
+    assert table["cost"].round(9).tolist() == [0.02, 0.02, 0.02]  # above the budget here
+    assert table.loc[0.01, ["low", "high"]].tolist() == [0.5, 0.7]
+    assert frontier.at_settings(ours[ours["looks"] == 1], others, [1]).empty  # not run on ours
+
+
 STAIRS = made(
     {
         1: {"a": (0.4, 0.001), "b": (0.2, 0.003)},  # 0.3 at 0.002

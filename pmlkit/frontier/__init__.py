@@ -12,7 +12,7 @@ the points. Each point is one setting, not a mixture of two. The error is the me
 a share of the mean W(t, T). The cost is a share of instructions (`Run.overhead`).
 
 The setting of a point is chosen on the same recordings that score it, which makes the error too
-low. There are two remedies. The bootstrap over recordings (`RESAMPLES` with replacement, percentile
+low. There are three remedies. `at_settings` takes settings that other recordings chose. The bootstrap over recordings (`RESAMPLES` with replacement, percentile
 intervals) chooses the setting again in each resample, so the interval includes the choice.
 ``held_out`` is the error on each recording of the setting that was chosen on the others.
 
@@ -41,6 +41,7 @@ from pmlkit.frontier.tables import (
     TARGETS,
     at_cost,
     at_error,
+    at_settings,
     caption,
     curves,
     differences,
@@ -58,6 +59,7 @@ __all__ = [
     "Plan",
     "at_cost",
     "at_error",
+    "at_settings",
     "caption",
     "closest",
     "curves",

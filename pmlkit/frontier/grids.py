@@ -16,6 +16,7 @@ from pmlkit.resampling import drawn, ends
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     import pandas as pd
 
@@ -68,6 +69,12 @@ class Grid:
         weights : ndarray of float64, shape (recordings, samples)
         """
         return getattr(self, name) @ weights
+
+    def number_of(self, setting: pd.Series[Any]) -> int | None:
+        """Return the number of a setting of another grid, or None if it was not run here."""
+        same = self.settings[SETTING].fillna(-1) == setting[SETTING].fillna(-1)
+        found = np.flatnonzero(same.all(axis=1))
+        return int(found[0]) if len(found) else None
 
 
 def of(points: pd.DataFrame, published: bool = False) -> list[Grid]:
