@@ -91,9 +91,11 @@ def at_settings(
     rows: list[Json] = []
     for chooser in grids.of(training):
         grid = scored.get((chooser.window_ns, chooser.technique))
+        if grid is None:
+            continue
         whole = grids.whole(chooser.recordings)
         error, cost = chooser.mean("error", whole), chooser.mean("cost", whole)
-        for budget in budgets if grid else ():
+        for budget in budgets:
             (expected,), (setting,) = grids.least(error, cost, budget)
             same = grid.number_of(chooser.settings.iloc[setting])
             if np.isfinite(expected) and same is not None:
@@ -108,11 +110,9 @@ def at_settings(
 def _scored(grid: Grid, setting: int) -> Json:
     """Return the error and the cost of a technique at one setting."""
     errors, (low, high) = grid.error[setting], bootstrap(grid.error[setting])
-    return {
-        "technique": grid.technique, "error": errors.mean(), "low": low, "high": high,
-        **grid.settings.iloc[setting].to_dict(), "cost": grid.cost[setting].mean(),
-        "recordings": grid.recordings,
-    }  # fmt: skip
+    row: Json = grid.settings.iloc[setting].to_dict()
+    row |= {"technique": grid.technique, "error": errors.mean(), "low": low, "high": high}
+    return row | {"cost": grid.cost[setting].mean(), "recordings": grid.recordings}
 
 
 def _table(points: pd.DataFrame, bound: str, bounds: Sequence[float], least: str) -> pd.DataFrame:
