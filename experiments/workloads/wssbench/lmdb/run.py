@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A key-value store in a memory-mapped file: reads of hot keys, of any key, and scans."""
+"""A store of values by key in a memory-mapped file, read by hot keys, by any, and by scans."""
 
 import os
 import random

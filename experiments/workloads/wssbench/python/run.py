@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A data scientist's session: tables are created, models fitted, some kept, some freed."""
+"""A data scientist's session: tables are made, models fitted, some kept, some let go."""
 
 import os
 import random
