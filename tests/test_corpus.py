@@ -33,6 +33,22 @@ def test_the_registry_has_every_program_in_its_half():
     assert len({program.seed for program in registered}) == 24
 
 
+def test_scripts_are_those_that_were_recorded():
+    """A script is in the guest's memory: one with another comment gives another recording.
+
+    After a change, record and register its programs again, then update ``corpus.sha256``.
+    """
+    workloads = ROOT / "experiments" / "workloads"
+    scripts = [path for path in workloads.glob("wssbench*/**/*") if path.is_file()]
+    digests = {
+        path.relative_to(ROOT).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in scripts
+        if path.name != "workload.yaml"
+    }
+    recorded = (ROOT / "experiments" / "corpus.sha256").read_text().splitlines()
+    assert digests == {name: digest for digest, name in map(str.split, recorded)}
+
+
 def test_repeats_are_of_the_first_two_of_each_half():
     halves = corpus.split(NAMES)
     first = [
