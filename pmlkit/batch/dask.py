@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from pmlkit.batch.expand import Job, TraceRef
     from pmlkit.types import Json
 
-    # A run's record and its folder as a tar file, which is empty if the run never was on a worker.
+    # A run's record, and its folder as a tar file: empty if no worker ran it.
     Answer: TypeAlias = "tuple[Json, bytes] | Missing"
 
 

@@ -59,7 +59,7 @@ class Job:
     Attributes
     ----------
     id : str
-        Hash of the notebook's cells, the parameters, the traces' names and digests, the version
+        Hash of the notebook's cells, parameters, the traces' names and digests, the version
         of pmlkit and, for a summary, the ids of its runs.
     experiment, notebook : str
         Their names.

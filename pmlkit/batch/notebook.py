@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["NotebookError", "failure", "notebooks_folder", "start_notebook"]
 
-# What papermill imports and no notebook needs takes longer than all the rest. jsonschema checks
-# IRIs if rfc3987_syntax is installed, whose import builds a grammar; papermill reads notebooks from
-# S3 and HDFS if boto3 and pyarrow are.
+# papermill imports packages that no notebook needs, which takes longer than all the rest. To check
+# IRIs, jsonschema imports rfc3987_syntax, which builds a grammar. To read notebooks from S3 and HDFS,
+# papermill imports boto3 and pyarrow.
 # The caller holds the other end of stdin and never writes: end of file means that it has died.
 _PAPERMILL = """
 import os, sys, threading

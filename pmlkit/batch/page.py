@@ -141,9 +141,7 @@ def _notebook_page(ipynb: Path, title: str, back: str) -> None:
     from pygments.formatters import HtmlFormatter
 
     body, _ = HTMLExporter(template_name="basic").from_filename(str(ipynb))  # type: ignore[no-untyped-call]
-    body = _LINK.sub(
-        lambda found: found[0] if (ipynb.parent / found[1]).exists() else found[2], body
-    )
+    body = _LINK.sub(lambda link: link[0] if (ipynb.parent / link[1]).exists() else link[2], body)
     page = _render(
         "notebook.html.j2",
         title=title,
@@ -190,13 +188,13 @@ def _table(out: Path, tex: Path) -> Shown:
 
 def _links(out: PathLike, path: Path) -> list[tuple[str, str]]:
     """Link the files of `path`'s stem; the data of a figure's parts are called STEM-PART."""
-    found = []
+    links = []
     for label, suffix in SUFFIXES.items():
         files = [path.with_suffix(suffix), *sorted(path.parent.glob(f"{path.stem}-*{suffix}"))]
         for file in filter(Path.exists, files):
             part = file.stem.removeprefix(path.stem).lstrip("-")
-            found.append((f"{label} ({part})" if part else label, _relative(out, file)))
-    return found
+            links.append((f"{label} ({part})" if part else label, _relative(out, file)))
+    return links
 
 
 def _relative(out: PathLike, path: Path) -> str:

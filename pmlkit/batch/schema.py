@@ -226,10 +226,10 @@ def _read(path: Path) -> str:
 
 
 def _offer(path: Path) -> str:
-    """Return a hint that names experiments: those in the file's folder, and the bundled ones."""
+    """Return a hint that names the experiments in the file's folder and the bundled ones."""
     folders = dict.fromkeys([path.parent, ROOT / "experiments"])
     known = {p.name: p for folder in folders for p in sorted(folder.glob("[!.]*.yaml"))}
-    names = [name for name, found in known.items() if _is_one(found)]
+    names = [name for name, file in known.items() if _is_one(file)]
     if near := closest(path.stem, [Path(name).stem for name in names]):
         return f"do you mean {near}.yaml?"
     return f"the experiments there are {', '.join(names)}" if names else "check the path"
@@ -316,7 +316,7 @@ def _validated(path: PathLike, document: object, lines: Lines) -> tuple[Json, Li
         first = _deepest(errors[0])
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         raise ExperimentError(path, _at(first, lines), _describe(first) + more)
-    assert isinstance(document, dict)  # as the schema says
+    assert isinstance(document, dict)  # the schema requires it
     return document, lines
 
 

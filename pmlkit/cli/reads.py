@@ -68,10 +68,10 @@ def reads(
     The reads are derived from the page tables in its PML log.
 
     The methods are written (PML alone), leaves (512 pages for each leaf table in the log), and
-    present and accessed (the entries of their snapshots). Others are density (the used part of
-    these, from a sample of accessed flags), sample (the sample without the tables), and harvest
-    (all accessed flags, which are the truth). With --aging, the host's own count of touched pages
-    (from Linux 6.12 on) gives the number, and the log and its tables give the pages.
+    present and accessed (the entries of their snapshots). density is the used part of these, from
+    a sample of accessed flags. sample is the sample without the tables. harvest is all accessed
+    flags, which are the truth. With --aging, the host's own count of touched pages (from Linux 6.12
+    on) gives the number. The log and its tables then give the pages.
 
     Each row has an interval, and a reason if something is unknown.
     """
