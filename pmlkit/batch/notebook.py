@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["NotebookError", "failure", "notebooks_folder", "start_notebook"]
 
 # papermill imports packages that no notebook needs, which takes longer than all the rest. To check
-# IRIs, jsonschema imports rfc3987_syntax, which builds a grammar. To read notebooks from S3 and HDFS,
-# papermill imports boto3 and pyarrow.
+# IRIs, jsonschema imports rfc3987_syntax, which builds a grammar. To read notebooks from S3 and
+# HDFS, papermill imports boto3 and pyarrow.
 # The caller holds the other end of stdin and never writes: end of file means that it has died.
 _PAPERMILL = """
 import os, sys, threading

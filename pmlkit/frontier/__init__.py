@@ -12,8 +12,9 @@ the points. Each point is one setting, not a mixture of two. The error is the me
 a share of the mean W(t, T). The cost is a share of instructions (`Run.overhead`).
 
 The setting of a point is chosen on the same recordings that score it, which makes the error too
-low. There are three remedies. `at_settings` takes settings that other recordings chose. The bootstrap over recordings (`RESAMPLES` with replacement, percentile
-intervals) chooses the setting again in each resample, so the interval includes the choice.
+low. There are three remedies. `at_settings` takes settings that other recordings chose. The
+bootstrap over recordings (`RESAMPLES` with replacement, percentile intervals) chooses the setting
+again in each resample, so the interval includes the choice.
 ``held_out`` is the error on each recording of the setting that was chosen on the others.
 
 Modules
