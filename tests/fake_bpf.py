@@ -2,6 +2,7 @@
 """The kernel's side of a capture by BPF: rings in memory that a test writes as the program does."""
 
 import mmap
+from types import MappingProxyType
 
 from pmlkit.kvm import bpf
 from pmlkit.kvm.rings import DATA_AT, ENTRY_BYTES, HEAD_AT, LIMIT_AT, LOST_AT, ring_bytes
@@ -40,35 +41,51 @@ class Writer:
 
 
 class FakeKernel:
-    """In place of `pmlkit.kvm.bpf.Kernel`."""
+    """In place of `pmlkit.kvm.bpf.Kernel`.
 
-    made = None
+    Attributes
+    ----------
+    refuse, refuse_at : dict of str to error
+        What is refused: to load a program for a kind of place; to attach one at a place.
+    places : list of str
+        The kinds of places for which programs were loaded.
+    attached : list of (str, bytes)
+        The places that have programs, and these.
+    """
+
+    made = None  # the last one
     most_bytes = 1 << 30
-    refuse = None  # the errors of places, by their names
+    refuse = refuse_at = MappingProxyType({})
     misses = 0
+    attach_all = bpf.Kernel.attach_all
 
     def __init__(self):
         type(self).made = self
-        self.on, self.places, self.writers = False, [], {}
+        self.places, self.writers, self._attached = [], {}, []
+        self._loaded, self.arrays, self._number = {}, {}, 2
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.on = False
+        self.detach()
 
     def array(self, name, value_bytes, count):
         if value_bytes > self.most_bytes:
             raise bpf.BpfRefused("too big", 7)
         memory = mmap.mmap(-1, value_bytes * count)
-        if name == "floor":
-            return 5, memory
-        self.writers[name] = Writer(memory, (value_bytes - DATA_AT) // ENTRY_BYTES)
-        return 3, memory
+        if name != "floor":
+            self.writers[name] = Writer(memory, (value_bytes - DATA_AT) // ENTRY_BYTES)
+        self.arrays[name] = self._number = self._number + 1
+        return self._number, memory
 
     @property
     def writer(self):
         return self.writers["log"]
+
+    @property
+    def attached(self):
+        return [self._loaded[program] for program in self._attached]
 
     def mark(self, cpu, time_ns, kind, vcpu, thread):
         """Write a mark, if marks are captured by BPF."""
@@ -76,18 +93,24 @@ class FakeKernel:
 
     def load(self, name, code, place):
         self.places.append(place.how)
-        if place.how in (self.refuse or {}):
+        if place.how in self.refuse:
             raise self.refuse[place.how]
-        return 4 + (place.where in bpf.MARKS)
+        program = 100 + len(self._loaded)
+        self._loaded[program] = place.where, code
+        return program
 
     def attach(self, program, place):
-        self.on = True
+        if place.where in self.refuse_at:
+            raise self.refuse_at[place.where]
+        self._attached.append(program)
 
-    def detach(self):
-        self.on = False
+    def detach(self, keep=0):
+        del self._attached[keep:]
 
     def missed(self, program):
-        return self.misses if program == 4 else 0
+        """Return `misses` for the programs of the log."""
+        where, _ = self._loaded[program]
+        return self.misses if where == bpf.FUNCTION else 0
 
 
 def install(patch, kvm, marks=False, **attributes):

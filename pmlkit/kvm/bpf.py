@@ -25,7 +25,7 @@ from pmlkit.kvm.host import Host
 from pmlkit.kvm.program import nothing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Self
 
 
@@ -145,20 +145,16 @@ class Kernel:
         self.detach()
         self._exits.close()
 
-    def detach(self) -> None:
-        """Detach all programs, first what was attached first; idempotent.
+    def detach(self, keep: int = 0) -> None:
+        """Detach the programs after the first `keep`, the last one first; idempotent.
 
-        The program of the log, which relies on the others, thus ends before them.
+        The program of the log, which relies on those before it, thus ends before them.
         """
-        while self._attached:
-            os.close(self._attached.pop(0))
+        while len(self._attached) > keep:
+            os.close(self._attached.pop())
 
     def _own(self, descriptor: int) -> int:
         self._exits.callback(os.close, descriptor)
-        return descriptor
-
-    def _attach(self, descriptor: int) -> int:
-        self._attached.append(descriptor)
         return descriptor
 
     def array(self, name: str, value_bytes: int, count: int) -> tuple[int, mmap.mmap]:
@@ -208,11 +204,23 @@ class Kernel:
         """Attach a loaded program to its place."""
         if place.how == "fentry":
             what = f"BPF at {place.where}"
-            self._attach(_bpf(_RAW_TRACEPOINT_OPEN, what, struct.pack("<QII", 0, program, 0)))
+            link = _bpf(_RAW_TRACEPOINT_OPEN, what, struct.pack("<QII", 0, program, 0))
+            self._attached.append(link)
             return
-        event = self._attach(self._probe(place))
+        event = self._probe(place)
+        self._attached.append(event)
         if _libc.ioctl(event, ctypes.c_ulong(_SET_BPF), ctypes.c_int(program)) < 0:
             raise _refused(f"BPF at a {place.how} of {place.where}", ctypes.get_errno())
+
+    def attach_all(self, programs: Sequence[tuple[int, Place]]) -> None:
+        """Attach loaded programs to their places, in order: all of them, or none."""
+        before = len(self._attached)
+        try:
+            for program, place in programs:
+                self.attach(program, place)
+        except PmlkitError:
+            self.detach(keep=before)
+            raise
 
     def _probe(self, place: Place) -> int:
         name = ctypes.create_string_buffer(place.where.encode())

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 from typing import TYPE_CHECKING, Protocol
 
 from pmlkit.errors import PmlkitError
@@ -22,7 +23,7 @@ from pmlkit.ftrace import Layout, PageDamaged, format_of, layout_of, numbers
 from pmlkit.kvm import bpf, rounds
 from pmlkit.kvm.frames import CALLS, LOG, MARKS, STREAMS, Frame
 from pmlkit.kvm.program import call_program, entry_program, leave_program, mark_program
-from pmlkit.kvm.rings import ARMED, ENTRY_BYTES, Rings, entries_of, ring_bytes
+from pmlkit.kvm.rings import ENTRY_BYTES, Rings, entries_of, ring_bytes
 from pmlkit.kvm.tracefs import (
     Guardian,
     Instance,
@@ -253,13 +254,16 @@ class Bpf:
         self._entries = 1 << ((options.buffer_kib << 10) // ENTRY_BYTES).bit_length() - 1
         self._cpus, self._pid = cpu_count(host), vm.pid
         self._rings: dict[int, Rings] = {}
-        self._programs: dict[int, list[int]] = {LOG: [], MARKS: []}
+        self._programs: dict[int, list[int]] = {}
         self._stopped = self._shared = False
         self._exits = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
             self._kernel = stack.enter_context(bpf.Kernel())
-            self.place = self._take_log(stack, host)
+            self._log, self._floor = self._make(stack, LOG), self._make_floor()
             why_not = self._take_marks(stack, host) if options.marks else ""
+            if not self._shared:  # a program that was detached may have armed a CPU
+                self._rings[LOG].disarm()
+            self.place = self._take_log(host)  # last: its program relies on those of the marks
             marks = options.marks and MARKS not in self._rings
             self._rest = Ftrace(host, options, log=False, marks=marks)
             self._exits = stack.pop_all()
@@ -268,58 +272,69 @@ class Bpf:
         if why_not:
             self.messages.append(f"VM entries and page faults by ftrace: {why_not}")
 
-    def _take_log(self, stack: contextlib.ExitStack, host: Host) -> Place:
-        self._log = rings = self._make(stack, LOG)
-        self._floor, floor = self._kernel.array("floor", 8, 1)
+    def _make_floor(self) -> int:
+        """Make the floor of times; return its descriptor."""
+        descriptor, floor = self._kernel.array("floor", 8, 1)
         with floor:
-            floor[:8] = ARMED.to_bytes(8, "little")  # no time yet
+            floor[:8] = time.monotonic_ns().to_bytes(8, "little")  # of the programs' clock
+        return descriptor
+
+    def _take_log(self, host: Host) -> Place:
+        entries = self._rings[LOG].entries
         why: PmlkitError | None = None
         for place in bpf.entry_places(host):
-            code = entry_program(place.frame_at, self._pid, rings, self._entries, self._floor)
+            code = entry_program(place.frame_at, self._pid, self._log, entries, self._floor)
             try:
-                self._kernel.attach(self._load(LOG, code, place), place)
+                program = self._kernel.load(f"pmlkit_{STREAMS[LOG]}", code, place)
+                self._kernel.attach_all([(program, place)])
             except PmlkitError as error:
                 why = error
             else:
+                self._programs[LOG] = [program]
                 return place
         assert why is not None
         raise why
 
     def _take_marks(self, stack: contextlib.ExitStack, host: Host) -> str:
-        """Capture the marks, too; otherwise return the reason."""
+        """Capture the marks, too, and let entries share times if possible.
+
+        If the marks cannot be captured, return the reason; none of their programs runs then.
+        """
         try:
             places = bpf.mark_places(host)
             rings = self._make(stack, MARKS)
-            self._shared = self._share_times(host)
-            log = self._log if self._shared else None
-            # All are loaded before the first one runs: what is refused must cost nothing.
-            programs = [
-                self._load(MARKS, mark_program(kind, place.frame_at, self._pid, rings,
-                                               self._entries, log), place)
-                for kind, place in enumerate(places, 1)
-            ]  # fmt: skip
-            for program, place in zip(programs, places):  # noqa: B905 (Python 3.9)
-                self._kernel.attach(program, place)
         except PmlkitError as error:
-            self._rings.pop(MARKS, None)
-            self._shared = False
             return str(error)
-        return ""
+        why = ""
+        for shared in (True, False):
+            try:
+                self._attach_marks(host, places, rings, shared)
+            except PmlkitError as error:
+                why = str(error)
+            else:
+                self._shared = shared
+                return ""
+        del self._rings[MARKS]
+        return why
 
-    def _share_times(self, host: Host) -> bool:
-        """Attach what ends the validity of an entry's time; whether entries may share one."""
+    def _attach_marks(self, host: Host, places: list[Place], rings: int, shared: bool) -> None:
+        """Attach the programs of the marks, and what the sharing of times needs: all or none."""
+        # All are loaded before the first one runs: what is refused must cost nothing.
+        ends = self._load_ends(host) if shared else []
+        log = self._log if shared else None
+        name, marks = f"pmlkit_{STREAMS[MARKS]}", []
+        for kind, place in enumerate(places, 1):
+            code = mark_program(kind, place.frame_at, self._pid, rings, self._entries, log)
+            marks.append((self._kernel.load(name, code, place), place))
+        self._kernel.attach_all([*ends, *marks])
+        self._programs[MARKS] = [program for program, _ in marks]
+
+    def _load_ends(self, host: Host) -> list[tuple[int, Place]]:
+        """Load what ends the validity of an entry's time; return the programs and their places."""
         needed = {bpf.LEAVE: leave_program(self._log), bpf.CALL: call_program(self._floor)}
-        try:
-            places = [bpf.entry_of(host, function) for function in needed]
-            programs = [
-                self._kernel.load("pmlkit_times", code, place)
-                for code, place in zip(needed.values(), places)  # noqa: B905 (Python 3.9)
-            ]
-            for program, place in zip(programs, places):  # noqa: B905 (Python 3.9)
-                self._kernel.attach(program, place)
-        except PmlkitError:
-            return False
-        return True
+        places = [bpf.entry_of(host, function) for function in needed]
+        codes = zip(needed.values(), places)  # noqa: B905 (Python 3.9)
+        return [(self._kernel.load("pmlkit_times", code, place), place) for code, place in codes]
 
     def _make(self, stack: contextlib.ExitStack, stream: int) -> int:
         """Make rings for a stream; return their descriptor."""
@@ -335,11 +350,6 @@ class Bpf:
         self._rings[stream] = Rings(memory, self._cpus, self._entries)
         stack.callback(self._rings[stream].close)  # unmaps the memory at the end
         return rings
-
-    def _load(self, stream: int, code: bytes, place: Place) -> int:
-        program = self._kernel.load(f"pmlkit_{STREAMS[stream]}", code, place)
-        self._programs[stream].append(program)
-        return program
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:

@@ -22,10 +22,11 @@ same time if it comes from the same exit of the same vCPU, and no call of the VM
 - a page fault arms it anew: KVM may wait for a re-arm, and then logs the page;
 - the vCPU's thread disarms it when it leaves the CPU, and when it returns to the VMM
   (``kvm_arch_vcpu_put``): until the next VM entry each entry reads the clock;
-- a call of the VMM's (``kvm_vm_ioctl``), such as a re-arm, sets the floor: older times are not
+- a call of the VMM's (``kvm_vm_ioctl``), such as a re-arm, raises the floor: older times are not
   used again. An entry is thus before or after a re-arm as it would be by its own time.
 
-Where one of these programs is refused, none arms the CPU, and each entry reads the clock.
+If the kernel refuses one of these programs, all are detached. No CPU is armed then, and each entry
+reads the clock.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ _CALL, _EXIT, _LOAD_64 = 0x85, 0x95, 0x18
 _OPERATIONS = {"mov": 0xB7, "add": 0x07, "sub": 0x17, "or": 0x47, "and": 0x57, "lsh": 0x67,
                "rsh": 0x77}  # fmt: skip
 _MOVE_32 = 0xBC
+_ATOMIC_ADD = 0xDB  # 64 bits; the kind of atomic operation, 0, is in the place of the number
 _JUMPS = {"always": 0x05, "==": 0x15, ">": 0x25, ">=": 0x35, "!=": 0x55}
 _LOADS, _STORES = {4: 0x61, 8: 0x79}, {4: 0x63, 8: 0x7B}
 _REGISTER = 0x08
@@ -100,6 +102,10 @@ class Assembler:
     def store(self, target: int, at: int, source: int, size: int = 8) -> None:
         """Write memory: ``*(target + at) = source``."""
         self._put(_STORES[size], target, source, at)
+
+    def add_atomically(self, target: int, at: int, source: int) -> None:
+        """Add to memory, at once for all CPUs: ``*(target + at) += source``."""
+        self._put(_ATOMIC_ADD, target, source, at)
 
     def take_map(self, target: int, descriptor: int) -> None:
         """Set a register to a map; it takes two instructions."""
@@ -224,11 +230,18 @@ def leave_program(log: int) -> bytes:
 
 
 def call_program(floor: int) -> bytes:
-    """Return the program that sets the floor to the present: a call of the VMM's begins."""
+    """Return the program that raises the floor to the present at least: a call of the VMM's begins.
+
+    It adds the difference. Several threads may call at once: then the floor gets above the present,
+    and until it has passed each entry reads the clock. The floor never falls.
+    """
     a = Assembler()
     a.call(KTIME_GET_NS)
     a.take_value(R1, floor)
-    a.store(R1, 0, R0)
+    a.load(R2, R1, 0)
+    a.jump_by(">=", R2, R0, "out")
+    a.by("sub", R0, R2)
+    a.add_atomically(R1, 0, R0)
     return _left(a)
 
 

@@ -3,12 +3,12 @@
 
 Each CPU has one ring. It contains the number of entries ever written (head), the number lost
 because the ring was full, and the limit that the head must not pass, followed by the entries. An
-entry has 16 bytes: the time, ns, and the frame above the thread. The programs alone read and write
-a ring's time: that of the last entry, for the next one (`pmlkit.kvm.program`), or `ARMED` or
-`DISARMED`, which are before all times. Only the program writes head and lost; only the reader,
-which knows how many entries it has read (tail), writes the limit. There is therefore no lock, and
-the reader copies whole pieces. Each side must see the other's writes in order, which x86 guarantees
-without barriers. Capture by BPF is only offered on x86.
+entry has 16 bytes: the time, ns, and the frame above the thread. Once they run, the programs alone
+read and write a ring's time: that of the last entry, for the next one (`pmlkit.kvm.program`), or
+`ARMED` or `DISARMED`, which are before all times. Only the program writes head and lost; only the
+reader, which knows how many entries it has read (tail), writes the limit. There is therefore no
+lock, and the reader copies whole pieces. Each side must see the other's writes in order, which x86
+guarantees without barriers. Capture by BPF is only offered on x86.
 """
 
 from __future__ import annotations
@@ -69,6 +69,11 @@ class Rings:
         self._skipped = 0, 0  # entries; losses
         for cpu in range(count):
             self._words[(cpu * ring_bytes(entries) + LIMIT_AT) // 8] = entries
+
+    def disarm(self) -> None:
+        """Disarm all CPUs; no program runs."""
+        for cpu in range(self.count):
+            self._words[(cpu * ring_bytes(self.entries) + TIME_AT) // 8] = DISARMED
 
     def skip(self) -> None:
         """Skip all entries that were written or lost before now."""

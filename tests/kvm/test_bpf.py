@@ -6,6 +6,7 @@ import os
 import signal
 import struct
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -62,13 +63,14 @@ def test_instructions_have_the_bytes_that_the_kernel_documents():
         a.leave()  # exit
         a.lower(0, 0)  # w0 = w0
         a.take_value(1, 7)  # r1 = the value of map 7
+        a.add_atomically(1, 8, 2)  # lock *(u64 *)(r1 + 8) += r2
 
     assert hex_of(fill).split() == [
         "b700000000000000", "07020000fcffffff", "bf07000000000000", "1f23000000000000",
         "6706000016000000", "7700000020000000", "57070000ffff3f00", "4f76000000000000",
         "7916600000000000", "630afcff00000000", "7b98000000000000",
         "1811000005000000", "0000000000000000", "850000000e000000", "9500000000000000",
-        "bc00000000000000", "1821000007000000", "0000000000000000",
+        "bc00000000000000", "1821000007000000", "0000000000000000", "db21080000000000",
     ]  # fmt: skip
 
 
@@ -396,6 +398,33 @@ def test_programs_that_end_a_times_validity_are_accepted(loaded):
     words.release()
 
 
+def test_calls_at_once_never_lower_the_floor(loaded):
+    """It is at each call's time at least, as soon as the call is over."""
+    kernel, _, function = loaded
+    path, offset, _ = probed()
+    place = bpf.Place.register("uprobe", path, 2, offset, UPROBES)
+    floor, value = kernel.array("calls", 8, 1)
+    kernel.attach(kernel.load("call", call_program(floor), place), place)
+    low = []
+
+    def call():
+        last = 0
+        for _ in range(1000):
+            before = time.monotonic_ns()
+            function(0, 0, 1)
+            now = int.from_bytes(value[:8], "little")
+            if now < max(before, last):
+                low.append((now, before, last))
+            last = now
+
+    threads = [threading.Thread(target=call) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert low == []
+
+
 FORK = Path("/sys/kernel/tracing/events/sched/sched_process_fork/format")
 
 
@@ -439,14 +468,29 @@ def test_nothing_is_recorded_any_more_once_it_is_detached(loaded):
     assert [word >> 22 for _, word in read(reader.drain())[1]] == [1]
 
 
-def test_what_was_attached_first_is_detached_first(monkeypatch):
+def test_what_was_attached_last_is_detached_first(monkeypatch):
     closed, kernel = [], bpf.Kernel()
     monkeypatch.setattr(bpf.os, "close", closed.append)
-    for descriptor in (7, 8, 9):
-        kernel._attach(descriptor)
+    kernel._attached += [7, 8, 9]
     kernel.detach()
     kernel.detach()
-    assert closed == [7, 8, 9]
+    assert closed == [9, 8, 7]
+
+
+def test_programs_are_attached_together_or_not_at_all(loaded):
+    """The second is refused: the first one, which was attached already, no longer runs."""
+    kernel, _, function = loaded
+    path, offset, _ = probed()
+    place = bpf.Place.register("uprobe", path, 2, offset, UPROBES)
+    floor, value = kernel.array("call", 8, 1)
+    call = kernel.load("call", call_program(floor), place)
+    with pytest.raises(bpf.BpfRefused):
+        kernel.attach_all([(call, place), (floor, place)])  # an array is no program
+    function(0, 0, 1)
+    assert not any(value[:8])
+    kernel.attach_all([(call, place)])
+    function(0, 0, 1)
+    assert any(value[:8])
 
 
 def is_there(number):

@@ -10,10 +10,11 @@ from test_kvm_collecting import Run, by_round, rearm
 from waiting import until
 
 from pmlkit.errors import PmlkitError
-from pmlkit.kvm import agent, bpf
+from pmlkit.kvm import agent, bpf, capture, find
 from pmlkit.kvm.find import NoRight
 from pmlkit.kvm.job import Job
-from pmlkit.kvm.rings import LIMIT_AT, ring_bytes
+from pmlkit.kvm.program import entry_program, mark_program
+from pmlkit.kvm.rings import ARMED, DISARMED, LIMIT_AT, TIME_AT, ring_bytes
 
 PAGES = [list(range(100, 400)), [7, 3, 9], [], [2**40]]
 
@@ -87,13 +88,64 @@ def test_the_trace_is_the_same_as_by_ftrace(kvm, tmp_path, monkeypatch, marks):
     assert how[1]["times"] == ("exit" if marks else "entry")
 
 
-def test_without_what_ends_a_times_validity_each_entry_has_its_own(kvm, tmp_path, monkeypatch):
-    kernel = fake_bpf.install(monkeypatch.setattr, kvm, marks=True)
+def refusing(function):
+    """Return a kernel's refusal of a program at a place, by its name."""
+    return {function: bpf.BpfRefused(f"the kernel refuses BPF at {function}", 16)}
 
-    def refuse(host, function):
-        raise bpf.BpfRefused(f"BPF finds no {function} here")
 
-    monkeypatch.setattr(bpf, "entry_of", refuse)
+ENDS = [bpf.LEAVE, bpf.CALL]
+ATTACHED = {  # by the place that is refused: what remains
+    None: [*ENDS, *bpf.MARKS, bpf.FUNCTION],
+    bpf.LEAVE: [*bpf.MARKS, bpf.FUNCTION],
+    bpf.CALL: [*bpf.MARKS, bpf.FUNCTION],
+    bpf.MARKS[0]: [bpf.FUNCTION],
+    bpf.MARKS[1]: [bpf.FUNCTION],
+}
+
+
+@pytest.mark.parametrize("refused", ATTACHED)
+def test_entries_share_times_only_if_all_that_it_needs_is_attached(kvm, monkeypatch, refused):
+    """What is attached, what the facts say, and what the log's program does agree."""
+    fake_bpf.install(monkeypatch.setattr, kvm, marks=True, refuse_at=refusing(refused))
+    vm = find.find(kvm.host, str(kvm.pid))
+    with capture.Bpf(kvm.host, Job(buffer_kib=64), vm) as way:
+        facts, kernel = way.facts(), way._kernel
+        shared, marked = refused is None, refused not in bpf.MARKS
+        assert [where for where, _ in kernel.attached] == ATTACHED[refused]
+        assert facts["times"] == ("exit" if shared else "entry")
+        assert facts["marks"] == ("bpf" if marked else "ftrace")
+        assert any("page faults by ftrace: the kernel" in m for m in way.messages) != marked
+        log = entry_program(16, kvm.pid, kernel.arrays["log"], 4096, kernel.arrays["floor"])
+        assert kernel.attached[-1] == (bpf.FUNCTION, log)
+        arms = kernel.arrays["log"] if shared else None
+        marks = [code for where, code in kernel.attached if where in bpf.MARKS]
+        assert marks == [
+            mark_program(kind, 8, kvm.pid, kernel.arrays["marks"], 4096, arms)
+            for kind in (1, 2)[: 2 * marked]
+        ]  # fmt: skip
+
+
+def test_a_cpu_that_a_refused_program_armed_is_disarmed(kvm, monkeypatch):
+    """The first mark runs when the second one is refused, and arms a CPU until it is detached."""
+
+    class Kernel(fake_bpf.FakeKernel):
+        def attach(self, program, place):
+            super().attach(program, place)
+            if place.where == bpf.MARKS[0]:
+                self.writer.words[self.writer.step + TIME_AT // 8] = ARMED
+
+    fake_bpf.install(monkeypatch.setattr, kvm, marks=True)
+    Kernel.refuse_at = refusing(bpf.MARKS[1])
+    monkeypatch.setattr(bpf, "Kernel", Kernel)
+    with capture.Bpf(kvm.host, Job(buffer_kib=64), find.find(kvm.host, str(kvm.pid))) as way:
+        writer = way._kernel.writer
+        times = [writer.words[cpu * writer.step + TIME_AT // 8] for cpu in range(2)]
+        assert times == [DISARMED, DISARMED]
+
+
+def test_where_a_times_validity_is_not_ended_each_entry_has_its_own(kvm, tmp_path, monkeypatch):
+    refused = refusing(bpf.LEAVE)
+    kernel = fake_bpf.install(monkeypatch.setattr, kvm, marks=True, refuse_at=refused)
     run = Run(kvm, tmp_path, by_bpf(kvm, kernel, marks=True), rounds=len(PAGES), capture="bpf")
     run()
     trace = run.trace()
@@ -112,7 +164,7 @@ def test_auto_takes_bpf_and_says_so(kvm, tmp_path, monkeypatch):
     assert trace.meta.options["capture"] == how
     assert "the log is captured by BPF (fentry)" in trace.meta.notes
     assert [name.rpartition("/")[2] for name in kvm.probes()] == []
-    assert not kernel.made.on
+    assert kernel.made.attached == []
 
 
 def test_what_a_full_ring_loses_is_in_the_round_that_lost_it(kvm, tmp_path, monkeypatch):
