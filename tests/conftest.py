@@ -2,6 +2,7 @@
 """What every test may use."""
 
 import math
+import os
 import signal
 
 import pytest
@@ -25,6 +26,9 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("pmlkit")
+
+# Commands that tests start compile pmlkit once, and not at each start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A shell that starts the tests in the background lets them, and all that they start, ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
