@@ -176,7 +176,7 @@ def test_a_vm_that_ends_ends_the_command(host, own_vm):
 
 def test_a_vm_by_its_qmp_socket(host):
     guest = guests.load("known")
-    words = qemu.arguments(guest.name, guest.memory_mib, guest.cmdline, ring=0)
+    words = qemu.arguments(guest.name, guest.memory_mib, 1, guest.cmdline, ring=0)
     host.start("qemu", f"{qemu.FOLDER}/qemu", *words)
     host.run("until grep -q ready /out/guest.txt; do usleep 20000; done")
     call = ("--rounds", "2", "--period", "1s")

@@ -147,3 +147,16 @@ def test_rings_are_re_armed_by_qemus_reaper_and_each_round_is_exact(other, spool
     for number, entries in rounds(trace):
         length_s = (trace.rounds.t_end_ns - trace.rounds.t_start_ns)[number] / 1e9
         assert length_s > 0.8 and is_known(entries)
+
+
+def test_two_vcpus_are_logged_each_with_its_pages(tmp_path):
+    """In a boot of its own: QEMU's second vCPU is started by its local APIC."""
+    options = session.KvmLabOptions(vmm="qemu", log="bitmap", rounds=2, period_s=1.0, keep=True)
+    trace = session.run("vcpus", tmp_path / "two.trace", options)
+    assert trace.n_rounds == 2 and trace.meta.complete
+    assert trace.meta.domain["vcpus"] == 2
+    for number, entries in rounds(trace):
+        for vcpu, region in enumerate(("first", "second")):
+            written = data(entries[entries.vcpu == vcpu])
+            assert set(written.gfn) == frames(trace, region), (number, region)
+    assert not trace.rounds.lost.any()

@@ -62,7 +62,7 @@ def test_a_round_of_qemu_is_a_second_unless_another_is_asked_for(monkeypatch):
     ("guest", "options", "why"),
     [
         ({"linux": True}, {}, "QEMU does not run g in the lab"),
-        ({"mailbox": True, "vcpus": 2}, {}, "guests of the kit on one vCPU: leave out --vmm qemu"),
+        ({"vcpus": 2}, {}, "it runs guests of the kit: leave out --vmm qemu"),
         ({"mailbox": True}, {"huge": True}, "QEMU chooses huge pages by itself"),
         (
             {"mailbox": True},
@@ -86,7 +86,8 @@ def test_qemus_job_is_to_measure_and_its_guest_waits_for_nobody(tmp_path):
     job = session.describe(guest, options, 64, 1, {})
     assert (job["switch"], job["rounds"], job["period_s"]) == ("qmp", 5, 2.0)
     for log, accelerator in (("ring", "kvm,dirty-ring-size=65536"), ("bitmap", "kvm")):
-        words = session.vmms_words(guest, KvmLabOptions(vmm="qemu", log=log), 64, 1)
+        words = session.vmms_words(guest, KvmLabOptions(vmm="qemu", log=log), 64, 2)
+        assert words[words.index("-smp") + 1] == "2"
         assert words[words.index("-accel") + 1] == accelerator
         assert words[words.index("-append") + 1] == "vmm=64 free=1 a=1"
         assert words[words.index("-qmp") + 1] == "unix:/job/qmp,server=on,wait=off"

@@ -38,11 +38,19 @@ struct context { /* vcpu_hvm_context with vcpu_hvm_x86_32, see public/hvm/hvm_vc
 #define VMM_YIELD 0x4b0u
 #define VMM_START 0x4b4u
 
+/* The local APIC's interrupt command: INIT, or start at a page below 1 MiB. */
+#define APIC_ICR 0xfee00300u
+#define APIC_ICR_TARGET 0xfee00310u
+#define ICR_INIT 0x4500u
+#define ICR_START 0x4600u
+#define TRAMPOLINE 0x8000u
+
 static const char *cmdline;
 static u32 vmm; /* under the KVM lab's monitor: MiB of memory */
 static struct context second;
 static struct { u32 levels, mib, large; } paging;
 extern void second_start(void);
+extern const u8 trampoline[], trampoline_end[];
 
 /* The mailbox has a separate frame, so that the guest writes one known page between rounds. */
 static volatile struct kit_mailbox *const box = (void *)KIT_MAILBOX;
@@ -198,9 +206,23 @@ static int start_second_by_xen(void)
     return hypercall(VCPU_OP, VCPUOP_INITIALISE, 1, &second) || hypercall(VCPU_OP, VCPUOP_UP, 1, 0);
 }
 
+/* As on a PC: the vCPU starts in real mode, in a copy of the trampoline. */
+static void start_second_by_apic(void)
+{
+    volatile u32 *icr = (void *)APIC_ICR, *target = (void *)APIC_ICR_TARGET;
+
+    for (u32 i = 0; i < (u32)(trampoline_end - trampoline); i++)
+        ((volatile u8 *)TRAMPOLINE)[i] = trampoline[i];
+    *target = 1u << 24;
+    *icr = ICR_INIT;
+    *icr = ICR_START | TRAMPOLINE >> 12;
+}
+
 void kit_start_second(void)
 {
-    if (vmm)
+    if (vmm && kit_option("free", 0)) /* under QEMU */
+        start_second_by_apic();
+    else if (vmm)
         out_word(VMM_START, (u32)second_start);
     else if (start_second_by_xen()) {
         kit_say("KIT: vCPU 1 does not start\n");

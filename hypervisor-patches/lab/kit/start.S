@@ -9,7 +9,7 @@
 
         .text
         .code32
-        .globl _start, second_start
+        .globl _start, second_start, trampoline, trampoline_end
 _start:
         cld
         mov $first_stack_top, %esp
@@ -21,6 +21,32 @@ second_start:
         call kit_second
 1:      hlt
         jmp 1b
+
+        /* In real mode, in a copy below 1 MiB whose address is cs:0. */
+        .code16
+trampoline:
+        cli
+        lgdtl %cs:(gdt_pointer - trampoline)
+        mov %cr0, %eax
+        or $1, %eax
+        mov %eax, %cr0
+        ljmpl $8, $flat
+gdt_pointer:
+        .word gdt_end - gdt - 1
+        .long gdt
+trampoline_end:
+
+        .code32
+flat:
+        mov $16, %eax
+        mov %eax, %ds
+        mov %eax, %es
+        mov %eax, %ss
+        jmp second_start
+        .align 8
+gdt:
+        .quad 0, 0x00cf9a000000ffff, 0x00cf92000000ffff
+gdt_end:
 
         .bss
         .align 4096

@@ -58,11 +58,13 @@ def _bytes(root: Path, *places: str) -> bytes:
     raise GuestError(f"Debian's QEMU has no {places[0]}", hint="report it")
 
 
-def arguments(name: str, memory_mib: int, cmdline: str, ring: int) -> list[str]:
+def arguments(name: str, memory_mib: int, vcpus: int, cmdline: str, ring: int) -> list[str]:
     """Return QEMU's command line for a guest of the kit.
 
     Parameters
     ----------
+    vcpus : int
+        1 or 2.
     ring : int
         Number of entries in the dirty ring of each vCPU; 0: bitmaps.
     """
@@ -71,7 +73,8 @@ def arguments(name: str, memory_mib: int, cmdline: str, ring: int) -> list[str]:
     accelerator = ["-accel", f"kvm,dirty-ring-size={ring}"] if ring else ["-accel", "kvm"]
     return [
         *("-name", f"guest={name}", "-M", _MACHINE, *accelerator, "-cpu", "host"),
-        *("-m", str(memory_mib), "-nodefaults", "-no-user-config", "-display", "none"),
+        *("-m", str(memory_mib), "-smp", str(vcpus)),
+        *("-nodefaults", "-no-user-config", "-display", "none"),
         *("-bios", f"{FOLDER}/rom", "-kernel", "/job/kernel", "-append", cmdline),
         # The kit prints to the port 0xe9, so the first register of a serial port is mapped there.
         *("-chardev", "file,id=console,path=/out/guest.txt"),

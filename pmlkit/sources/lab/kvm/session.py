@@ -179,7 +179,7 @@ def collect(
     if options.boot and not guest.linux:
         raise UsageError(f"{guest.name} has no boot to log", "leave out --boot")
     if options.vmm == "qemu":
-        _check_for_qemu(guest, vcpus, options)
+        _check_for_qemu(guest, options)
     lab = assemble(options.kernel, machine_mib(memory_mib), progress)
     snapshot = lab.snapshot(progress) if options.snapshot else None
     vmm, versions = _vmm(options, progress)
@@ -238,9 +238,9 @@ def _check(guest: LabGuest, memory_mib: int, vcpus: int) -> None:
         raise UsageError(f"{guest.name} cannot have {vcpus} vCPUs", f"1 to {most} in the KVM lab")
 
 
-def _check_for_qemu(guest: LabGuest, vcpus: int, options: KvmLabOptions) -> None:
-    if not guest.mailbox or vcpus != 1:
-        what = f"QEMU does not run {guest.name} in the lab: it runs guests of the kit on one vCPU"
+def _check_for_qemu(guest: LabGuest, options: KvmLabOptions) -> None:
+    if not guest.mailbox:
+        what = f"QEMU does not run {guest.name} in the lab: it runs guests of the kit"
         raise UsageError(what, "leave out --vmm qemu")
     if options.huge:
         what = "QEMU chooses huge pages by itself"
@@ -295,7 +295,7 @@ def vmms_words(guest: LabGuest, options: KvmLabOptions, memory_mib: int, vcpus: 
     """Return the VMM's command line."""
     ring = _RING if options.log == "ring" else 0
     if options.vmm == "qemu":
-        return qemu.arguments(guest.name, memory_mib, guest.cmdline, ring)
+        return qemu.arguments(guest.name, memory_mib, vcpus, guest.cmdline, ring)
     arguments = ["--memory", memory_mib, "--vcpus", vcpus, "--go", "/job/go"]
     if rounds := options.rounds or (0 if guest.linux else ROUNDS):
         arguments += ["--rounds", rounds]
