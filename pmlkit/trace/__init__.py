@@ -14,6 +14,7 @@ kinds        `Kind`: read, written, executed, page table
 arrow        Arrow's columns as numpy arrays, without pandas
 parquet, parquet_pages
              Parquet files, with limits on their size in memory
+selecting    columns and filters of rows; the parameters that several methods share
 entries      files of entries: buffered and parallel writing, reading by round
 snapshots    page tables at the ends of rounds
 manifest     reading and writing ``trace.json``, with the checksums of all files

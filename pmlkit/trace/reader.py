@@ -14,12 +14,10 @@ True
 
 from __future__ import annotations
 
-import functools
-import inspect
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +28,7 @@ from pmlkit.trace.entries import RowsReader
 from pmlkit.trace.kinds import Kind, select_kinds
 from pmlkit.trace.parquet import check_size, read_table, verify
 from pmlkit.trace.schema import ENTRIES, HARVESTS, SAMPLED, SNAPSHOTS, TABLES, TraceMeta
+from pmlkit.trace.selecting import checked_columns, filtered, membership, with_parameters_of
 from pmlkit.trace.snapshots import FILE as SNAPSHOTS_FILE
 from pmlkit.trace.writer import TraceWriter
 from pmlkit.units import exact_ns
@@ -41,37 +40,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pmlkit.trace.schema import Checksum
-    from pmlkit.types import Array, Bools, Gfns, Ints, Json, PathLike
-
-    Filter = Callable[[Array], Bools]
+    from pmlkit.trace.selecting import Filter
+    from pmlkit.types import Array, Gfns, Ints, Json, PathLike
 
 __all__ = ["Kind", "Trace", "TraceMeta", "TraceWriter"]
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 LIMIT_REGION_PAGES = 1 << 24  # 64 GiB of frames, whose numbers take 128 MiB
-
-
-def _with_parameters_of(
-    select: Callable[Concatenate[Trace, P], tuple[pa.Schema, Iterator[Any]]],
-) -> Callable[[Callable[[Trace, pa.Schema, Iterator[Any]], R]], Callable[Concatenate[Trace, P], R]]:
-    """Return a decorator of methods, which get the result of `select` for its parameters."""
-
-    def decorate(
-        convert: Callable[[Trace, pa.Schema, Iterator[Any]], R],
-    ) -> Callable[Concatenate[Trace, P], R]:
-        @functools.wraps(convert)
-        def read(trace: Trace, /, *args: P.args, **options: P.kwargs) -> R:
-            return convert(trace, *select(trace, *args, **options))
-
-        returned = inspect.signature(convert).return_annotation
-        signature = inspect.signature(select).replace(return_annotation=returned)
-        vars(read)["__signature__"] = signature  # `help` and completion show the parameters
-        return read
-
-    return decorate
 
 
 class Trace:
@@ -490,19 +465,19 @@ class Trace:
         region: str | None = None,
     ) -> tuple[pa.Schema, Iterator[Any]]:
         """Return the schema of entries and their batches; parameters as in `iter_entries`."""
-        columns = _checked_columns("entries", columns, ENTRIES)
+        columns = checked_columns("entries", columns, ENTRIES)
         filters: dict[str, Filter] = {}
         if kinds is not None:
             filters["kind"] = select_kinds(kinds).__getitem__
         if region is not None:
-            filters["gfn"] = _membership(self.frames(region))
+            filters["gfn"] = membership(self.frames(region))
         first, stop = self.rounds_between(start_ns, end_ns)
         needed = {"round", *columns, *filters}
         read = [name for name in ENTRIES.names if name in needed]
-        batches = _filtered(self._reader.batches(read, first, stop), columns, filters)
+        batches = filtered(self._reader.batches(read, first, stop), columns, filters)
         return pa.schema([ENTRIES.field(name) for name in columns]), batches
 
-    @_with_parameters_of(_select)
+    @with_parameters_of(_select)
     def iter_entries(self, schema: pa.Schema, batches: Iterator[Any]) -> Iterator[Any]:
         """Iterate over the entries in log order, a row group at a time, in bounded memory.
 
@@ -524,12 +499,12 @@ class Trace:
         """
         return batches
 
-    @_with_parameters_of(_select)
+    @with_parameters_of(_select)
     def entries(self, schema: pa.Schema, batches: Iterator[Any]) -> pa.Table:
         """Read entries as one `pyarrow.Table`; parameters as in `iter_entries`."""
         return pa.Table.from_batches(batches, schema=schema)
 
-    @_with_parameters_of(_select)
+    @with_parameters_of(_select)
     def to_pandas(self, schema: pa.Schema, batches: Iterator[Any]) -> pd.DataFrame:
         """Read entries as a DataFrame; parameters as in `iter_entries`."""
         return pa.Table.from_batches(batches, schema=schema).to_pandas()
@@ -579,7 +554,7 @@ class Trace:
         iterator of pyarrow.RecordBatch
             In order of round, table and index.
         """
-        columns = _checked_columns("page tables", columns, SNAPSHOTS)
+        columns = checked_columns("page tables", columns, SNAPSHOTS)
         trace = self._tables_trace
         if trace is None:
             return iter(())
@@ -618,29 +593,3 @@ def _reopened(path: PathLike | Trace, given: Sequence[annotation.Span] | None) -
     trace = Trace.open(os.fspath(path))
     trace._given = given
     return trace
-
-
-def _checked_columns(what: str, columns: Sequence[str] | None, schema: pa.Schema) -> list[str]:
-    columns = list(schema.names if columns is None else columns)
-    unknown = [name for name in columns if name not in schema.names]
-    if unknown or not columns:
-        raise UsageError(f"{what} have no column {unknown}: choose from {schema.names}")
-    return columns
-
-
-def _membership(frames: Gfns) -> Filter:
-    def is_member(gfn: Gfns) -> Bools:
-        place = np.minimum(np.searchsorted(frames, gfn), len(frames) - 1)
-        return frames[place] == gfn if len(frames) else np.zeros(len(gfn), dtype=bool)
-
-    return is_member
-
-
-def _filtered(
-    batches: Iterator[pa.RecordBatch], columns: list[str], filters: Mapping[str, Filter]
-) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        for name, matches in filters.items():
-            kept = matches(arrow.values(batch[name]))
-            batch = batch if kept.all() else batch.filter(arrow.mask(kept))
-        yield batch.select(columns)
