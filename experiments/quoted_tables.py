@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["TABLES"]
 
 HELD_OUT = DATA / "wss-bench"
+DEVELOPMENT = DATA / "wss-bench-development"
 SHORT_T = DATA / "wss-bench-100ms"
 
 
@@ -152,5 +153,6 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "recordings": recordings_table,
     "wss-statements": lambda: wss_bench.statement_table(HELD_OUT),
     "wss-cost": lambda: wss_bench.cost_table(HELD_OUT),
+    "wss-chosen": lambda: wss_bench.chosen_table(HELD_OUT, DEVELOPMENT),
     "wss-cost-short": lambda: wss_bench.cost_table(SHORT_T, 100_000_000),
 }

@@ -8,7 +8,7 @@
 TRACES is a folder of recordings (`pmlkit corpus record`). POINTS keeps the sweep, so that an
 interrupted one can continue. The statements are those of ``experiments/protocol.md``, by their
 numbers. With ``--short``, T is 0.1 s and no statement is tested: the protocol calls these tables
-exploratory. With ``--development``, no statement is tested either: this half chooses settings.
+exploratory. With ``--development``, T is 1 s, and no statement is tested: this half chooses settings.
 """
 
 from __future__ import annotations
@@ -45,6 +45,12 @@ CHOSEN = (0.001, 0.01)  # budgets of the table of settings that the development 
 # Exploratory, added after the results were seen: rounds of 25 ms allow four looks.
 SHORT = frontier.Plan(windows=("100ms",), looks=(1, 2, 4), watched=(256, 4096), seeds=1)
 SHORT_BUDGETS = (0.001, 0.01, 0.1)  # ten times those of T = 1 s: looks are ten times as frequent
+# Plans by the names of their folders, and budgets, by the option of the command.
+SWEEPS = {
+    "": ({str(number): plan for number, plan in enumerate(PLANS)}, frontier.BUDGETS),
+    "--development": ({"0": PLANS[0]}, frontier.BUDGETS),
+    "--short": ({"short": SHORT}, SHORT_BUDGETS),
+}
 PRIMARY_NS = parse_duration_ns("1s")
 BUDGETS = (0.001, 0.01)
 SEE_ALL = ("pml-page-tables", "idle-pages", "prl")  # statement 1
@@ -244,7 +250,7 @@ def _by_budget(cheap: pd.DataFrame) -> pd.DataFrame:
     marks = {name: "*" * (not exists(name)) + "†" * (name in silent) for name in order}
     made = {"technique": [make(name).title + marks[name] for name in order]}
     for budget, part in cheap.groupby("budget"):
-        rows = part.set_index("technique").loc[order]
+        rows = part.set_index("technique").reindex(order)
         made[f"within {100 * budget:g} %"] = [_interval(row) for row in rows.itertuples()]
     table = pd.DataFrame(made)
     return table[(table.iloc[:, 1:] != "").any(axis=1)]
@@ -310,11 +316,10 @@ def main(*given: str) -> None:
     """Sweep, and write the tables; the functions describe the columns."""
     option, (traces, kept, out) = "".join(given[:-3]), given[-3:]
     paths = sorted(Path(traces).glob("*.trace"))
-    short = option == "--short"
-    plans = {"short": SHORT} if short else {str(n): plan for n, plan in enumerate(PLANS)}
+    plans, budgets = SWEEPS[option]
     swept = [frontier.sweep(paths, plan, Path(kept) / name, 2) for name, plan in plans.items()]
     points = pd.concat(swept, ignore_index=True)
-    tables = described(points, SHORT_BUDGETS if short else frontier.BUDGETS)
+    tables = described(points, budgets)
     if not option:
         tables |= tested(points, tables["at-cost"], paths)
         print(tables["statements"].to_string(index=False))

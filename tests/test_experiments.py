@@ -16,7 +16,7 @@ def test_an_interrupted_sweep_of_the_corpus_continues(make_trace, tmp_path, monk
     (tmp_path / "corpus").mkdir()
     make_trace("corpus/a.trace", rounds=40, round_ns=25_000_000, phases=[("a", 0)])
     few = replace(wss_bench.SHORT, techniques=("prl", "idle-pages", "flag-sample"))
-    monkeypatch.setattr(wss_bench, "SHORT", few)
+    monkeypatch.setitem(wss_bench.SWEEPS, "--short", ({"short": few}, wss_bench.SHORT_BUDGETS))
     given = "--short", str(tmp_path / "corpus"), str(tmp_path / "points"), str(tmp_path / "out")
     wss_bench.main(*given)
     first = pd.read_csv(tmp_path / "out" / "at-cost.csv")
