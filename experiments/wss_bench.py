@@ -8,7 +8,8 @@
 TRACES is a folder of recordings (`pmlkit corpus record`). POINTS keeps the sweep, so that an
 interrupted one can continue. The statements are those of ``experiments/protocol.md``, by their
 numbers. With ``--short``, T is 0.1 s and no statement is tested: the protocol calls these tables
-exploratory. With ``--development``, T is 1 s, and no statement is tested: this half chooses settings.
+exploratory. With ``--development``, T is 1 s, and no statement is tested: this half chooses the
+settings.
 """
 
 from __future__ import annotations

@@ -110,9 +110,9 @@ def at_settings(
 def _scored(grid: Grid, setting: int) -> Json:
     """Return the error and the cost of a technique at one setting."""
     errors, (low, high) = grid.error[setting], bootstrap(grid.error[setting])
-    row: Json = grid.settings.iloc[setting].to_dict()
-    row |= {"technique": grid.technique, "error": errors.mean(), "low": low, "high": high}
-    return row | {"cost": grid.cost[setting].mean(), "recordings": grid.recordings}
+    knobs = {str(name): value for name, value in grid.settings.iloc[setting].items()}
+    row: Json = {"technique": grid.technique, "error": errors.mean(), "low": low, "high": high}
+    return row | knobs | {"cost": grid.cost[setting].mean(), "recordings": grid.recordings}
 
 
 def _table(points: pd.DataFrame, bound: str, bounds: Sequence[float], least: str) -> pd.DataFrame:
