@@ -19,6 +19,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import shlex
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,12 +106,11 @@ class Program:
         """The name of the recording: ``redis``, ``redis-2``."""
         return self.name if self.repeat == 1 else f"{self.name}-{self.repeat}"
 
-    @property
-    def command(self) -> str:
-        """The command that reproduces the recording."""
+    def command(self, folder: PathLike = "corpus") -> str:
+        """Return the command that reproduces the recording in a folder of recordings."""
         repeats = " --repeats" * (self.repeat > 1)
         half = "" if self.half in HALVES else f" --half {self.half}"
-        return f"pmlkit corpus record {self.name}{repeats}{half} -o corpus"
+        return f"pmlkit corpus record {self.name}{repeats}{half} -o {shlex.quote(str(folder))}"
 
     def path(self, folder: PathLike) -> Path:
         """Return where the recording is in a folder of recordings."""
@@ -311,9 +311,10 @@ def check(program: Program, folder: PathLike) -> Verdict:
     """Compare a recording with its registered facts."""
     path = program.path(folder)
     if not is_whole(path):
-        return Verdict(program, "missing", f"record it: `{program.command}`")
+        return Verdict(program, "missing", f"record it: `{program.command(folder)}`")
     if not program.digest:
-        return Verdict(program, "unregistered", "add it with `pmlkit corpus check --register`")
+        command = f"pmlkit corpus check {shlex.quote(str(folder))} --register"
+        return Verdict(program, "unregistered", f"add it with `{command}`")
     measured = _measured(program, path)
     if measured.digest == program.digest:
         return Verdict(program, "equal")
@@ -333,6 +334,7 @@ def traces(folder: PathLike, half: str = DEVELOPMENT) -> list[Path]:
     paths = [program.path(folder) for program in programs(half=half)]
     complete = [path for path in paths if is_whole(path)]
     if not complete:
-        hint = f"make them with `pmlkit corpus record --half {half} -o {folder}`"
+        command = f"pmlkit corpus record --half {half} -o {shlex.quote(str(folder))}"
+        hint = f"make them with `{command}`, or give the folder that it wrote"
         raise PmlkitError(f"{folder} has no recording of the half {half}", hint)
     return complete

@@ -4,13 +4,14 @@
 import hashlib
 import json
 import re
+import shlex
 
 import pyarrow.parquet as pq
 import pytest
 from factories import make_trace
 from tree import ROOT
 
-from pmlkit import corpus, workingset
+from pmlkit import cli, corpus, workingset
 from pmlkit.errors import PmlkitError, UnknownName
 from pmlkit.sources.guest import image, workload
 
@@ -78,7 +79,7 @@ each = pytest.mark.parametrize("program", EVERY, ids=lambda p: f"{p.name}-{p.hal
 def test_other_guests_belong_to_no_half(group):
     chosen = corpus.programs(half=group)
     assert len(chosen) == 3 and not set(chosen) & set(corpus.programs(repeats=True))
-    assert all(f" --half {group} " in program.command for program in chosen)
+    assert all(f" --half {group} " in program.command() for program in chosen)
 
 
 def test_large_guests_are_large_and_disks_are_larger_than_the_memory():
@@ -143,6 +144,19 @@ def test_a_recording_is_registered_once_and_then_held_to_it(registry):
     assert (added.name, added.rounds) == ("redis", 5) and added.entries > 0
     assert corpus.register(registry) == [] and corpus.programs()[0] == added
     assert states(registry)["redis"] == "equal"
+
+
+def test_a_remedy_is_a_command_for_the_folder_that_was_checked(registry):
+    folder = registry.rename(registry.with_name("my recordings"))
+    for verdict in (corpus.check(program, folder) for program in corpus.programs()):
+        command = shlex.split(re.search("`(.*)`", verdict.why)[1])
+        assert str(folder) in command
+
+
+def test_a_folder_without_any_recording_is_refused(registry, capsys):
+    assert cli.main(["corpus", "check", str(registry)]) == 0
+    assert cli.main(["corpus", "check", str(registry / "development")]) == 1
+    assert "has none of these recordings: give the folder" in capsys.readouterr().err
 
 
 def test_the_same_run_at_another_time_is_equal_and_another_run_differs(registry):

@@ -13,7 +13,7 @@ from pmlkit import progress
 from pmlkit.cli.options import as_json, echo, example, names, only_answer, option, output, say
 from pmlkit.cli.parameters import PATH
 from pmlkit.cli.show import show
-from pmlkit.errors import UsageError
+from pmlkit.errors import PmlkitError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +57,7 @@ def list_(half: str | None, repeats: bool, as_json: bool) -> None:
     from pmlkit import corpus as bench
 
     chosen = bench.programs(half=half, repeats=repeats)
-    show(as_json, [{**asdict(p), "command": p.command} for p in chosen], _print, chosen)
+    show(as_json, [{**asdict(p), "command": p.command()} for p in chosen], _print, chosen)
 
 
 def _print(chosen: Sequence[Program]) -> None:
@@ -119,8 +119,8 @@ def check(
 ) -> None:
     """Compare the recordings in DIR with the registered digests.
 
-    The exit code is 1 if one differs. Recordings differ if the versions of Debian's packages or of
-    QEMU differ.
+    The exit code is 1 if one differs, or if none is there. Recordings differ if the
+    versions of Debian's packages or of QEMU differ.
     """
     from pmlkit import corpus as bench
     from pmlkit.cli import console
@@ -133,6 +133,9 @@ def check(
         verdicts = [bench.check(program, folder) for program in each]
     rows = [{"name": v.program.label, "state": v.state, "why": v.why} for v in verdicts]
     show(as_json, rows, _print_verdicts, verdicts)
+    if all(verdict.state == "missing" for verdict in verdicts):
+        hint = "give the folder that `pmlkit corpus record -o` wrote"
+        raise PmlkitError(f"{folder} has none of these recordings", hint)
     if any(verdict.state == "differs" for verdict in verdicts):
         raise click.exceptions.Exit(1)
 
