@@ -248,6 +248,16 @@ def price() -> Keyed:
         yield event, f"{of.insn:,.1f}" if of.insn < 10 else count(of.insn)
 
 
+def kvm() -> Keyed:
+    """Yield the instructions with which KVM logs a page by PML and arms it again.
+
+    ``bitmap.`` and ``ring.``: the least and the most over kernels and ways to capture.
+    """
+    table = pd.read_csv(DATA / "kvm-costs" / "costs.csv")
+    for log, part in table.groupby("log"):
+        yield from _range(str(log), part["log a page"] + part["re-arm it"], count)
+
+
 def exits() -> Keyed:
     """Yield the additional cost of an exit with the series: ``more.off``, ``more.on`` (logged)."""
     off = cost_tables.exits_off().set_index(["Xen", "logged"])["more"]
@@ -380,6 +390,7 @@ GROUPS: dict[str, Callable[[], Keyed]] = {
     "hotness": hotness,
     "pieces": pieces,
     "mrc": mrc,
+    "kvm": kvm,
     "price": price,
     "exits": exits,
     "bench": bench,
