@@ -142,7 +142,10 @@ class Difference:
         lengths = {name: _length_ns(windows) for name, windows in self.windows.items()}
         if max(lengths.values()) > LENGTHS_ALIKE * min(lengths.values()):
             each = ", ".join(f"{name}: {format_ns(ns)}" for name, ns in lengths.items())
-            yield f"The recordings differ in length ({each}): each mean is over its own recording."
+            yield (
+                f"The recordings differ in length (whole windows only, {each}): each mean is over "
+                "its own recording."
+            )
         if not np.isfinite(self.table["low"].iloc[0]):
             return
         if self.repeats is not None:

@@ -240,7 +240,8 @@ class Timeline:
         size = self._rounds(window) if window.ns is None else self._ns(window)
         if longest and self.n_rounds and size > self.axis_of(window).length:
             lasts = exact_ns(self.length_ns) if window.ns else f"{self.n_rounds} rounds"
-            what = f"a window of {window} is longer than the part of {self.name}: {lasts}"
+            part = f"lasts {lasts}" if window.ns else f"has {lasts}"
+            what = f"a window of {window} is too long: the measured part of {self.name} {part}"
             raise ResolutionError.of(
                 str(window), lasts, what, f"give a shorter {argument('window')}"
             )

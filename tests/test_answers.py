@@ -54,7 +54,7 @@ def test_a_window_cut_short_is_left_out_of_every_number(make_trace):
 
 
 def test_a_window_longer_than_the_recording_is_refused(make_trace):
-    with pytest.raises(ResolutionError, match="longer than the part of .*: give a shorter"):
+    with pytest.raises(ResolutionError, match="too long: the measured part of .*: give a shorter"):
         answers.working_set(make_trace(rounds=3), "1h")
 
 

@@ -40,7 +40,15 @@ from pmlkit.cli.options import (
 )
 from pmlkit.cli.parameters import LENGTH, TRACE, WINDOW
 from pmlkit.cli.show import show, show_trace
-from pmlkit.errors import FULL, PmlkitError, UsageError, is_out_of_memory, one_line, output_error
+from pmlkit.errors import (
+    FULL,
+    PmlkitError,
+    UnknownName,
+    UsageError,
+    is_out_of_memory,
+    one_line,
+    output_error,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -299,9 +307,13 @@ def plot(
             raise UsageError("a figure for a terminal is of one TRACE: give one")
         trace = next(iter(several.labelled(traces, labels).values())) if traces else None
         return print_figure(trace, figure or "wss", as_json, **how)
-    if not traces or figure is None or output is None or terminal:
-        hint = "a TRACE, a FIGURE (`pmlkit plot --list` has them), and -o STEM or --terminal"
-        raise UsageError(f"name {hint}")
+    if not traces or figure is None:
+        raise UsageError("name a TRACE, then a FIGURE (`pmlkit plot --list` has them)")
+    if figure not in figures.FIGURES:
+        raise UnknownName("figure", figure, figures.FIGURES)
+    if not output or terminal:
+        both = " of the two, not both" if output else ""
+        raise UsageError(f"give one{both}: -o STEM for files, or --terminal for text")
     opened = several.labelled(traces, labels)
     drawn = opened if len(opened) > 1 else next(iter(opened.values()))
     with console.busy("drawing", quiet=as_json):

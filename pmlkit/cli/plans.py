@@ -100,7 +100,7 @@ def print_plan(plan: Plan, chosen: Sequence[Job]) -> None:
         fields = _job_dict(plan, job)
         page.print(f"{job.id}  {fields['status']:11}  {job.label}")
     left = sum(not plan.is_done(job) for job in chosen)
-    page.print(f"{len(chosen)} runs, {left} to do; the results are in {plan.folder}")
+    page.print(f"{len(chosen)} runs, {left} to do; the folder of the results is {plan.folder}")
 
 
 def report_dict(report: Report) -> Json:

@@ -139,7 +139,7 @@ def test_the_command_as_json(trace, capsys):
 
 def test_the_command_draws_one_way_only(trace, capsys):
     assert cli.main(["plot", str(trace.path), "wss", "--terminal", "-o", "x"]) == 2
-    assert "-o STEM or --terminal" in capsys.readouterr().err
+    assert "not both: -o STEM for files, or --terminal" in capsys.readouterr().err
 
 
 def test_w_is_that_of_the_package(trace):
