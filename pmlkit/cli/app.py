@@ -416,5 +416,6 @@ def _verdict(error: BaseException) -> tuple[int, str]:
         if not error.filename and error.errno in FULL:  # what writes files names them
             return 1, output_error("the standard output", error).at_shell
         where = f"{error.filename}: " if error.filename else ""
-        return 1, f"{where}{error.strerror or error}"
+        hint = ": check its permissions" if where and isinstance(error, PermissionError) else ""
+        return 1, f"{where}{error.strerror or error}{hint}"
     return 1, f"{type(error).__name__}: {error}: {REPORT_IT}"

@@ -732,6 +732,7 @@ def check_refusal(run, folder, words, says, expected):
         (MemoryError(), 1, "not enough memory"),
         (OSError(28, "No space left on device", "x.trace"), 1, "x.trace: No space left on device"),
         (PermissionError(13, "Permission denied"), 1, "Permission denied"),
+        (PermissionError(13, "Permission denied", "a/b"), 1, "a/b: Permission denied: check its"),
         (click.ClickException("as click says it"), 1, "as click says it"),
         (ValueError("two\nlines"), 1, "ValueError: two lines: this is a defect.*PMLKIT_DEBUG=1"),
     ],
@@ -769,7 +770,7 @@ def test_standard_output_on_a_full_disk_is_one_line(trace):
     with open("/dev/full", "w") as full:
         done = spawn("info", trace, stdout=full, stderr=subprocess.PIPE, capture_output=False)
     assert done.returncode == 1
-    check_one_line(done.stderr, "cannot write the output .no space left.: free some space")
+    check_one_line(done.stderr, "cannot write the standard output .no space left.: free some space")
 
 
 # Terminals
