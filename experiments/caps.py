@@ -68,7 +68,7 @@ from pmlkit.sources.recorder.record import DETERMINISTIC_CMDLINE, record
 from pmlkit.sources.recorder.recording import RecordOptions
 from pmlkit.sources.spooling import with_us
 from pmlkit.techniques import scores
-from pmlkit.techniques.memory import Guest, MemoryModel
+from pmlkit.techniques.memory import Guest, MemoryModel, peak_pages, reserve_pages
 from pmlkit.techniques.recorded import Recorded
 
 if TYPE_CHECKING:
@@ -294,24 +294,6 @@ def took(recorded: Recorded, share: float) -> dict[str, float]:
 
 # ------------------------------------------------------------------------------
 # Sizes.
-
-
-def reserve_pages(recorded: Recorded) -> int:
-    """Return the memory that the guest needs independently of programs, with its free pages."""
-    first = recorded.guest_samples.iloc[0]
-    image = recorded.known_memory_pages - int(first["total_bytes"]) // 4096
-    return image + int(first["allocated_bytes"] - first["anon_bytes"]) // 4096 + _slack()
-
-
-def peak_pages(recorded: Recorded) -> int:
-    """Return the least memory with which the guest would never have swapped."""
-    samples = recorded.guest_samples
-    image = recorded.known_memory_pages - int(samples["total_bytes"].iloc[0]) // 4096
-    return image + int(samples["allocated_bytes"].max()) // 4096 + _slack()
-
-
-def _slack() -> int:
-    return MemoryModel().slack_pages
 
 
 def percentile(estimates: pd.DataFrame, truth: Truth, percent: float = PERCENT) -> float:

@@ -131,8 +131,8 @@ class Advice:
 
     @property
     def about_size(self) -> list[str]:
-        """The size's certainty, its source, and what would change it: a sentence or two each."""
-        found = [self.size.sure, f"Source: {self.source}."]
+        """The whole VM, the certainty, the source, and what would change the size: lines."""
+        found = [self.size.whole, self.size.sure, f"Source: {self.source}."]
         if not self.reads:
             found.append(
                 "Not known: pages that are only read, so the VM needs more. Use a recording of all "
@@ -244,6 +244,9 @@ class Advice:
             "changes": list(size.changes),
             "driving_phase": size.driver,
             "allocated_bytes": size.allocated_bytes,
+            "reserve_bytes": size.reserve_bytes,
+            "vm_bytes": size.vm_bytes,
+            "vm_peak_bytes": size.peak_bytes,
         }
 
     def as_dict(self) -> Json:

@@ -10,6 +10,8 @@ import numpy as np
 
 from pmlkit.law.curves import at
 from pmlkit.resampling import Series
+from pmlkit.techniques.memory import peak_pages, reserve_pages
+from pmlkit.trace.schema import PAGE_SIZE
 from pmlkit.units import exact_ns, format_bytes
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ __all__ = ["Size", "is_regular", "size_of"]
 
 ALIKE = 0.9  # share of the rounds
 LEAST_INDEPENDENT = 10  # least independent windows for a statement on the next one
+_COUNTS = {"total_bytes", "allocated_bytes", "anon_bytes"}
 DRIVES = 0.05  # a phase is named if it adds this share of the size
 
 
@@ -49,6 +52,11 @@ class Size:
         The phase that adds most to `needed`; empty if none adds much.
     without : float
         The size needed by the windows that contain nothing of that phase.
+    reserve_bytes : int or None
+        What the guest's kernel keeps (`pmlkit.techniques.memory.reserve_pages`); None without its
+        own counts.
+    peak_bytes : int or None
+        The least memory with which the guest would never have swapped.
     allocated_bytes : int or None
         The most that the guest's kernel counted as allocated.
     page_size : int
@@ -68,12 +76,31 @@ class Size:
     other_windows: tuple[tuple[int, float], ...]
     driver: str
     without: float
+    reserve_bytes: int | None
+    peak_bytes: int | None
     allocated_bytes: int | None
     page_size: int = 4096
 
     def bytes_text(self, pages: float) -> str:
         """Return a number of pages as a size."""
         return format_bytes(pages * self.page_size)
+
+    @property
+    def vm_bytes(self) -> int | None:
+        """The size of a VM that holds `needed` and what its kernel keeps."""
+        if self.reserve_bytes is None or self.peak_bytes is None:
+            return None
+        return min(int(self.needed * self.page_size) + self.reserve_bytes, self.peak_bytes)
+
+    @property
+    def whole(self) -> str:
+        """The size of the whole VM, in a sentence."""
+        if self.reserve_bytes is None or self.vm_bytes is None:
+            return "The VM must be larger: what its kernel keeps is not in this recording."
+        return (
+            f"The VM must be larger, {format_bytes(self.vm_bytes)}: its kernel keeps "
+            f"{format_bytes(self.reserve_bytes)} for itself, files in memory, and free pages."
+        )
 
     @property
     def sure(self) -> str:
@@ -109,10 +136,10 @@ class Size:
                 f"{self.bytes_text(self.without)}."
             )
         kept = "Pages that are not touched within T come on top, if they must not be swapped"
-        if self.allocated_bytes is None:
+        if self.peak_bytes is None:
             yield f"{kept}."
         else:
-            yield f"{kept}: the guest had at most {format_bytes(self.allocated_bytes)} allocated."
+            yield f"{kept}: with {format_bytes(self.peak_bytes)}, the VM would never have swapped."
 
     def as_dict(self) -> Json:
         """Return the numbers for JSON, in pages."""
@@ -138,6 +165,7 @@ def size_of(curves: Curves, window_ns: int, cover: float = 0.99) -> Size:
     windows = max(int(recorded.duration_ns // window_ns), 1)
     ends = np.arange(1, windows + 1) * window_ns
     series = Series(at(curves.t_ns, curves.pages("accesses", window_ns), ends))
+    reserve, most, allocated = _of_kernel(recorded)
     return Size(
         window_ns=window_ns,
         cover=cover,
@@ -152,7 +180,9 @@ def size_of(curves: Curves, window_ns: int, cover: float = 0.99) -> Size:
         other_windows=tuple(_with_others(curves, window_ns, cover)),
         driver=driver,
         without=without,
-        allocated_bytes=_allocated(recorded),
+        reserve_bytes=reserve,
+        peak_bytes=most,
+        allocated_bytes=allocated,
     )
 
 
@@ -209,8 +239,10 @@ def _without(curves: Curves, window_ns: int, name: str) -> Bools:
     return kept
 
 
-def _allocated(recorded: Recorded) -> int | None:
+def _of_kernel(recorded: Recorded) -> tuple[int, int, int] | tuple[None, None, None]:
+    """Return what the guest's kernel counts, as `Size` describes it: reserve, peak, allocated."""
     guest = recorded.guest
-    if guest is None or guest.empty or "allocated_bytes" not in guest:
-        return None
-    return int(guest["allocated_bytes"].max())
+    if guest is None or guest.empty or not set(guest) >= _COUNTS or recorded.memory_pages is None:
+        return None, None, None
+    reserve, peak = reserve_pages(recorded) * PAGE_SIZE, peak_pages(recorded) * PAGE_SIZE
+    return reserve, peak, int(guest["allocated_bytes"].max())

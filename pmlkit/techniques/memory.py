@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from pmlkit.techniques.recorded import Recorded
     from pmlkit.types import Bools, Ints
 
-__all__ = ["Counters", "Guest", "MemoryModel"]
+__all__ = ["Counters", "Guest", "MemoryModel", "peak_pages", "reserve_pages"]
 
 POLICIES = ("lru", "clock")
 CACHES = ("pinned", "evictable")
@@ -72,6 +72,22 @@ class MemoryModel:
             raise UsageError(f"the policy {self.policy!r} is unknown: use {' or '.join(POLICIES)}")
         if self.cache not in CACHES:
             raise UsageError(f"the cache is {self.cache!r}: use {' or '.join(CACHES)}")
+
+
+def reserve_pages(recorded: Recorded) -> int:
+    """Return the memory that the guest needs independently of programs, with its free pages."""
+    first = recorded.guest_samples.iloc[0]
+    image = recorded.known_memory_pages - int(first["total_bytes"]) // PAGE_SIZE
+    kernels = int(first["allocated_bytes"] - first["anon_bytes"]) // PAGE_SIZE
+    return image + kernels + MemoryModel().slack_pages
+
+
+def peak_pages(recorded: Recorded) -> int:
+    """Return the least memory with which the guest would never have swapped."""
+    samples = recorded.guest_samples
+    image = recorded.known_memory_pages - int(samples["total_bytes"].iloc[0]) // PAGE_SIZE
+    most = int(samples["allocated_bytes"].max()) // PAGE_SIZE
+    return image + most + MemoryModel().slack_pages
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from pmlkit.errors import PmlkitError, UsageError
 from pmlkit.law import advice as advice_words
 from pmlkit.law import advise, size
 from pmlkit.techniques import scores
-from pmlkit.units import parse_share
+from pmlkit.techniques.memory import MemoryModel
+from pmlkit.units import format_bytes, parse_share
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +149,25 @@ def test_the_recommended_window_is_the_shortest_that_is_steady():
     # 500 pages are used one after the other, in 500 rounds of 10 ms: W grows up to T = 5 s.
     turning = law.Curves(vm.make([vm.block(1, 1024 + number % 500) for number in range(20_000)]))
     assert advise.steady_window(turning) == 5_000_000_000
+
+
+def test_the_vm_has_what_its_kernel_keeps_as_well():
+    sets = [vm.block(300, 1024 + 300 * (number // 100)) for number in range(300)]
+    recorded = vm.make(sets)  # its kernel: 96 pages of the image, 200 allocated
+    found = size.size_of(law.Curves(recorded), vm.WINDOW_NS, 0.5)
+    kept = 96 + 200 + MemoryModel().slack_pages
+    assert (found.needed, found.reserve_bytes) == (300, kept * 4096)
+    assert found.vm_bytes == (300 + kept) * 4096 < found.peak_bytes == (900 + kept) * 4096
+    assert f"must be larger, {format_bytes(found.vm_bytes)}" in found.whole
+    enough = replace(found, needed=1000.0)  # what the kernel used is in W, too
+    assert enough.vm_bytes == found.peak_bytes
+
+
+@pytest.mark.parametrize("change", [{"guest": None}, {"memory_pages": None}])
+def test_a_recording_without_the_kernels_counts_has_no_size_of_the_vm(change):
+    recorded = replace(vm.constant(500, rounds=300), **change)
+    found = size.size_of(law.Curves(recorded), vm.WINDOW_NS)
+    assert found.vm_bytes is None and "not in this recording" in found.whole
 
 
 def test_words(advice):
