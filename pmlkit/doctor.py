@@ -131,7 +131,8 @@ def bundled() -> Check:
     """Check that the bundled recordings exist and are unchanged."""
     folder = recordings.ROOT / "data"
     check = Check("recordings", "the demo shows data/")
-    mend = "git checkout -- data" if recordings.IS_CLONE else _INSTALL
+    checkout = "git checkout -- data; if that changes nothing, git pull"
+    mend = checkout if recordings.IS_CLONE else _INSTALL
     try:
         problems = recordings.problems(folder)
         commands = recordings.read(folder).commands
@@ -385,14 +386,14 @@ def kvm_vms() -> Check:
     check = Check("VMs", "the VMs to be logged")
     vms = [f"{vm.name} ({vm.pid})" for vm in find.running(HOST)] if HOST.proc.exists() else []
     if not vms:
-        return check.warning("none is seen", "start one, or run it as root")
+        return check.warning("none is seen", "start one, or run `pmlkit doctor` as root")
     return check.ok(", ".join(vms[:8]))
 
 
 def kvm_bpf() -> Check:
     """Check that BPF can capture the log, at a lower cost to the guest than ftrace."""
     check = Check("BPF", "captures the log at a lower cost", OK)
-    otherwise = "`pmlkit collect` uses ftrace until then"
+    otherwise = "without BPF, `pmlkit collect` uses ftrace"
     if why := bpf.why_not(HOST):
         mend = (
             f"use a kernel with CONFIG_DEBUG_INFO_BTF_MODULES or CONFIG_KPROBE_EVENTS; {otherwise}"

@@ -253,7 +253,7 @@ def test_a_kvm_host_that_has_all_is_ready(host):
         ("kprobe events", "proc/kallsyms", "", "missing", "modprobe kvm_intel"),
         ("kprobe events", "sys/kernel/security/lockdown", "[integrity]", "missing", "Secure Boot"),
         ("rights", "proc/self/status", "CapEff:\t0000000000000000", "missing", "run it as root"),
-        ("BPF", "sys/kernel/btf/vmlinux", None, "warning", "uses ftrace until then"),
+        ("BPF", "sys/kernel/btf/vmlinux", None, "warning", "`pmlkit collect` uses ftrace"),
     ],
 )
 def test_what_a_kvm_host_lacks_is_named_with_its_mend(host, what, path, text, state, why):
@@ -281,7 +281,7 @@ def test_whether_bpf_can_be_used_is_tried(host, monkeypatch, error, state, text)
     fake_bpf.install(monkeypatch.setattr, host, refuse=refuse)
     check, _ = find("kvm", "BPF")
     assert (check.state, text in check.found) == (state, True)
-    assert state == "ok" or "uses ftrace until then" in check.mend
+    assert state == "ok" or "without BPF, `pmlkit collect` uses ftrace" in check.mend
 
 
 def test_tracefs_that_is_not_mounted_is_named(host):
