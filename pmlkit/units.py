@@ -36,6 +36,7 @@ __all__ = [
     "format_bytes",
     "format_ns",
     "is_bare",
+    "missing_notes",
     "missing_texts",
     "parse_duration_ns",
     "parse_inches",
@@ -353,6 +354,29 @@ def units_of(table: pd.DataFrame) -> dict[str, str]:
 def missing_texts(table: pd.DataFrame) -> dict[str, str]:
     """Return the reasons for missing values by column, as `described` attached them."""
     return dict(table.attrs.get(_MISSING, {}))
+
+
+def missing_notes(
+    table: pd.DataFrame, reasons: Mapping[str, str], otherwise: str = ""
+) -> list[str]:
+    """Return why values are missing, each reason once, with its columns if reasons differ.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+    reasons : dict of str to str
+        By column, as `missing_texts` returns them.
+    otherwise : str
+        The reason for the other columns; empty: these get no note.
+    """
+    columns: dict[str, list[str]] = {}
+    for place, name in enumerate(map(str, table.columns)):
+        why = reasons.get(name, otherwise)
+        if why and table.iloc[:, place].isna().any():
+            columns.setdefault(why, []).append(name.replace("_", " "))
+    if len(columns) == 1:
+        return list(columns)
+    return [f"{why} ({', '.join(names)})" for why, names in columns.items()]
 
 
 def _given(value: object) -> str:

@@ -22,7 +22,7 @@ from pmlkit.cli.sheets import fold, make_table, put
 from pmlkit.errors import visible
 from pmlkit.timeline import period_text
 from pmlkit.trace import summary
-from pmlkit.units import exact_ns, format_bytes, format_ns
+from pmlkit.units import exact_ns, format_bytes, format_ns, missing_notes, missing_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -463,7 +463,10 @@ def _at(curve: Json, size: float) -> str:
 
 
 def sheet(table: pd.DataFrame, title: str, right: Sequence[int] = ()) -> None:
-    """Print a DataFrame under a title, with numbers rounded; columns `right` are flush right."""
+    """Print a DataFrame under a title, with numbers rounded; columns `right` are flush right.
+
+    Below it are the reasons for missing values, if the table has them (`units.described`).
+    """
     from pmlkit.figures.tables import cell, is_number
 
     right = right or [i for i, dtype in enumerate(table.dtypes) if is_number(dtype)]
@@ -472,6 +475,7 @@ def sheet(table: pd.DataFrame, title: str, right: Sequence[int] = ()) -> None:
         page.add_row(*(cell(value) for value in row))
     answer([title])
     put(console(), page, _keys(table))
+    answer(f"{cell(None)}: {note}" for note in missing_notes(table, missing_texts(table)))
 
 
 def _keys(table: pd.DataFrame) -> int:

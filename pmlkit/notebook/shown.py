@@ -25,7 +25,7 @@ import pandas as pd
 from pmlkit.figures.notes import caption_html, links_html, paragraph, text_of
 from pmlkit.figures.tables import column, is_number
 from pmlkit.figures.tables import table as save_table
-from pmlkit.units import missing_texts, units_of
+from pmlkit.units import missing_notes, missing_texts, units_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -159,7 +159,7 @@ def shown(
         table=table,
         heads=tuple(_head(str(name), units.get(str(name), "")) for name in table.columns),
         columns=tuple([DASH if text == _LATEX_DASH else text for text in of] for of in cells),
-        notes=tuple(_notes(table, cells, reasons)),
+        notes=tuple(missing_notes(table, reasons, NO_VALUE)),
         caption=caption,
         files=(*files, *(save_table(table, stem, caption) if stem is not None else ())),
     )
@@ -170,16 +170,3 @@ def _head(name: str, unit: str) -> str:
     if unit:  # a name may end with the unit: "start_s"
         words = f"{words.removesuffix(f' {unit.lower()}')} ({unit})"
     return words
-
-
-def _notes(
-    table: pd.DataFrame, cells: Sequence[Sequence[str]], reasons: Mapping[str, str]
-) -> list[str]:
-    """Return why values are missing, each reason once, with its columns if reasons differ."""
-    columns: dict[str, list[str]] = {}
-    for name, texts in zip(table.columns, cells, strict=True):
-        if _LATEX_DASH in texts:
-            columns.setdefault(reasons.get(str(name), NO_VALUE), []).append(_head(str(name), ""))
-    if len(columns) == 1:
-        return list(columns)
-    return [f"{reason} ({', '.join(names)})" for reason, names in columns.items()]

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from pmlkit import answers, cli, compare, doctor, missratio, period, reads
+from pmlkit.cli import console
 from pmlkit.cli.sheets import fold
 from pmlkit.reads import judge
 from pmlkit.recordings import bundled
 from pmlkit.trace.reader import Trace
-from pmlkit.units import format_bytes
+from pmlkit.units import described, format_bytes
 
 
 @pytest.fixture(autouse=True)
@@ -346,3 +347,15 @@ def test_reads_marks_a_window_that_is_cut_short_and_leaves_it_out(run):
     assert out.count("cut short") == 1 + 1  # in the answer, and in its row
     mean = 4096 * table["pages"][table["full"]].mean()
     assert out.startswith(f"sqlite-lab uses {format_bytes(mean)} on average in T = 1 s")
+
+
+def test_a_table_states_below_it_why_values_are_missing(capsys):
+    nothing = float("nan")
+    table = pd.DataFrame({"name": ["x", "y"], "up": [1.0, nothing], "down": [nothing, 2.0]})
+    table["cost"], table["note"] = [3.0, 4.0], [None, "n"]
+    reasons = {"up": "no such step", "down": "no such step", "cost": "no price"}
+    console.sheet(described(table, {}, reasons), "Title")
+    assert capsys.readouterr().out.splitlines()[-1] == "--: no such step"
+    console.sheet(described(table, {}, reasons | {"down": "never"}), "Title")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == ["--: no such step (up)", "--: never (down)"]
