@@ -45,6 +45,20 @@ def test_the_numbers_are_those_of_numpy_over_the_full_windows(tmp_path_factory, 
     assert (found.windows, found.partial) == (len(sizes), len(found.table) - len(sizes))
 
 
+@pytest.mark.parametrize(
+    ("windows", "lies"),
+    [(1, ""), (2, "p95 and p99 lie"), (20, "p95 and p99 lie"), (21, "p99 lies"), (100, "p99 lies"),
+     (101, "")],
+)  # fmt: skip
+def test_percentiles_that_two_windows_determine_are_stated(make_trace, windows, lies):
+    events = [[(gfn, WRITE) for gfn in range(number + 1)] for number in range(windows)]
+    found = answers.working_set(make_trace(events=events), ROUND_NS)
+    second = 4096 * max(windows - 1, 1)
+    assert (found.p95 > second, found.p99 > second) == ("p95" in lies, bool(lies))
+    said = [line for line in found.lines if line.startswith("Percentiles")][0]
+    assert said.endswith(f" {lies} between the two largest." if lies else ").")
+
+
 def test_a_window_cut_short_is_left_out_of_every_number(make_trace):
     small, large = [(1, WRITE)], [(gfn, WRITE) for gfn in range(100)]
     trace = make_trace(events=[small, small, small, small, large])

@@ -118,10 +118,18 @@ class WorkingSet:
             if self.windows == 1:
                 how = "window"
             short = f"; {self.partial:,} cut short left out" if self.partial else ""
-            yield f"Percentiles: {sizes} ({self.windows:,} {how}{short})."
+            yield f"Percentiles: {sizes} ({self.windows:,} {how}{short}).{self._interpolated}"
             yield from self._larger_cut_short
             if not self.overlapping:
                 yield "Overlapping windows (--sliding, step='sliding') may have a higher peak."
+
+    @property
+    def _interpolated(self) -> str:
+        """Which percentiles only two windows determine."""
+        after = self.windows - 1
+        few = [name for name, beyond in (("p95", 0.05), ("p99", 0.01)) if 0 < after * beyond < 1]
+        lie = "lie" if len(few) > 1 else "lies"
+        return f" {' and '.join(few)} {lie} between the two largest." if few else ""
 
     @property
     def _larger_cut_short(self) -> Iterator[str]:
