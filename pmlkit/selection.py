@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from pmlkit.kernels.pages import Numbered, PageIndex
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Gfns, Ids, Ints
+    from pmlkit.types import Array, Gfns, Ids, Ints
 
 __all__ = [
     "Part",
@@ -113,10 +113,15 @@ def select(trace: Trace, **selection: Unpack[Selection]) -> Part:
     return Part(source.references(), source.first, source.timeline)
 
 
-def _joined(batches: Iterable[tuple[Ints, Gfns]]) -> tuple[Ints, Gfns]:
-    parts = [(np.zeros(0, np.int64), np.zeros(0, np.uint64)), *batches]
+def _joined(batches: Iterable[tuple[Array, Array]]) -> tuple[Array, Array]:
+    parts = list(batches) or [(np.zeros(0, np.int64), np.zeros(0, np.uint64))]
     rounds, gfns = (np.concatenate(column) for column in zip(*parts, strict=True))
     return rounds, gfns
+
+
+def _narrow(numbers: Array) -> Array:
+    """Return numbers, none of them negative, with 32 bits each if they fit."""
+    return numbers.astype(np.uint32) if int(numbers.max(initial=0)) < 1 << 32 else numbers
 
 
 _VERBS = {Kind.READ: "reads", Kind.WRITE: "writes", Kind.EXEC: "executes"}
@@ -228,7 +233,8 @@ class Stream:
 
     def last_uses(self) -> Ids:
         """Read all uses at once; return the index of each one's previous use (`by_page`)."""
-        return by_page.last_uses(*_joined(self), self.distinct)
+        narrow = ((_narrow(rounds), _narrow(gfns)) for rounds, gfns in self)  # half the memory
+        return by_page.last_uses(*_joined(narrow), self.distinct)
 
     def numbered(self, index: PageIndex | None = None) -> Iterator[Numbered]:
         """Iterate over (rounds, ids, pages) as `pages.numbered`; respects `distinct`."""
