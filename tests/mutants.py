@@ -166,13 +166,8 @@ MUTANTS = [
         "kernels/test_by_page.py",
         (
             "repetitions in a round count",
-            "np.append(True, packed[1:] != packed[:-1])",
-            "np.append(True, packed[1:] == packed[1:])",
-        ),
-        (
-            "repetitions count where the sort is slow",
-            "kept = np.append(True, ~repeated)",
-            "kept = np.append(True, repeated | ~repeated)",
+            "order[np.append(True, ~repeated)]",
+            "order[np.append(True, repeated | ~repeated)]",
         ),
         (
             "a page leaves when its threshold is one use less",
@@ -181,7 +176,7 @@ MUTANTS = [
         ),
         ("the threshold is one use more", "earlier >= back", "earlier > back"),
         ("the last use of a page ends with it", "= len(windows)  # the last", "= 0  # the last"),
-        ("the sort has a bit too few", ".bit_length() + bits > 64", ".bit_length() + bits > 65"),
+        ("the sort has a bit too few", ".bit_length(), 16)", ".bit_length() - 1, 16)"),
         (
             "a plateau is one round early",
             'at - stable, "right") - 1',
@@ -408,7 +403,8 @@ MUTANTS = [
             "enter = np.searchsorted(ends, at)",
             'enter = np.searchsorted(ends, at, "right")',
         ),
-        ("a cut window is full", "full=ends - starts == size", "full=ends - starts <= size"),
+        ("a cut window is full", "full=(ends - starts == size)", "full=(ends - starts <= size)"),
+        ("a window without its uses is full", "ns >= COVERED * size", "ns >= 0 * size"),
         ("a gap is not known", "| ~self.used[around]", "| self.used[around]"),
         ("T may be any", "if ns < resolution or", "if ns < 0 or"),
         ("T may be longer than the part", "if longest and self.n_rounds", "if self.n_rounds < 0"),
@@ -494,8 +490,8 @@ MUTANTS = [
         "techniques/test_host_techniques.py",
         (
             "a pruned look forgets no use",
-            "found, pruned_at = take_all(), clock.rounds()",
-            "found = take_all()",
+            "found, pruned_at = flags.take_all(), setting.clock.rounds()",
+            "found = flags.take_all()",
         ),
         (
             "a stall is the emulator's time",

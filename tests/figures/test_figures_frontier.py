@@ -112,7 +112,7 @@ def test_what_is_left_out_is_named_and_what_is_published_has_its_note(points):
 
 def test_json_has_none_where_a_bound_is_not_met(points):
     report = json.loads(json.dumps(frontier_tables.as_dict(points), allow_nan=False))
-    assert {"about", "at_cost", "at_error", "published", "left_out"} == set(report)
+    assert {"summary", "about", "at_cost", "at_error", "published", "left_out"} == set(report)
     cheap = [row for row in report["at_cost"] if row["budget"] == 0.0001]
     assert cheap and all(row["error"] is None and row["looks"] is None for row in cheap)
 
