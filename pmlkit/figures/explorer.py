@@ -398,7 +398,18 @@ def _canvas(figure: Figure) -> Canvas:
     """Give the figure an ipympl canvas, without pyplot and its global list of figures."""
     from ipympl.backend_nbagg import Canvas, FigureManager
 
-    canvas = Canvas(figure)
+    class WholePictures(Canvas):
+        """Sends whole pictures, and not what differs from the previous one.
+
+        A busy browser omits a picture if the next one comes before it is decoded. What only that
+        one changed would never be seen.
+        """
+
+        def get_diff_image(self) -> bytes | None:
+            self._force_full = True
+            return super().get_diff_image()
+
+    canvas = WholePictures(figure)
     FigureManager(canvas, 0)
     canvas.toolbar_visible = canvas.header_visible = canvas.footer_visible = False
     canvas.resizable = False

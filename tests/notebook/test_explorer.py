@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The explorer without a browser: what its widgets say, its figure shows, to the page."""
 
+import io
 from collections import Counter
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from factories import random_events, write_irregular
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from pmlkit import explore, workingset
 from pmlkit.figures.explorer import thin
@@ -234,6 +236,20 @@ def test_nothing_is_drawn_before_the_browser_is_there(trace):
     canvas.syncing_data_url = False  # as ipympl does for the browser's first message
     explored.window.value = 2
     assert drawn
+
+
+def test_every_picture_is_whole(trace):
+    """A busy browser omits pictures: the next one must not be a difference from an omitted one."""
+    explored = explore(trace)
+    explored.show(live=True)
+    canvas, sent = explored.figure.canvas, []
+    canvas.syncing_data_url = False
+    canvas.send_binary = sent.append
+    for k in (20, 5, 2):
+        explored.window.value = k
+    pictures = [np.asarray(Image.open(io.BytesIO(picture))) for picture in sent]
+    assert len(pictures) >= 3
+    assert all(picture[..., 3].min() == 255 for picture in pictures)
 
 
 def test_without_ipympl_the_picture_is_another_one(trace):
