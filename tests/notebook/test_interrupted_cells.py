@@ -67,7 +67,8 @@ class Kernel:
 
     def begin(self, code):
         """Run code until it prints that it has begun."""
-        asked = self.client.execute(code)
+        # Else the kernel aborts what is asked next, if that comes soon after the interrupt.
+        asked = self.client.execute(code, stop_on_error=False)
         while True:
             message = self.client.get_iopub_msg(timeout=HANG_S)
             if message["parent_header"].get("msg_id") != asked:
