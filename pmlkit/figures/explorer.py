@@ -398,7 +398,7 @@ def _canvas(figure: Figure) -> Canvas:
     """Give the figure an ipympl canvas, without pyplot and its global list of figures."""
     from ipympl.backend_nbagg import Canvas, FigureManager
 
-    class WholePictures(Canvas):
+    class WholePictures(Canvas):  # type: ignore[misc] # ipympl has no types
         """Sends whole pictures, and not what differs from the previous one.
 
         A busy browser omits a picture if the next one comes before it is decoded. What only that
