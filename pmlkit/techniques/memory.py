@@ -77,17 +77,19 @@ class MemoryModel:
 def reserve_pages(recorded: Recorded) -> int:
     """Return the memory that the guest needs independently of programs, with its free pages."""
     first = recorded.guest_samples.iloc[0]
-    image = recorded.known_memory_pages - int(first["total_bytes"]) // PAGE_SIZE
-    kernels = int(first["allocated_bytes"] - first["anon_bytes"]) // PAGE_SIZE
-    return image + kernels + MemoryModel().slack_pages
+    return _fixed_pages(recorded) + int(first["allocated_bytes"] - first["anon_bytes"]) // PAGE_SIZE
 
 
 def peak_pages(recorded: Recorded) -> int:
     """Return the least memory with which the guest would never have swapped."""
-    samples = recorded.guest_samples
-    image = recorded.known_memory_pages - int(samples["total_bytes"].iloc[0]) // PAGE_SIZE
-    most = int(samples["allocated_bytes"].max()) // PAGE_SIZE
-    return image + most + MemoryModel().slack_pages
+    most = int(recorded.guest_samples["allocated_bytes"].max())
+    return _fixed_pages(recorded) + most // PAGE_SIZE
+
+
+def _fixed_pages(recorded: Recorded) -> int:
+    """Return the memory that the guest's kernel does not count, with its free pages."""
+    counted = int(recorded.guest_samples["total_bytes"].iloc[0]) // PAGE_SIZE
+    return recorded.known_memory_pages - counted + MemoryModel().slack_pages
 
 
 @dataclass(frozen=True)
