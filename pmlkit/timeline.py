@@ -43,6 +43,7 @@ GRID = 100_000  # values of T of a curve, at most
 CHOSEN = 100_000  # windows of a table with the default T, at most
 ROUNDS_ALIKE = 0.9  # share of rounds with the usual length in a regular trace
 COVERED = 0.5  # share of T, at least, that the references of a full window cover
+FAR = 0.1  # share of T by which the effective T may differ without a note
 KEPT_TO = 0.1  # tolerance, in periods, within which the usual length counts as the period
 SECOND = 1_000_000_000
 

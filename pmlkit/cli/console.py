@@ -20,7 +20,7 @@ from rich.text import Text
 from pmlkit import progress
 from pmlkit.cli.sheets import fold, make_table, put
 from pmlkit.errors import visible
-from pmlkit.timeline import period_text
+from pmlkit.timeline import FAR, period_text
 from pmlkit.trace import summary
 from pmlkit.units import exact_ns, format_bytes, format_ns, missing_notes, missing_texts
 
@@ -62,7 +62,6 @@ __all__ = [
 ]
 
 
-EFFECTIVE_FAR = 0.1  # share of T by which the effective T may differ without a note
 GAP_WINDOWS = 10  # a longer run of windows without uses is printed as one line
 WIDE = 120  # columns at most on a wider terminal
 UNFOLDED = 10_000  # columns of output that is not a terminal
@@ -269,12 +268,12 @@ def window_notes(table: Mapping[str, Array] | pd.DataFrame) -> Iterator[str]:
     asked, first = int(asked_ns[0]), np.unique(t_ns, return_index=True)[1]
     effective_ns = effective_ns[first][full[first]]
     yield f"T = {exact_ns(asked)}"
-    far = np.abs(effective_ns - asked) > EFFECTIVE_FAR * asked
+    far = np.abs(effective_ns - asked) > FAR * asked
     if far.any():
         median = format_ns(float(np.median(effective_ns)))
         yield (
             f"note: in {int(far.sum()):,} of {len(far):,} windows the effective T differs by "
-            f"more than {EFFECTIVE_FAR:.0%}; its median is {median}"
+            f"more than {FAR:.0%}; its median is {median}"
         )
 
 

@@ -15,7 +15,7 @@ from pmlkit.figures.axes import label_ends, mark_phases, seconds_axis, time_limi
 from pmlkit.figures.several import common_axis, finish_several, styles, titles
 from pmlkit.figures.style import COLORS, finish, new_figure, pad, paper_figure
 from pmlkit.several import common_window, labelled
-from pmlkit.timeline import default_window
+from pmlkit.timeline import FAR, default_window
 from pmlkit.units import Window, format_ns, parse_window
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ RAM: Style = {"color": COLORS["grey"], "ls": (0, (6, 2)), "lw": 0.8}
 ALLOCATED: Style = {"color": COLORS["sky"], "ls": "-", "lw": 1.4}
 MAX_POINTS = 1500  # more than a paper's column resolves; keeps the PDF small
 USUAL_NS = 100_000_000  # default T
-FAR = 0.1  # share of T by which the effective T may differ unmentioned
 TWO_SCALES_FROM = 3  # times the peak of the working set
 
 
