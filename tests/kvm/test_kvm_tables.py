@@ -229,6 +229,36 @@ def test_one_round_of_data_that_looks_deeper_does_not_change_the_depth():
     assert tables.depth == 4
 
 
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_the_depth_is_the_guests_in_each_round(depth):
+    tables = collected([guest(depth)] * 3)
+    assert tables.depth == depth
+
+
+def test_data_that_looks_like_leaf_tables_does_not_make_four_levels_five():
+    """Pages of small numbers, or empty, beside a heap whose sizes look like entries."""
+    memory = Memory(4)
+    root = memory.root()
+    for page in range(4000):
+        memory.map(root, page, 5000 + page)
+        memory.data(5000 + page, [page])
+    memory.data(5001, [0x20D31])  # what a heap has left: an odd size
+    memory.data(5002, [1 << 50 | 1])
+    assert {5001, 5003} <= found(memory, 5).keys()
+    tables = collected([memory] * 3)
+    assert tables.depth == 4
+    gfns = np.array(sorted(memory.levels), np.uint64)
+    kinds = tables.kinds(np.zeros(len(gfns), np.int64), gfns)
+    assert (kinds & 15).tolist() == [memory.levels[g] for g in gfns.tolist()]
+
+
+def test_reads_only_of_five_levels_are_five():
+    """No data is in the log, so that each logged frame is a table."""
+    memory = guest(5)
+    memory.pages = {gfn: memory.pages[gfn] for gfn in memory.levels}
+    assert collected([memory] * 3).depth == 5
+
+
 def test_a_guest_without_paging_says_so():
     memory = Memory(4)
     memory.data(4096, [35])

@@ -12,9 +12,14 @@ logged frames, and so are the tables below them. The criteria for a root are the
 
 Below a root, a frame that an entry maps is a table if it was logged and looks like one.
 
-A guest has one depth of tables at all times: the deepest for which most rounds have a root. With
-PAE, the page of the four entries that CR3 loads is not a table to a walk, so directories are roots.
-Tables of 32-bit entries without PAE are not found.
+A guest has one depth of tables at all times: the depth that explains the most logged frames. A
+frame is explained if it is a table, or if a leaf entry maps it. At the right depth this holds for
+all frames that the guest's walks lead to (`pmlkit.pagetables`). At a wrong depth it does not: data
+that looks like a leaf table, such as a heap with the sizes of its blocks, makes four levels look
+like five.
+
+With PAE, the page of the four entries that CR3 loads is not a table to a walk, so directories are
+roots. Tables of 32-bit entries without PAE are not found.
 """
 
 from __future__ import annotations
@@ -161,6 +166,19 @@ def _tables_at_depth(facts: _Candidates, depth: int) -> PageTables:
     return PageTables(facts.frames[there], levels[there])
 
 
+def _explained(facts: _Candidates, found: PageTables) -> int:
+    """Return how many frames of a round are tables, or mapped by a leaf entry of one."""
+    explained = np.isin(facts.frames, found.frames)
+    rows = facts.row_of[np.searchsorted(facts.frames, found.frames)]
+    for level in (1, 2, 3):
+        mine = rows[(found.levels == level) & (rows >= 0)]
+        leaves = facts.present[mine] if level == 1 else facts.large[mine]
+        target = (facts.words[mine][leaves] & np.uint64(_FRAMES)) >> np.uint64(12)
+        pages = np.uint64(9 * (level - 1))  # of an entry, as a power of 2
+        explained |= np.isin(facts.frames >> pages, target >> pages)
+    return int(np.count_nonzero(explained))
+
+
 def _roots(facts: _Candidates, depth: int) -> Ints:
     """Return the rows of the candidates that can be roots."""
     count = len(facts.words)
@@ -234,6 +252,7 @@ class Tables:
         self.depth = 0
         self._looks: list[tuple[Look, int, int]] = []
         self._tables_at_depth: dict[int, dict[int, PageTables]] = {depth: {} for depth in DEPTHS}
+        self._explained = dict.fromkeys(DEPTHS, 0)  # frames of all rounds
         self._looked: dict[int, Looked] = {}
         self._delays_ns: list[int] = []
         self._places: dict[int, array[int]] = {}  # of a round's looks in the file: offset, bytes
@@ -257,16 +276,14 @@ class Tables:
             found = _tables_at_depth(facts, depth)
             if len(found.frames):
                 self._tables_at_depth[depth][looked.round] = found
+                self._explained[depth] += _explained(facts, found)
         self._places[looked.round] = array("q", [n for _, *place in looks for n in place])
 
     def decide(self) -> None:
-        """Choose the depth, after all rounds."""
-        most = max(map(len, self._tables_at_depth.values()))
-        if not most:
+        """Choose the depth, after all rounds: the deeper one of two that explain as much."""
+        if not any(self._explained.values()):
             return
-        self.depth = next(
-            depth for depth in DEPTHS if 2 * len(self._tables_at_depth[depth]) >= most
-        )
+        self.depth = max(DEPTHS, key=self._explained.__getitem__)
         rounds = self._tables_at_depth[self.depth]
         parts = [pack(np.full(len(f.frames), n), f.frames) for n, f in sorted(rounds.items())]
         self._keys = np.concatenate(parts)
