@@ -76,7 +76,7 @@ def looks_on(name: str) -> bool:
 
 def means(points: pd.DataFrame) -> pd.DataFrame:
     """Return the points as means over seeds."""
-    keys = ["trace", "technique", "window_ns", "looks", "watched", "published"]
+    keys = ["trace", "technique", "window_ns", "looks", "watched", "published", "simulated"]
     columns = ["mae", "bias", "says", "overhead"]
     return points.groupby(keys, dropna=False, sort=False)[columns].mean().reset_index()
 

@@ -20,7 +20,6 @@ from pmlkit.costs import prices
 from pmlkit.errors import ClocksDiffer, NeedsError, UsageError, argument
 from pmlkit.selection import edges, times_ns
 from pmlkit.techniques import scores
-from pmlkit.techniques.page_tables import SUBSTITUTE
 from pmlkit.techniques.runs import time_scale, within
 from pmlkit.timeline import timeline
 from pmlkit.trace.annotation import is_named
@@ -62,9 +61,10 @@ class Comparison:
     Attributes
     ----------
     scores : DataFrame
-        One row for each trace and technique. ``trace``, ``technique``; ``title``, which ends with
-        `SIMULATED` if page tables were (so real and simulated ones share no mean). ``bias``,
-        ``mae``, ``mape``. ``mae_ci`` and ``mape_ci``: half of their 95 % intervals over seeds.
+        One row for each trace and technique. ``trace``, ``technique``; ``simulated``: whether page
+        tables were; ``title``, which then ends with `SIMULATED` (so real and simulated ones share
+        no mean). ``bias``, ``mae``, ``mape``. ``mae_ci`` and ``mape_ci``: half of their 95 %
+        intervals over seeds.
         ``p95``, ``says``. ``up``, ``down``: mean windows until a step is followed. ``lost_steps``:
         share never followed. ``overhead``: share of the time; NaN if the trace does not contain the
         length of an instruction. ``ns_per_insn`` (of the trace), ``intrusive``, ``active``,
@@ -371,7 +371,7 @@ def _compare_on(plan: Plan, path: Path) -> dict[str, pd.DataFrame]:
             if plan.is_part:
                 span = truth.start_ns, truth.end_ns, stop == recorded.n_rounds
                 runs = [within(run, *span) for run in runs]
-            row = _score(runs, truth) | {"title": _title(technique, runs)}
+            row = _score(runs, truth) | _tables_of(technique, runs)
             for part, table in _tables(name, runs, truth).items():
                 parts[part].append(table)
         except NeedsError as error:
@@ -404,6 +404,7 @@ def _attributes(technique: Technique) -> Json:
     return {
         "technique": technique.name,
         "title": technique.title,
+        "simulated": False,
         "intrusive": technique.intrusive,
         "active": technique.active,
         "missing": "",
@@ -411,10 +412,10 @@ def _attributes(technique: Technique) -> Json:
     }
 
 
-def _title(technique: Technique, runs: Sequence[Run]) -> str:
-    """Return the title of a technique, and whether its page tables were a substitute."""
-    simulated = any(SUBSTITUTE in run.notes for run in runs)
-    return technique.title + SIMULATED * simulated
+def _tables_of(technique: Technique, runs: Sequence[Run]) -> Json:
+    """Return whether the page tables of the runs were simulated, and the title that states it."""
+    simulated = any(run.simulated for run in runs)
+    return {"simulated": simulated, "title": technique.title + SIMULATED * simulated}
 
 
 def _score(runs: Sequence[Run], truth: Truth) -> Json:

@@ -94,6 +94,7 @@ def made(settings, technique="prl", window_ns=T, published=False):
             "mae": error,
             "says": 1.0,
             "overhead": cost,
+            "simulated": False,
             "missing": "",
             "notes": "",
         }
@@ -219,6 +220,45 @@ def test_a_technique_that_is_silent_on_a_recording_is_left_out_and_named():
         "of": 2,
         "why": "no disk requests",
     }
+
+
+def test_real_and_simulated_page_tables_share_no_mean():
+    tables = made({1: {"a": (0.1, 0.01), "b": (0.3, 0.01)}}, "pml-page-tables")
+    mixed = tables.assign(simulated=tables["trace"] == "b")
+    both = pd.concat([OPPOSITE, mixed], ignore_index=True)
+    for table in (frontier.at_cost(both), frontier.at_error(both), frontier.curves(both)):
+        assert set(table["technique"]) == {"prl"}
+    assert frontier.published(mixed.assign(published=True)).empty
+    (row,) = frontier.left_out(both).to_dict("records")
+    assert (row["technique"], row["recordings"], row["of"]) == ("pml-page-tables", 1, 2)
+    assert row["why"].startswith("simulated page tables, real ones on the others")
+
+
+@pytest.mark.parametrize("simulated", [False, True])
+def test_page_tables_of_one_kind_have_a_mean(simulated):
+    tables = made({1: {"a": (0.1, 0.01), "b": (0.3, 0.01)}}, "pml-page-tables")
+    table = frontier.at_cost(tables.assign(simulated=simulated), [0.01])
+    assert table["error"].tolist() == [0.2]
+
+
+def test_a_sweep_tells_real_page_tables_from_simulated_ones():
+    """The lab's recordings have page tables; the recorder's have a substitute for them."""
+    plan = frontier.plan("1s", looks="1", techniques="pml-page-tables,idle-pages", seeds=1)
+    points = frontier.sweep(["hotcold", "rrww-lab"], plan)
+    kinds = points.groupby(["technique", "trace"])["simulated"].agg(set).to_dict()
+    assert kinds == {
+        ("idle-pages", "hotcold"): {False},
+        ("idle-pages", "rrww-lab"): {False},
+        ("pml-page-tables", "hotcold"): {True},
+        ("pml-page-tables", "rrww-lab"): {False},
+    }
+    assert set(frontier.at_cost(points)["technique"]) == {"idle-pages"}
+
+
+def test_points_of_an_earlier_version_are_refused(tmp_path):
+    OPPOSITE.drop(columns="simulated").to_parquet(tmp_path / "a.points.parquet")
+    with pytest.raises(UsageError, match="points of an earlier version: make them again"):
+        frontier.read(tmp_path)
 
 
 def test_one_silent_setting_leaves_the_others():

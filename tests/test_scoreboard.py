@@ -75,6 +75,13 @@ def test_the_error_and_the_cost_are_the_known_ones(scored):
     assert ratio == pytest.approx(4)
 
 
+def test_real_and_simulated_page_tables_have_no_common_score():
+    plan = frontier.plan("1s", looks="1", seeds=1)
+    with pytest.raises(UsageError, match="simulated page tables on hotcold, and real ones on the"):
+        scoreboard.score("pml-page-tables", ["hotcold", "rrww-lab"], plan)
+    assert scoreboard.score("pml-page-tables", ["rrww-lab"], plan).programs == ["rrww-lab"]
+
+
 def test_a_setting_is_chosen_within_its_budget(scored):
     cost = scored.rows.set_index("setting")["overhead"].groupby(level=0).mean()
     one, four = cost["looks=1 watched=50"], cost["looks=4 watched=50"]

@@ -15,7 +15,7 @@ def point(trace, technique, mae, overhead, looks=4, watched=None):
     return {
         "trace": trace, "technique": technique, "window_ns": SECOND, "looks": looks,
         "watched": watched, "published": False, "seed": 0, "mae": mae, "bias": 0.0, "says": 1.0,
-        "overhead": overhead, "insn": 1.0, "missing": "", "notes": "",
+        "overhead": overhead, "insn": 1.0, "simulated": False, "missing": "", "notes": "",
     }  # fmt: skip
 
 

@@ -63,8 +63,8 @@ def over_time(comparison: Comparison, trace: str, columns: int = 2) -> Figure:
     top = max(truth["pages"].max() / 256, 1 / 256) * TOP
     for axes, name in zip(grid.flat, names, strict=False):
         _panel(
-            axes, truth, estimates[estimates["technique"] == name], _title(comparison, name), top,
-            across,
+            axes, truth, estimates[estimates["technique"] == name],
+            _title(comparison, trace, name), top, across,
         )  # fmt: skip
     for axes in grid.flat[len(names) :]:
         axes.set_axis_off()
@@ -175,11 +175,11 @@ def _points(comparison: Comparison, trace: str | None) -> pd.DataFrame:
         return pd.DataFrame(columns=_POINTS)
     made = [
         (
-            f"{name}{SIMULATED * str(title).endswith(SIMULATED)}",
+            f"{name}{SIMULATED * bool(simulated)}",
             of["active"].iloc[0],
             *(_over_seeds(of) if trace else _over_traces(of)),
         )
-        for (name, title), of in rows.groupby(["technique", "title"], sort=False)
+        for (name, simulated), of in rows.groupby(["technique", "simulated"], sort=False)
     ]
     return pd.DataFrame(made, columns=_POINTS).dropna(subset=["mae"]).reset_index(drop=True)
 
@@ -228,7 +228,7 @@ def step_response(comparison: Comparison, trace: str, columns: int = 2) -> Figur
         _responses(
             axes, comparison, steps[steps["up"] == up], estimates, names, "up" if up else "down"
         )
-    panels[0].set_yticks(range(len(names)), [_title(comparison, name) for name in names])
+    panels[0].set_yticks(range(len(names)), [_title(comparison, trace, name) for name in names])
     panels[0].set_ylim(len(names) - 0.5, -0.5)
     panels[0].tick_params(axis="y", length=0, labelsize=6)
     patches = [
@@ -284,9 +284,8 @@ def _of(table: pd.DataFrame, trace: str) -> pd.DataFrame:
     return table[table["trace"] == trace].reset_index(drop=True)
 
 
-def _title(comparison: Comparison, name: str) -> str:
-    titles = comparison.scores.drop_duplicates("technique").set_index("technique")["title"]
-    return titles[name]
+def _title(comparison: Comparison, trace: str, name: str) -> str:
+    return _of(comparison.scores, trace).set_index("technique")["title"][name]
 
 
 # ------------------------------------------------------------------------------

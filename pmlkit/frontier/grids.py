@@ -30,6 +30,7 @@ __all__ = [
     "by_technique",
     "interval",
     "least",
+    "mixes_tables",
     "of",
     "resampled",
     "whole",
@@ -80,10 +81,13 @@ class Grid:
 def of(points: pd.DataFrame, published: bool = False) -> list[Grid]:
     """Return the grids of the techniques, by T: the settings with an estimate of every recording.
 
-    A technique that cannot be swept has its one point in place of a sweep.
+    A technique that cannot be swept has its one point in place of a sweep. One with real page
+    tables on some recordings and simulated ones on others has no grid: they share no mean.
     """
     grids = []
     for window_ns, technique, part in by_technique(points):
+        if mixes_tables(part):
+            continue
         chosen = part[part["published"]] if published else _swept(part)
         means = chosen.groupby([*SETTING, "trace"], dropna=False, sort=False)
         wide = means[["mae", "overhead", "says"]].mean().unstack("trace").dropna()
@@ -101,6 +105,11 @@ def by_technique(points: pd.DataFrame) -> Iterator[tuple[int, str, pd.DataFrame]
         of_window = points[points["window_ns"] == window_ns]
         for technique in of_window["technique"].unique().tolist():
             yield window_ns, technique, of_window[of_window["technique"] == technique]
+
+
+def mixes_tables(part: pd.DataFrame) -> bool:
+    """Whether a technique's estimates are from both real and simulated page tables."""
+    return bool(part.loc[part["mae"].notna(), "simulated"].nunique() > 1)
 
 
 def _swept(part: pd.DataFrame) -> pd.DataFrame:

@@ -41,7 +41,7 @@ __all__ = ["LEAST_WINDOWS", "Plan", "plan", "points", "priced", "read", "sweep"]
 
 LEAST_WINDOWS = 2  # a recording with fewer windows is not swept with that T
 _FILE = ".points.parquet"
-_VERSION = 1  # version of the file of points
+_VERSION = 2  # version of the file of points
 
 
 # ------------------------------------------------------------------------------
@@ -161,8 +161,9 @@ def sweep(
         ``window_ns``, ``looks`` and ``watched`` (missing if the technique has no such knob, or is
         as published; `watched` also for all of the memory), ``published``, ``seed``. ``mae``,
         ``bias``: shares of the mean W. ``says``: share of the time with an estimate. ``events``:
-        JSON. ``duration_ns``, ``ns_per_insn``. ``missing``: what the trace lacks for the technique,
-        or empty. ``notes``, ``insn`` (the cost, instructions), ``overhead``.
+        JSON. ``duration_ns``, ``ns_per_insn``. ``simulated``: whether page tables were.
+        ``missing``: what the trace lacks for the technique, or empty. ``notes``, ``insn`` (the
+        cost, instructions), ``overhead``.
 
     Raises
     ------
@@ -195,7 +196,11 @@ def read(folder: PathLike, windows: Sequence[str] | None = None) -> pd.DataFrame
     files = sorted(Path(folder).glob(f"*{_FILE}"))
     if not files:
         raise UsageError(f"{folder} has no points: make them with `pmlkit frontier -o {folder}`")
-    points = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+    tables = [pd.read_parquet(file) for file in files]
+    if not all("simulated" in table for table in tables):
+        hint = f"make them again with `pmlkit frontier -o {folder}`"
+        raise UsageError(f"{folder} has points of an earlier version: {hint}")
+    points = pd.concat(tables, ignore_index=True)
     if windows is not None:
         points = points[points["window_ns"].isin([parse_duration_ns(T) for T in windows])]
     if points.empty:
@@ -319,6 +324,7 @@ _EMPTY: Json = {
     "events": "{}",
     "duration_ns": 0,
     "ns_per_insn": np.nan,
+    "simulated": False,
     "missing": "",
     "notes": "",
 }
@@ -336,6 +342,7 @@ def _point(technique: Technique, recorded: Recorded, truth: Truth, seed: int) ->
         "events": json.dumps(run.events, sort_keys=True),
         "duration_ns": run.duration_ns,
         "ns_per_insn": run.time.ns_per_insn,
+        "simulated": run.simulated,
         "missing": "",
         "notes": "; ".join(run.notes),
     }

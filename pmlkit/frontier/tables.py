@@ -260,22 +260,33 @@ def published(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def left_out(points: pd.DataFrame) -> pd.DataFrame:
-    """Return the techniques without a setting that estimates every recording, and the reasons.
+    """Return the techniques without a curve, and the reasons.
+
+    No setting estimates every recording, or page tables are real on some and simulated on others.
 
     Returns
     -------
     DataFrame
-        ``window_ns``, ``technique``, ``recordings`` (without any estimate), ``of``, ``why``.
+        ``window_ns``, ``technique``, ``recordings`` (without any estimate, or with simulated page
+        tables), ``of``, ``why``.
     """
     present = {(grid.window_ns, grid.technique) for grid in grids.of(points)}
     rows = []
     for window_ns, technique, part in grids.by_technique(points):
         if (window_ns, technique) not in present:
-            silent = part.groupby("trace")["mae"].apply(lambda errors: errors.isna().all())
-            lacks = sorted({what for what in part["missing"] if what})
-            why = f"no {', '.join(lacks)}" if lacks else "no estimate"
-            rows.append((window_ns, technique, int(silent.sum()), len(silent), why))
+            recordings, why = _reason(part)
+            rows.append((window_ns, technique, recordings, part["trace"].nunique(), why))
     return pd.DataFrame(rows, columns=["window_ns", "technique", "recordings", "of", "why"])
+
+
+def _reason(part: pd.DataFrame) -> tuple[int, str]:
+    """Return on how many recordings a technique has no part in a mean, and why."""
+    lacks = sorted({what for what in part["missing"] if what})
+    if not lacks and grids.mixes_tables(part):
+        simulated = part.loc[part["simulated"], "trace"].nunique()
+        return simulated, "simulated page tables, real ones on the others: sweep them apart"
+    silent = part.groupby("trace")["mae"].apply(lambda errors: errors.isna().all())
+    return int(silent.sum()), f"no {', '.join(lacks)}" if lacks else "no estimate"
 
 
 def caption(points: pd.DataFrame) -> str:

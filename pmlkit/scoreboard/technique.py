@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from pmlkit import frontier, techniques
-from pmlkit.errors import NeedsError
+from pmlkit.errors import NeedsError, UsageError
 from pmlkit.forecast import significance
 from pmlkit.resampling import bootstrap
 from pmlkit.units import format_ns
@@ -124,7 +124,10 @@ def score(
     ------
     NeedsError
         If a recording lacks what the technique looks at.
-    UsageError, ResolutionError, ClocksDiffer
+    UsageError
+        If page tables are real on some recordings and simulated on others; and as in
+        `pmlkit.frontier.sweep`.
+    ResolutionError, ClocksDiffer
         As in `pmlkit.frontier.sweep`.
     """
     plan = replace(plan or frontier.Plan(), techniques=(technique,))
@@ -132,6 +135,12 @@ def score(
     points = frontier.sweep(traces, plan, jobs=jobs)
     for missing, part in points[points["missing"] != ""].groupby("missing"):
         raise NeedsError(part["trace"].iloc[0], str(missing), "use recordings that have it")
+    if points["simulated"].nunique() > 1:
+        names = ", ".join(points.loc[points["simulated"], "trace"].unique())
+        raise UsageError(
+            f"{one.title} has simulated page tables on {names}, and real ones on the others: "
+            "score them apart"
+        )
     means = points.assign(
         program=points["trace"],
         window=points["window_ns"].map(format_ns),

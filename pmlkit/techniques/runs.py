@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pmlkit.costs import work
+from pmlkit.techniques.page_tables import SUBSTITUTE
 from pmlkit.techniques.registry import make
 from pmlkit.techniques.view import look
 from pmlkit.units import parse_duration_ns
@@ -53,6 +54,11 @@ class Run:
     duration_ns: int
     time: Clock
     notes: list[str]
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the run used a substitute for page tables, which the recording lacks."""
+        return SUBSTITUTE in self.notes
 
     @property
     def cost(self) -> Cost:

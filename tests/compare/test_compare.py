@@ -196,6 +196,11 @@ def test_real_and_simulated_page_tables_have_no_common_mean(stepping):
         "pml-page-tables (simulated tables)",
     }
     assert comparison.best.technique == "idle-pages"  # the only one with an error for both
+    kinds = comparison.scores.set_index(["technique", "trace"])["simulated"].to_dict()
+    assert kinds.pop(("pml-page-tables", "stepping")) and not any(kinds.values())
+    for trace, end in (("stepping", SIMULATED), ("rrww-lab", "")):
+        axes = figures_compare.over_time(comparison, trace).get_axes()[0]
+        assert axes.get_title().replace("\n", " ") == f"PML with page tables{end}"
 
 
 def test_an_overview_too_wide_for_a_terminal_keeps_its_means():

@@ -20,7 +20,8 @@ OVERHEADS = {"a": (0.01, 0.03, 0.02), "b": (0.05, 0.04, 0.06)}
 def comparison():
     rows = [
         {"trace": f"t{place}", "technique": name, "title": name, "active": False, "mae_ci": 0.01,
-         "mae": ERRORS[name][place], "overhead": OVERHEADS[name][place], "ns_per_insn": 8.0}
+         "mae": ERRORS[name][place], "overhead": OVERHEADS[name][place], "ns_per_insn": 8.0,
+         "simulated": False}
         for name in ERRORS
         for place in range(3)
     ]  # fmt: skip

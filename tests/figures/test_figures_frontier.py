@@ -39,6 +39,7 @@ def made(names=(*NAMES, "zballoond", "geiger"), windows=(10**8, 10**9)):
                             "mae": np.nan if silent else error,
                             "says": 1.0,
                             "overhead": np.nan if silent else 2e-4 * (looks or 3) * (1 + place),
+                            "simulated": False,
                             "missing": "disk requests" if silent else "",
                             "notes": "30s became 1 s" if looks is None else "",
                             "ns_per_insn": 8.0,
