@@ -58,8 +58,8 @@ import pandas as pd
 import pmlkit
 from experiments import made
 from pmlkit import techniques
-from pmlkit.costs import PROCESSORS, Cost
 from pmlkit.errors import NeedsError
+from pmlkit.law.swapping import DISK, HURT
 from pmlkit.sources.guest.image import build
 from pmlkit.sources.guest.workload import load
 from pmlkit.sources.recorder import qemu
@@ -68,7 +68,7 @@ from pmlkit.sources.recorder.record import DETERMINISTIC_CMDLINE, record
 from pmlkit.sources.recorder.recording import RecordOptions
 from pmlkit.sources.spooling import with_us
 from pmlkit.techniques import scores
-from pmlkit.techniques.memory import Guest, MemoryModel, peak_pages, reserve_pages
+from pmlkit.techniques.memory import peak_pages, reserve_pages, returned_pages
 from pmlkit.techniques.recorded import Recorded
 
 if TYPE_CHECKING:
@@ -100,12 +100,9 @@ SEEDS = 3
 LONGEST_S = 3600  # longest time of a run, seconds of the host; a longer run counts as dead
 SWAP_MIB = 256
 IDLE_MIB = 128  # memory of the guest that measures idle work, MiB
-# Assumed: the time in which a solid-state disk reads a page.
-DISK = Cost(100_000, PROCESSORS["ns at 3 GHz"])
 MOST = 50_000  # most returning pages, by the model, in a guest that is run
 WINDOWS_NS = (300_000_000, 1_000_000_000, 3_000_000_000, 10_000_000_000)
 FEW = 1000  # fewer swap-ins are not compared in percent
-HURT = 1.05  # relative to the duration with enough memory
 MIB_PAGES = 256
 SIZE_COLUMNS = ["technique", "title", "looks", "p95_mib", "least_mib", "most_mib"]
 SIZE_COLUMNS += ["cap_mib", "saved_mib", "saved"]
@@ -488,10 +485,7 @@ def simulated(recorded: Recorded, sizes: pd.DataFrame, boots_mib: int = 0) -> pd
 
 def _replayed(recorded: Recorded, pages: int, boots_pages: int) -> int:
     memory = recorded.known_memory_pages
-    guest = Guest(recorded, MemoryModel())
-    guest.resize(pages + (memory - max(pages, boots_pages)) // 64)
-    guest.advance(recorded.n_rounds)
-    return guest.swap_ins + guest.refaults
+    return returned_pages(recorded, pages + (memory - max(pages, boots_pages)) // 64)
 
 
 def disk_s(recorded: Recorded) -> float:

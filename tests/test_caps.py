@@ -13,6 +13,7 @@ from pmlkit.recordings import ROOT
 from pmlkit.sources.guest.workload import load
 from pmlkit.sources.recorder.ingest import read_report
 from pmlkit.techniques import scores
+from pmlkit.techniques.memory import MemoryModel
 
 DATA = ROOT / "data" / "caps"
 DISK_S = 0.0024  # 0.1 ms at 3 GHz are 300,000 instructions, of 8 ns each
@@ -94,7 +95,7 @@ def test_reserve_and_peak_are_what_the_kernel_counts():
     quiet = kernel(recorded, **pages)
     table = quiet.guest.copy()
     table.loc[table.index[5], "allocated_bytes"] = 1500 * 4096
-    slack = caps.MemoryModel().slack_pages
+    slack = MemoryModel().slack_pages
     assert caps.reserve_pages(quiet) == 600 + 800 + slack
     assert caps.peak_pages(replace(quiet, guest=table)) == 600 + 1500 + slack
 
@@ -108,7 +109,7 @@ def test_who_sees_all_is_given_the_cap_of_the_truth():
     )
     # 500 pages in all, and 500 + slack of the reserve.
     assert table["cap_mib"]["truth"] == 8
-    peak = (600 + caps.MemoryModel().slack_pages) / 256
+    peak = (600 + MemoryModel().slack_pages) / 256
     assert table["saved_mib"]["truth"] == pytest.approx(peak - 8)
 
 

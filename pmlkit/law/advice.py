@@ -247,6 +247,7 @@ class Advice:
             "reserve_bytes": size.reserve_bytes,
             "vm_bytes": size.vm_bytes,
             "vm_peak_bytes": size.peak_bytes,
+            "vm_swapping": size.swapping and size.swapping.as_dict(),
         }
 
     def as_dict(self) -> Json:

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmlkit.law.curves import at
+from pmlkit.law.swapping import swapping_at
 from pmlkit.resampling import Series
 from pmlkit.techniques.memory import peak_pages, reserve_pages
 from pmlkit.trace.schema import PAGE_SIZE
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pmlkit.law.curves import Curves
+    from pmlkit.law.swapping import Swapping
     from pmlkit.techniques.recorded import Recorded
     from pmlkit.types import Bools, Floats, Ints, Json
 
@@ -59,8 +61,8 @@ class Size:
         The least memory with which the guest would never have swapped.
     allocated_bytes : int or None
         The most that the guest's kernel counted as allocated.
-    page_size : int
-        Bytes.
+    swapping : Swapping or None
+        What a VM of that size costs, by the memory model. None if it holds all, or is not known.
     """
 
     window_ns: int
@@ -79,28 +81,29 @@ class Size:
     reserve_bytes: int | None
     peak_bytes: int | None
     allocated_bytes: int | None
-    page_size: int = 4096
+    swapping: Swapping | None = None
 
     def bytes_text(self, pages: float) -> str:
         """Return a number of pages as a size."""
-        return format_bytes(pages * self.page_size)
+        return format_bytes(pages * PAGE_SIZE)
 
     @property
     def vm_bytes(self) -> int | None:
         """The size of a VM that holds `needed` and what its kernel keeps."""
         if self.reserve_bytes is None or self.peak_bytes is None:
             return None
-        return min(int(self.needed * self.page_size) + self.reserve_bytes, self.peak_bytes)
+        return min(int(self.needed * PAGE_SIZE) + self.reserve_bytes, self.peak_bytes)
 
     @property
     def whole(self) -> str:
         """The size of the whole VM, in a sentence."""
         if self.reserve_bytes is None or self.vm_bytes is None:
             return "The VM must be larger: what its kernel keeps is not in this recording."
-        return (
+        kept = (
             f"The VM must be larger, {format_bytes(self.vm_bytes)}: its kernel keeps "
             f"{format_bytes(self.reserve_bytes)} for itself, files in memory, and free pages."
         )
+        return kept if self.swapping is None else f"{kept} {self.swapping.text}"
 
     @property
     def sure(self) -> str:
@@ -166,7 +169,7 @@ def size_of(curves: Curves, window_ns: int, cover: float = 0.99) -> Size:
     ends = np.arange(1, windows + 1) * window_ns
     series = Series(at(curves.t_ns, curves.pages("accesses", window_ns), ends))
     reserve, most, allocated = _of_kernel(recorded)
-    return Size(
+    size = Size(
         window_ns=window_ns,
         cover=cover,
         needed=needed,
@@ -184,6 +187,9 @@ def size_of(curves: Curves, window_ns: int, cover: float = 0.99) -> Size:
         peak_bytes=most,
         allocated_bytes=allocated,
     )
+    if size.vm_bytes is None or size.vm_bytes == size.peak_bytes:
+        return size
+    return replace(size, swapping=swapping_at(recorded, size.vm_bytes))
 
 
 def _scored(curves: Curves, window_ns: int, kept: Bools | None = None) -> tuple[Floats, Floats]:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from pmlkit.techniques.recorded import Recorded
     from pmlkit.types import Bools, Ints
 
-__all__ = ["Counters", "Guest", "MemoryModel", "peak_pages", "reserve_pages"]
+__all__ = ["Counters", "Guest", "MemoryModel", "peak_pages", "reserve_pages", "returned_pages"]
 
 POLICIES = ("lru", "clock")
 CACHES = ("pinned", "evictable")
@@ -288,6 +288,14 @@ class Guest:
         self._resident -= len(frames)
         oldest = frames[np.argsort(self._last[frames], kind="stable")]
         self._moves.append((oldest, False))
+
+
+def returned_pages(recorded: Recorded, pages: int, model: MemoryModel | None = None) -> int:
+    """Return how many pages return from the disk if the guest has so many pages of memory."""
+    guest = Guest(recorded, model or MemoryModel())
+    guest.resize(pages)
+    guest.advance(recorded.n_rounds)
+    return guest.swap_ins + guest.refaults
 
 
 def _movable(pages: Mapping[str, Ints], cache: str) -> Ints:

@@ -12,6 +12,7 @@ import synthetic_vm as vm
 import pmlkit
 from pmlkit import law, techniques, workingset
 from pmlkit.cli import app
+from pmlkit.costs import Clock
 from pmlkit.errors import PmlkitError, UsageError
 from pmlkit.law import advice as advice_words
 from pmlkit.law import advise, size
@@ -161,6 +162,47 @@ def test_the_vm_has_what_its_kernel_keeps_as_well():
     assert f"must be larger, {format_bytes(found.vm_bytes)}" in found.whole
     enough = replace(found, needed=1000.0)  # what the kernel used is in W, too
     assert enough.vm_bytes == found.peak_bytes
+
+
+def returning():
+    """Return a VM that uses 1,024 pages for 10 s, 1,024 others, and the first ones again."""
+    blocks = (vm.block(1024), vm.block(1024, vm.FIRST + 1024), vm.block(1024))
+    return vm.make([block for block in blocks for _ in range(1000)])
+
+
+def test_a_vm_that_is_too_small_says_what_it_costs():
+    found = size.size_of(law.Curves(returning()), vm.WINDOW_NS, 0.5)
+    kept = 96 + 200 + MemoryModel().slack_pages
+    assert found.vm_bytes == (1024 + kept) * 4096
+    swapping = found.swapping
+    assert swapping.returns_per_s == pytest.approx(1024 / 30)
+    # A page takes 300,000 instructions of 8 ns.
+    assert swapping.slowdown == pytest.approx(1 + 1024 * 0.0024 / 30)
+    # Up to 625 pages may return, so 2048 + kept - 625 pages are needed: 9.84 MiB.
+    assert swapping.enough_bytes == 10 << 20
+    assert "34 pages a second return" in found.whole
+    assert "up to 1.08 times as long. With 10 MiB, it stays within 5 %" in found.whole
+
+
+def test_no_recorded_size_may_be_enough():
+    recorded, pages = returning(), 2300
+    guest = recorded.guest.assign(total_bytes=(pages - 96) * 4096)
+    found = size.size_of(
+        law.Curves(replace(recorded, memory_pages=pages, guest=guest)), vm.WINDOW_NS, 0.5
+    )
+    assert found.swapping.enough_bytes is None
+    assert "No size up to that of the recorded VM keeps it within 5 %" in found.whole
+
+
+def test_a_size_that_holds_all_needs_no_replay():
+    found = size.size_of(law.Curves(vm.constant(500, rounds=300)), vm.WINDOW_NS)
+    assert (found.vm_bytes, found.swapping) == (found.peak_bytes, None)
+
+
+def test_without_a_clock_a_slow_down_is_not_known():
+    recorded = replace(returning(), time=Clock("a machine", None))
+    found = size.size_of(law.Curves(recorded), vm.WINDOW_NS, 0.5)
+    assert found.swapping is None and "model" not in found.whole
 
 
 @pytest.mark.parametrize("change", [{"guest": None}, {"memory_pages": None}])

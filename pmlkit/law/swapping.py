@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a size costs: the pages that would return from a swap disk, by the memory model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pmlkit.costs import PROCESSORS, Cost
+from pmlkit.techniques.memory import peak_pages, returned_pages
+from pmlkit.trace.schema import PAGE_SIZE
+from pmlkit.units import format_bytes
+
+if TYPE_CHECKING:
+    from pmlkit.techniques.recorded import Recorded
+    from pmlkit.types import Json
+
+__all__ = ["DISK", "HURT", "Swapping", "swapping_at"]
+
+# Assumed: the time in which a solid-state disk reads a page.
+DISK = Cost(100_000, PROCESSORS["ns at 3 GHz"])
+HURT = 1.05  # a longer duration, relative to that with enough memory, is too slow
+_MIB_PAGES = (1 << 20) // PAGE_SIZE
+
+
+@dataclass(frozen=True)
+class Swapping:
+    """A replay of the recording in a VM with less memory (`pmlkit.techniques.memory`).
+
+    Attributes
+    ----------
+    vm_bytes : int
+        The size of the VM.
+    returns_per_s : float
+        Pages that return from the swap disk, for each second of the recording.
+    slowdown : float
+        The duration, relative to that with enough memory. The VM waits `DISK` for each page. If it
+        idles at times, it may lose less.
+    enough_bytes : int or None
+        The least size with which `slowdown` is at most `HURT`, in whole MiB, and at least
+        `vm_bytes`. None if it is more than the recorded VM has.
+    """
+
+    vm_bytes: int
+    returns_per_s: float
+    slowdown: float
+    enough_bytes: int | None
+
+    @property
+    def text(self) -> str:
+        """The result in one or two sentences."""
+        back = "no page returns" if not self.returns_per_s else f"{self._returns} a second return"
+        found = (
+            f"By the memory model (simulated), {back} from a swap disk with "
+            f"{format_bytes(self.vm_bytes)}"
+        )
+        if self.slowdown <= HURT:
+            slower = f", and the work takes {self.slowdown:.3g} times as long" * (self.slowdown > 1)
+            return f"{found}{slower}."
+        found = f"{found}: the work takes up to {self.slowdown:.3g} times as long."
+        limit = f"within {100 * (HURT - 1):.0f} %"
+        if self.enough_bytes is None:
+            return f"{found} No size up to that of the recorded VM keeps it {limit}."
+        return f"{found} With {format_bytes(self.enough_bytes)}, it stays {limit}."
+
+    @property
+    def _returns(self) -> str:
+        return f"{self.returns_per_s:,.0f} pages" if self.returns_per_s >= 10 else "a few pages"
+
+    def as_dict(self) -> Json:
+        """Return the numbers for JSON."""
+        return {
+            "returns_per_s": self.returns_per_s,
+            "slowdown": self.slowdown,
+            "enough_bytes": self.enough_bytes,
+        }
+
+
+def swapping_at(recorded: Recorded, vm_bytes: int) -> Swapping | None:
+    """Replay a recording in a VM of a size, and find the size that is enough.
+
+    Parameters
+    ----------
+    recorded : Recorded
+        With the samples of the guest's kernel.
+    vm_bytes : int
+
+    Returns
+    -------
+    Swapping or None
+        None if the recording does not state how long an instruction takes.
+    """
+    if not recorded.time.ns_per_insn:
+        return None
+    returned = returned_pages(recorded, vm_bytes // PAGE_SIZE)
+    enough: int | None = vm_bytes
+    if _slowdown(recorded, returned) > HURT:
+        enough = _enough(recorded, vm_bytes // PAGE_SIZE)
+    seconds = recorded.duration_ns / 1e9
+    return Swapping(vm_bytes, returned / seconds, _slowdown(recorded, returned), enough)
+
+
+def _slowdown(recorded: Recorded, returned: int) -> float:
+    return 1 + recorded.time.share(DISK, recorded.duration_ns) * returned
+
+
+def _enough(recorded: Recorded, too_few: int) -> int | None:
+    """Return the least whole MiB, in bytes, of at most `HURT`, by bisection."""
+    low = too_few // _MIB_PAGES
+    high = -(-min(peak_pages(recorded), recorded.known_memory_pages) // _MIB_PAGES)
+    if _slowdown(recorded, returned_pages(recorded, high * _MIB_PAGES)) > HURT:
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _slowdown(recorded, returned_pages(recorded, middle * _MIB_PAGES)) > HURT:
+            low = middle
+        else:
+            high = middle
+    return high << 20
