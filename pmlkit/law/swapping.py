@@ -88,9 +88,10 @@ def swapping_at(recorded: Recorded, vm_bytes: int) -> Swapping | None:
     Returns
     -------
     Swapping or None
-        None if the recording does not state how long an instruction takes.
+        None if the recording does not state how long an instruction takes, or if the recorded VM
+        is smaller: it cannot be replayed in a larger one.
     """
-    if not recorded.time.ns_per_insn:
+    if not recorded.time.ns_per_insn or vm_bytes > recorded.known_memory_pages * PAGE_SIZE:
         return None
     returned = returned_pages(recorded, vm_bytes // PAGE_SIZE)
     enough: int | None = vm_bytes

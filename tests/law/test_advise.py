@@ -199,6 +199,13 @@ def test_a_size_that_holds_all_needs_no_replay():
     assert (found.vm_bytes, found.swapping) == (found.peak_bytes, None)
 
 
+def test_a_recording_is_not_replayed_in_a_larger_vm():
+    recorded, pages = returning(), 2000  # less than the size, and than the peak
+    guest = recorded.guest.assign(total_bytes=(pages - 96) * 4096)
+    recorded = replace(recorded, memory_pages=pages, guest=guest)
+    assert size.size_of(law.Curves(recorded), vm.WINDOW_NS, 0.5).swapping is None
+
+
 def test_without_a_clock_a_slow_down_is_not_known():
     recorded = replace(returning(), time=Clock("a machine", None))
     found = size.size_of(law.Curves(recorded), vm.WINDOW_NS, 0.5)
