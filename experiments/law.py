@@ -149,6 +149,15 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found).sort_values("half within")
 
 
+def write(folder: Path, found: Sequence[Json]) -> None:
+    """Write the rows of each window to its file: four digits."""
+    table = pd.DataFrame(found)
+    numbers = table.select_dtypes("float").columns
+    table[numbers] = table[numbers].map(lambda value: float(f"{value:.4g}"))
+    for window, points in table.groupby("window"):
+        points.to_csv(folder / file_of(str(window)), index=False)
+
+
 def main(out: str, *windows: str) -> None:
     """Write the points of each window to a file, and what they were made with.
 
@@ -162,15 +171,11 @@ def main(out: str, *windows: str) -> None:
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    found = []
+    found: list[Json] = []
     for name in (*EMULATED, *LAB):
-        found += list(rows(name, windows or (WINDOW, *OTHERS)))
+        found += rows(name, windows or (WINDOW, *OTHERS))
+        write(folder, found)  # after each recording, so that an interrupted run keeps some
         print(name, len(found), file=sys.stderr)
-    table = pd.DataFrame(found)
-    numbers = table.select_dtypes("float").columns
-    table[numbers] = table[numbers].map(lambda value: float(f"{value:.4g}"))
-    for window, points in table.groupby("window"):
-        points.to_csv(folder / file_of(str(window)), index=False)
     made.note(folder / "made.json", f"python -m experiments.law {' '.join((out, *windows))}",
               {"pmlkit": pmlkit.__version__})  # fmt: skip
 
