@@ -603,9 +603,7 @@ def _versions(folder: Path, out: Path, names: Iterable[str], kept: bool) -> Json
     """Return the versions of the software in the guests of the tables."""
     note = out / "made.json"
     versions: Json = json.loads(note.read_text())["provenance"]["versions"] if kept else {}
-    for name in names:
-        versions |= pmlkit.open(folder / f"{name}.trace").meta.provenance["versions"]
-    return versions
+    return versions | made.versions(folder / f"{name}.trace" for name in names)
 
 
 def main(runs: str, out: str, *names: str) -> None:

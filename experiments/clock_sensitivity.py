@@ -251,9 +251,8 @@ def main(runs: str, out: str, *names: str) -> None:
         keys = ["program", "ns_per_insn", *(["kind"] if "kind" in table else [])]
         table = table[[*keys, *(column for column in table if column not in keys)]]
         table.round(6).to_csv(Path(out) / f"{name}.csv", index=False)
-    trace = pmlkit.open(folder / f"{(names or PROGRAMS)[0]}-{SHIFTS[0]}.trace")
-    versions = trace.meta.provenance["versions"]
-    command = f"python -m experiments.clock_sensitivity RUNS {out}"
+    versions = made.versions(folder / f"{name}-{SHIFTS[0]}.trace" for name in names or PROGRAMS)
+    command = " ".join(("python -m experiments.clock_sensitivity RUNS", out, *names))
     made.note(Path(out) / "made.json", command, versions)
 
 

@@ -7,11 +7,24 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import pmlkit
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
+    from pmlkit.types import Json
 
-__all__ = ["note"]
+
+__all__ = ["note", "versions"]
+
+
+def versions(traces: Iterable[Path]) -> Json:
+    """Return the versions of the software in the guests of recordings: all of them together."""
+    found: Json = {}
+    for trace in traces:
+        found |= pmlkit.open(trace).meta.provenance["versions"]
+    return found
 
 
 def note(path: Path, command: str, versions: object, created: str | None = None) -> None:

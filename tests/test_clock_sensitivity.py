@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What moves with the guest's clock: sizes, and the ranks of techniques within a budget."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +9,11 @@ import pandas as pd
 import pytest
 import synthetic_vm as vm
 
+import pmlkit
 from experiments import clock_sensitivity as clocks
+from experiments import made
 from pmlkit.costs import Clock
+from pmlkit.recordings import ROOT
 
 POINTS = pd.DataFrame(
     [
@@ -77,3 +81,15 @@ def test_clocks_are_held_against_the_slowest():
     assert set(agreed["ns_per_insn"]) == {1.0}
     assert (agreed["correlation"] == 1).all()
     assert len(ranked) == 2 * len(clocks.BUDGETS) * 3
+
+
+def test_the_versions_are_those_of_all_recordings():
+    traces = [pmlkit.bundled(name) for name in ("redis", "sqlite")]
+    redis, sqlite = (pmlkit.open(trace).meta.provenance["versions"] for trace in traces)
+    assert made.versions(traces) == redis | sqlite
+    assert set(redis) - set(sqlite) and set(sqlite) - set(redis)
+
+
+def test_the_data_name_the_versions_of_each_program():
+    note = json.loads((ROOT / "data" / "clock-sensitivity" / "made.json").read_text())
+    assert {"redis-server", "sqlite3", "gcc-12"} <= set(note["provenance"]["versions"])
