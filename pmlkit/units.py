@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ __all__ = [
     "exact_ns",
     "format_bytes",
     "format_ns",
+    "format_share",
     "is_bare",
     "missing_notes",
     "missing_texts",
@@ -279,8 +281,8 @@ def format_ns(ns: float) -> str:
     """Format a duration in its largest fitting unit, with three digits: ``12.3 ms``."""
     for unit in ("h", "min", "s", "ms", "us"):
         if abs(ns) >= _NS[unit]:
-            return f"{_three_digits(ns / _NS[unit])} {unit}"
-    return f"{_three_digits(ns)} ns"
+            return f"{_with_digits(ns / _NS[unit])} {unit}"
+    return f"{_with_digits(ns)} ns"
 
 
 def exact_ns(ns: int) -> str:
@@ -301,8 +303,8 @@ def format_bytes(size: float) -> str:
     """Format a size in its largest fitting unit, with three digits: ``1.5 GiB``."""
     for power in range(len(_SIZES) - 1, 0, -1):
         if abs(size) >= 1024**power:
-            return f"{_three_digits(size / 1024**power)} {_SIZES[power]}iB"
-    return f"{_three_digits(size)} B"
+            return f"{_with_digits(size / 1024**power)} {_SIZES[power]}iB"
+    return f"{_with_digits(size)} B"
 
 
 def exact_bytes(size: int) -> str:
@@ -312,9 +314,23 @@ def exact_bytes(size: int) -> str:
     return f"{size // 1024**power} {_SIZES[power]}{'iB' if power else ''}"
 
 
-def _three_digits(value: float) -> str:
-    """Format a number with three digits, or all those before the point."""
-    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
+def format_share(share: float, digits: int = 3) -> str:
+    """Format a share of a whole in percent, with a space before the sign.
+
+    Parameters
+    ----------
+    digits : int
+        Fewer than three for what is not known as well, such as a prediction.
+    """
+    return f"{_with_digits(100 * share, digits)} %"
+
+
+def _with_digits(value: float, digits: int = 3) -> str:
+    """Format a number with so many digits, or all those before the point."""
+    if abs(value) >= 10**digits - 0.5:
+        return f"{value:.0f}"
+    text = f"{value:.{digits}g}"
+    return f"{Decimal(text):f}" if "e" in text else text  # small ones without an exponent
 
 
 def described(

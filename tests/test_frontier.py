@@ -13,6 +13,7 @@ from pmlkit.costs import prices
 from pmlkit.errors import ClocksDiffer, UsageError
 from pmlkit.frontier import sweeping
 from pmlkit.techniques import scores
+from pmlkit.units import format_share
 
 T = vm.WINDOW_NS
 
@@ -193,7 +194,7 @@ def test_the_closest_states_how_often_it_is_best_if_it_is_not_certain():
     assert 0.7 < share < 0.8  # 3 in 4
     (words,) = frontier.closest(points).lines
     assert words.endswith(
-        f": 30 % of W (95 %: 10 % to 50 %; best in {share:.0%} of the resamples)."
+        f": 30 % of W (95 %: 10 % to 50 %; best in {format_share(share)} of the resamples)."
     )
     (alone,) = frontier.closest(made({1: {"a": (0.3, 0.01)}})).lines
     assert alone.endswith("(prl): 30 % of W.")

@@ -101,14 +101,17 @@ def test_settings_of_other_programs_are_kept(scored):
     assert only["setting"] == "looks=4 watched=50"
     assert "other programs, beforehand" in scoreboard.page(held_out)
     assert "these same programs" in scoreboard.page(scored)
-    assert held_out.lines[0] == "T = 20 ms: A known share has no setting that is cheap enough."
+    assert held_out.lines[0] == (
+        "T = 20 ms: no setting of A known share is cheap enough and has an estimate of every "
+        "program."
+    )
 
 
 def test_the_answer_is_the_error_within_each_budget(scored):
     answer, source = scored.lines
     assert answer == (
-        "T = 20 ms: A known share has a mean error of 14 % of W (95 %: 0 to 28) at a cost of 0.1 % "
-        "of the instructions. At 1 %, it is 14 % of W (95 %: 0 to 28)."
+        "T = 20 ms: A known share has a mean error of 14 % of W (95 %: 0 % to 28 %) at a cost of "
+        "0.1 % of the instructions. At 1 %, it is 14 % of W (95 %: 0 % to 28 %)."
     )
     assert source == "Means over 2 programs. The settings were chosen on these same programs."
     assert answer in scoreboard.page(scored)
@@ -124,6 +127,20 @@ def test_a_score_is_read_as_it_was_written(scored, tmp_path):
     assert "| 20 ms | 10 | looks=1 watched=256 | 14 |" in page.read_text()
     with pytest.raises(PmlkitError, match="contains no score"):
         scoreboard.read(tmp_path)
+
+
+def test_a_setting_stands_for_a_technique_only_if_it_estimates_every_program(scored):
+    missing = (scored.rows["setting"] == "looks=1 watched=256") & (scored.rows["program"] == "more")
+    partly = replace(scored, rows=scored.rows.assign(mae=scored.rows["mae"].mask(missing)))
+    assert "looks=1 watched=256" not in set(scoreboard.best(partly)["setting"])
+    assert scoreboard.standing(replace(partly, chosen=scored.settings)).empty
+    elsewhere = scored.settings.assign(window="1 s")  # a T that was not run
+    assert scoreboard.standing(replace(scored, chosen=elsewhere)).empty
+
+
+def test_one_program_has_no_interval(scored):
+    rows = scored.rows[scored.rows["program"] == "more"]
+    assert "error of 0 % of W at" in replace(scored, rows=rows).lines[0]
 
 
 def test_two_scores_are_compared_program_by_program():

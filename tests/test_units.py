@@ -153,6 +153,14 @@ def test_formats():
     assert units.exact_bytes(3073 << 20) == "3073 MiB"
 
 
+def test_shares_have_three_digits_and_a_space_before_the_sign():
+    shares = (0, 0.5, 0.12345, 0.0042, 1, 12.345, -0.0314, 1e-7)
+    texts = ("0 %", "50 %", "12.3 %", "0.42 %", "100 %", "1234 %", "-3.14 %", "0.00001 %")
+    assert tuple(units.format_share(share) for share in shares) == texts
+    assert units.format_share(0.12345, digits=2) == "12 %"
+    assert units.format_share(0.996, digits=2) == "100 %"
+
+
 @given(st.integers(0, 10**15))
 def test_what_was_asked_for_is_written_exactly(value):
     assert units.parse_duration_ns(units.exact_ns(value)) == value

@@ -21,11 +21,13 @@ Modules
 -------
 sweeping    every technique at every setting: the plan, the sweep, and its files
 grids       a technique's settings on the same recordings; resamples, and the least within a bound
+chosen      settings that some recordings choose within a budget, and their errors on others
 tables      errors at equal cost, costs at equal error, differences, curves, published settings
 closest     the answer: the technique with the least error within each budget
 """
 
-from pmlkit.frontier.closest import Closest, closest
+from pmlkit.frontier.chosen import BUDGETS, at_settings, choose, mean_error
+from pmlkit.frontier.closest import Closest, closest, error_text
 from pmlkit.frontier.grids import RESAMPLES
 from pmlkit.frontier.sweeping import (
     LEAST_WINDOWS,
@@ -37,12 +39,10 @@ from pmlkit.frontier.sweeping import (
     sweep,
 )
 from pmlkit.frontier.tables import (
-    BUDGETS,
     STEPS_PER_DECADE,
     TARGETS,
     at_cost,
     at_error,
-    at_settings,
     caption,
     curves,
     differences,
@@ -62,10 +62,13 @@ __all__ = [
     "at_error",
     "at_settings",
     "caption",
+    "choose",
     "closest",
     "curves",
     "differences",
+    "error_text",
     "left_out",
+    "mean_error",
     "plan",
     "points",
     "priced",

@@ -10,7 +10,7 @@ import numpy as np
 
 from pmlkit.frontier import tables
 from pmlkit.techniques import TECHNIQUES
-from pmlkit.units import exact_ns
+from pmlkit.units import exact_ns, format_share
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pmlkit.types import Json
 
-__all__ = ["Closest", "closest"]
+__all__ = ["Closest", "closest", "error_text"]
 
 CERTAIN = 0.95  # of the resamples: below it, a sentence states the share
 
@@ -68,19 +68,16 @@ def closest(points: pd.DataFrame) -> Closest:
 
 def _sentences(window_ns: int, rows: pd.DataFrame) -> list[str]:
     first, *others = rows.to_dict("records")
-    head = f"T = {exact_ns(window_ns)}: at a cost of {_budget(first)} of the instructions, "
+    budget = format_share(first["budget"])
+    head = f"T = {exact_ns(window_ns)}: at a cost of {budget} of the instructions, "
     if np.isinf(first["error"]):
         sentences = [f"{head}no technique is cheap enough."]
     else:
         sentences = [f"{head}{_title(first)} is closest: its mean error is {_error(first)}."]
     for row in others:
         found = f"{_title(row)}: {_error(row)}" if np.isfinite(row["error"]) else "none"
-        sentences.append(f"At {_budget(row)}, it is {found}.")
+        sentences.append(f"At {format_share(row['budget'])}, it is {found}.")
     return sentences
-
-
-def _budget(row: dict[Hashable, Any]) -> str:
-    return f"{row['budget'] * 100:g} %"
 
 
 def _title(row: dict[Hashable, Any]) -> str:
@@ -89,16 +86,24 @@ def _title(row: dict[Hashable, Any]) -> str:
 
 
 def _error(row: dict[Hashable, Any]) -> str:
-    often = f"; best in {row['first']:.0%} of the resamples" * (row["first"] < CERTAIN)
-    return f"{_percent(row['error'])} of W{_interval(row['low'], row['high'], often)}"
+    often = f"best in {format_share(row['first'])} of the resamples"
+    note = often if row["first"] < CERTAIN else ""
+    return error_text(row["error"], row["low"], row["high"], note)
 
 
-def _interval(low: float, high: float, often: str) -> str:
-    if low == high:  # one recording, or equal ones
-        return ""
-    upper = "or more" if np.isinf(high) else f"to {_percent(high)}"
-    return f" (95 %: {_percent(low)} {upper}{often})"
+def error_text(error: float, low: float, high: float, note: str = "") -> str:
+    """Write an error, a share of W, with its interval.
 
-
-def _percent(share: float) -> str:
-    return f"{share * 100:.3g} %"
+    Parameters
+    ----------
+    low, high : float
+        The ends of its 95 % interval. No interval is written if they are equal or NaN, as for one
+        recording.
+    note : str
+        To be added to the interval.
+    """
+    interval = ""
+    if low < high:
+        upper = "or more" if np.isinf(high) else f"to {format_share(high)}"
+        interval = f" (95 %: {'; '.join(filter(None, [f'{format_share(low)} {upper}', note]))})"
+    return f"{format_share(error)} of W{interval}"

@@ -10,23 +10,20 @@ import pandas as pd
 
 from pmlkit import techniques
 from pmlkit.frontier import grids
+from pmlkit.frontier.chosen import BUDGETS
 from pmlkit.frontier.grids import RESAMPLES, SETTING
-from pmlkit.resampling import bootstrap
 from pmlkit.units import exact_ns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pmlkit.frontier.grids import Grid
     from pmlkit.types import Floats, Ints, Json
 
 __all__ = [
-    "BUDGETS",
     "STEPS_PER_DECADE",
     "TARGETS",
     "at_cost",
     "at_error",
-    "at_settings",
     "caption",
     "curves",
     "differences",
@@ -34,7 +31,6 @@ __all__ = [
     "published",
 ]
 
-BUDGETS = (0.0001, 0.001, 0.01)  # shares of the instructions
 TARGETS = (0.05, 0.1, 0.2)  # shares of the mean W
 STEPS_PER_DECADE = 20  # costs at which a curve is evaluated
 
@@ -63,56 +59,6 @@ def at_error(points: pd.DataFrame, targets: Sequence[float] = TARGETS) -> pd.Dat
         ``held_out`` refer to the cost, and ``error`` to the setting.
     """
     return _table(points, "target", targets, least="cost")
-
-
-def at_settings(
-    points: pd.DataFrame, training: pd.DataFrame, budgets: Sequence[float] = BUDGETS
-) -> pd.DataFrame:
-    """Return each technique's error at the settings that other recordings choose beforehand.
-
-    Parameters
-    ----------
-    points : DataFrame
-        As of `sweep`, on the recordings that are scored.
-    training : DataFrame
-        As of `sweep`, on the recordings that choose: the least mean error at a mean cost within the
-        budget.
-
-    Returns
-    -------
-    DataFrame
-        ``window_ns``, ``budget``, ``technique``, ``error`` (mean over the scored recordings),
-        ``low``, ``high`` (95 %, bootstrap), ``expected`` (the error on the recordings that chose),
-        ``looks``, ``watched``, ``says``, ``cost`` (on the scored recordings; it may be above the
-        budget), ``recordings``. Sorted by error. A technique without a setting within the budget
-        has no row. Neither has one whose chosen setting was not run on the scored recordings.
-    """
-    scored = {(grid.window_ns, grid.technique): grid for grid in grids.of(points)}
-    rows: list[Json] = []
-    for chooser in grids.of(training):
-        grid = scored.get((chooser.window_ns, chooser.technique))
-        if grid is None:
-            continue
-        whole = grids.whole(chooser.recordings)
-        error, cost = chooser.mean("error", whole), chooser.mean("cost", whole)
-        for budget in budgets:
-            (expected,), (setting,) = grids.least(error, cost, budget)
-            same = grid.number_of(chooser.settings.iloc[setting])
-            if np.isfinite(expected) and same is not None:
-                labels = {"window_ns": grid.window_ns, "budget": budget}
-                rows.append(labels | {"expected": expected} | _scored(grid, same))
-    columns = ["window_ns", "budget", "technique", "error", "low", "high", "expected"]
-    columns += [*SETTING, "says", "cost", "recordings"]
-    table = pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(SETTING, "Int64"))
-    return table.sort_values(["window_ns", "budget", "error"], kind="stable", ignore_index=True)
-
-
-def _scored(grid: Grid, setting: int) -> Json:
-    """Return the error and the cost of a technique at one setting."""
-    errors, (low, high) = grid.error[setting], bootstrap(grid.error[setting])
-    knobs = {str(name): value for name, value in grid.settings.iloc[setting].items()}
-    row: Json = {"technique": grid.technique, "error": errors.mean(), "low": low, "high": high}
-    return row | knobs | {"cost": grid.cost[setting].mean(), "recordings": grid.recordings}
 
 
 def _table(points: pd.DataFrame, bound: str, bounds: Sequence[float], least: str) -> pd.DataFrame:

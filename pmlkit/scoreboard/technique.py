@@ -10,17 +10,14 @@ stands for all programs: the one of least mean error whose mean cost is within t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from pmlkit import frontier, techniques
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.forecast import significance
-from pmlkit.resampling import bootstrap
-from pmlkit.units import format_ns
+from pmlkit.units import format_ns, format_share
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -32,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["BUDGETS", "Score", "best", "compare", "score", "standing"]
 
 BUDGETS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)  # shares of the instructions
-_KEYS = ["window", "setting"]
 
 
 @dataclass(frozen=True)
@@ -82,14 +78,18 @@ class Score:
         ]
 
     def _answer(self, window: str, table: pd.DataFrame) -> str:
-        rows = {row["budget"]: row for row in table.to_dict("records")}
-        some = [budget for budget in frontier.BUDGETS if budget in rows]
-        if not some:
-            return f"T = {window}: {self.technique} has no setting that is cheap enough."
-        first, *others = ((f"{100 * budget:g} %", _error(rows[budget])) for budget in some)
+        errors = [
+            (format_share(budget), frontier.error_text(*interval))
+            for budget, *interval in table[["budget", "mae", "mae_low", "mae_high"]].to_numpy()
+            if budget in frontier.BUDGETS
+        ]
+        if not errors:
+            why = "is cheap enough and has an estimate of every program"
+            return f"T = {window}: no setting of {self.technique} {why}."
+        (budget, error), *others = errors
         answer = (
-            f"T = {window}: {self.technique} has a mean error of {first[1]} at a cost of "
-            f"{first[0]} of the instructions."
+            f"T = {window}: {self.technique} has a mean error of {error} at a cost of {budget} of "
+            "the instructions."
         )
         return " ".join([answer, *(f"At {budget}, it is {error}." for budget, error in others)])
 
@@ -97,12 +97,6 @@ class Score:
         """Return the answer for JSON."""
         facts = {"programs": len(self.programs), "chosen_on": self.chosen_on}
         return {"answer": " ".join(self.lines), "technique": self.technique, **facts}
-
-
-def _error(row: dict[Hashable, Any]) -> str:
-    mean, low, high = (f"{100 * row[name]:.3g}" for name in ("mae", "mae_low", "mae_high"))
-    interval = f" (95 %: {low} to {high})" if low != high else ""
-    return f"{mean} % of W{interval}"
 
 
 def score(
@@ -145,7 +139,7 @@ def score(
         program=points["trace"],
         window=points["window_ns"].map(format_ns),
         setting=[_setting(row, one.knobs()) for row in points.to_dict("records")],
-    ).groupby(["program", *_KEYS], sort=False)
+    ).groupby(["program", "window", "setting"], sort=False)
     rows = means[["mae", "bias", "overhead"]].mean().reset_index()
     return Score(one.title, rows)
 
@@ -164,16 +158,15 @@ def best(score: Score, budgets: Sequence[float] = BUDGETS) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``window``, ``budget``, ``setting``. A budget that no setting meets has no row.
+        ``window``, ``budget``, ``setting``. A budget that no setting meets has no row. Neither has
+        a setting without an estimate of every program.
     """
-    means = score.rows.groupby(_KEYS, sort=False)[["mae", "overhead"]].mean().reset_index()
-    chosen = []
-    for window, budget in product(means["window"].unique(), budgets):
-        within = means[(means["window"] == window) & (means["overhead"] <= budget)]
-        if within["mae"].notna().any():
-            setting = within.loc[within["mae"].idxmin(), "setting"]
-            chosen.append({"window": window, "budget": budget, "setting": setting})
-    return pd.DataFrame(chosen, columns=["window", "budget", "setting"])
+    rows = []
+    for window, wide in _by_window(score).items():
+        error, cost = wide["mae"].to_numpy(), wide["overhead"].to_numpy()
+        chosen = frontier.choose(error, cost, budgets)
+        rows += [(window, budget, wide.index[setting]) for budget, setting, _ in chosen]
+    return pd.DataFrame(rows, columns=["window", "budget", "setting"])
 
 
 def standing(score: Score) -> pd.DataFrame:
@@ -183,18 +176,29 @@ def standing(score: Score) -> pd.DataFrame:
     -------
     DataFrame
         ``window``, ``budget``, ``setting``, ``programs``, ``mae``, ``mae_low``, ``mae_high`` (of a
-        bootstrap over programs), ``worst`` (the largest), ``bias``, ``overhead``.
+        bootstrap over programs), ``worst`` (the largest), ``bias``, ``overhead``. A setting that
+        was not run, or has no estimate of some program, has no row.
     """
-    rows = []
-    for choice in score.settings.itertuples():
-        part = _of(score, choice.window, choice.setting)
-        mae = part["mae"].to_numpy(float)
-        low, high = bootstrap(mae)
-        labels = {"window": choice.window, "budget": choice.budget, "setting": choice.setting}
-        errors = {"mae": float(np.mean(mae)), "mae_low": low, "mae_high": high, "worst": max(mae)}
-        means = {name: float(part[name].mean()) for name in ("bias", "overhead")}
-        rows.append({**labels, "programs": len(part), **errors, **means})
-    return pd.DataFrame(rows)
+    by_window, rows = _by_window(score), []
+    for window, budget, setting in score.settings.itertuples(index=False):
+        if window in by_window and setting in by_window[window].index:
+            part = by_window[window].loc[setting]
+            means = part["bias"].mean(), part["overhead"].mean()
+            errors = *frontier.mean_error(part["mae"].to_numpy()), part["mae"].max()
+            rows.append((window, budget, setting, len(part["mae"]), *errors, *means))
+    names = ["window", "budget", "setting", "programs", "mae", "mae_low", "mae_high", "worst"]
+    return pd.DataFrame(rows, columns=[*names, "bias", "overhead"])
+
+
+def _by_window(score: Score) -> dict[Hashable, pd.DataFrame]:
+    """Return the results for each T: settings by (``mae``, ``bias`` or ``overhead``, program)."""
+    names = ["mae", "bias", "overhead"]
+    return {
+        window: rows.pivot(index="setting", columns="program", values=names)
+        .reindex(rows["setting"].unique())  # in this order: of equals, the first is chosen
+        .dropna()
+        for window, rows in score.rows.groupby("window", sort=False)
+    }
 
 
 def compare(ours: Score, theirs: Score) -> pd.DataFrame:
@@ -209,23 +213,22 @@ def compare(ours: Score, theirs: Score) -> pd.DataFrame:
     rows = []
     both = ours.settings.merge(theirs.settings, on=["window", "budget"], suffixes=("", "_theirs"))
     for choice in both.itertuples():
-        a = _of(ours, choice.window, choice.setting).set_index("program")["mae"]
-        b = _of(theirs, choice.window, choice.setting_theirs).set_index("program")["mae"]
-        difference = (a - b).dropna().to_numpy()
-        low, high = bootstrap(difference)
+        a, b = (
+            of.rows[(of.rows["window"] == choice.window) & (of.rows["setting"] == setting)]
+            for of, setting in ((ours, choice.setting), (theirs, choice.setting_theirs))
+        )
+        errors = a.set_index("program")["mae"] - b.set_index("program")["mae"]
+        difference = errors.dropna().to_numpy()
+        mean, low, high = frontier.mean_error(difference)
         rows.append(
             {
                 "window": choice.window,
                 "budget": choice.budget,
                 "programs": len(difference),
-                "difference": float(np.mean(difference)) if len(difference) else float("nan"),
+                "difference": mean,
                 "low": low,
                 "high": high,
                 "p": significance.permutation(difference),
             }
         )
     return pd.DataFrame(rows)
-
-
-def _of(score: Score, window: object, setting: object) -> pd.DataFrame:
-    return score.rows[(score.rows["window"] == window) & (score.rows["setting"] == setting)]
