@@ -19,7 +19,7 @@ from PIL import Image  # matplotlib saves its PNGs with it
 
 from pmlkit import __version__
 from pmlkit.figures import FIGURES
-from pmlkit.figures.tables import cell, is_number
+from pmlkit.figures.tables import cell, heads_of, is_number
 from pmlkit.files import write_files
 
 if TYPE_CHECKING:
@@ -178,10 +178,11 @@ def _figure(out: PathLike, png: Path) -> Shown:
 
 def _table(out: Path, tex: Path) -> Shown:
     frame = pd.read_csv(tex.with_suffix(".csv"), keep_default_na=False)
+    text = tex.read_text()
     return Shown(
         links=_links(out, tex),
-        caption=tex.read_text().splitlines()[0].lstrip("% "),
-        columns=[(str(name), is_number(frame[name].dtype)) for name in frame],
+        caption=text.splitlines()[0].lstrip("% "),
+        columns=list(zip(heads_of(text), map(is_number, frame.dtypes), strict=True)),
         rows=[[cell(value) for value in row] for row in frame.itertuples(index=False)],
     )
 

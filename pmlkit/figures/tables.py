@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pmlkit.files import write_files
+from pmlkit.units import units_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pmlkit.types import PathLike
 
 
-__all__ = ["cell", "column", "escape", "latex", "table"]
+__all__ = ["cell", "column", "escape", "heads", "heads_of", "latex", "table"]
 
 # In characters of small print: the width of one column and of a page, the length from which a text
 # is folded if the table is too wide, the gap between columns.
@@ -49,7 +50,8 @@ def table(df: pd.DataFrame, stem: PathLike, caption: str, label: str | None = No
     Parameters
     ----------
     df : pandas.DataFrame
-        The rows; its index is not written. Columns of numbers are set flush right.
+        The rows; its index is not written. Columns of numbers are set flush right. The LaTeX heads
+        have the units (`pmlkit.units.described`); the CSV has the columns' own names.
     stem : path-like
         The files' name, with or without one of the suffixes; the folder is made when it does not
         exist.
@@ -104,8 +106,7 @@ def latex(df: pd.DataFrame, caption: str, label: str, wide: bool = False) -> str
     """
     cells = [column(df.iloc[:, n]) for n in range(df.shape[1])]
     boxes = _boxes(df, cells, WIDE_CHARS if wide else COLUMN_CHARS)
-    heads = [escape(str(name)) for name in df.columns]
-    rows = [_row(heads)] + [
+    rows = [_row(map(escape, heads(df)))] + [
         _row(_set(text, box) for text, box in zip(row, boxes, strict=True))
         for row in zip(*cells, strict=True)
     ]
@@ -129,6 +130,30 @@ def latex(df: pd.DataFrame, caption: str, label: str, wide: bool = False) -> str
     return "\n".join(lines) + "\n"
 
 
+def heads(df: pd.DataFrame) -> list[str]:
+    """Return the heads of a table's columns: words, and the unit of `pmlkit.units.described`.
+
+    >>> from pmlkit.units import described
+    >>> heads(described(pd.DataFrame({"start_s": [1.5], "first_uses": [0.8]}), {"start_s": "s"}))
+    ['start (s)', 'first uses']
+    """
+    units = units_of(df)
+    return [_head(str(name), units.get(str(name), "")) for name in df.columns]
+
+
+def _head(name: str, unit: str) -> str:
+    words = name.replace("_", " ")
+    if unit:  # a name may end with the unit: "start_s"
+        words = f"{words.removesuffix(f' {unit.lower()}')} ({unit})"
+    return words
+
+
+def heads_of(text: str) -> list[str]:
+    """Return the heads of a table that `latex` wrote."""
+    row = text.partition("\\toprule\n    ")[2].partition("\n")[0]
+    return [_unescaped(head) for head in row.removesuffix(r" \\").split(" & ")]
+
+
 def _boxes(df: pd.DataFrame, cells: list[list[str]], room: int) -> list[str]:
     """Choose how LaTeX sets each column: numbers flush right, long texts folded.
 
@@ -138,8 +163,8 @@ def _boxes(df: pd.DataFrame, cells: list[list[str]], room: int) -> list[str]:
         ``"r"``, ``"l"``, or the width of a box.
     """
     widths = [
-        GAP_CHARS + max(map(len, [str(name), *texts]))
-        for name, texts in zip(df.columns, cells, strict=True)
+        GAP_CHARS + max(map(len, [head, *texts]))
+        for head, texts in zip(heads(df), cells, strict=True)
     ]
     plain = ["r" if is_number(dtype) else "l" for dtype in df.dtypes]
     long = [n for n, width in enumerate(widths) if width > LONG_CHARS]
@@ -196,6 +221,11 @@ def is_number(dtype: np.dtype | ExtensionDtype) -> bool:
 def escape(text: str) -> str:
     """Escape characters that LaTeX would interpret."""
     return "".join(_ESCAPES.get(char, char) for char in str(text))
+
+
+def _unescaped(text: str) -> str:
+    chars = {sequence: char for char, sequence in _ESCAPES.items()}
+    return re.sub("|".join(map(re.escape, chars)), lambda found: chars[found[0]], text)
 
 
 def _row(cells: Iterable[str]) -> str:

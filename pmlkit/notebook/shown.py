@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from pmlkit.figures.notes import caption_html, links_html, paragraph, text_of
-from pmlkit.figures.tables import column, is_number
+from pmlkit.figures.tables import column, heads, is_number
 from pmlkit.figures.tables import table as save_table
-from pmlkit.units import missing_notes, missing_texts, units_of
+from pmlkit.units import described, missing_notes, missing_texts, units_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -150,23 +150,16 @@ def shown(
     pmlkit.errors.OutputError
         If the files cannot be written.
     """
-    units = {**units_of(table), **(units or {})}
-    reasons = {**missing_texts(table), **(missing or {})}
     if table.index.name is not None:
         table = table.reset_index()
+    reasons = {**missing_texts(table), **(missing or {})}
+    table = described(table.copy(), {**units_of(table), **(units or {})}, reasons)
     cells = [column(table.iloc[:, place]) for place in range(table.shape[1])]
     return Shown(
         table=table,
-        heads=tuple(_head(str(name), units.get(str(name), "")) for name in table.columns),
+        heads=tuple(heads(table)),
         columns=tuple([DASH if text == _LATEX_DASH else text for text in of] for of in cells),
         notes=tuple(missing_notes(table, reasons, NO_VALUE)),
         caption=caption,
         files=(*files, *(save_table(table, stem, caption) if stem is not None else ())),
     )
-
-
-def _head(name: str, unit: str) -> str:
-    words = name.replace("_", " ")
-    if unit:  # a name may end with the unit: "start_s"
-        words = f"{words.removesuffix(f' {unit.lower()}')} ({unit})"
-    return words

@@ -20,10 +20,12 @@ import pandas as pd
 import pmlkit
 from pmlkit import figures
 from pmlkit.notebook import views
+from pmlkit.units import described
 recorded = pmlkit.open(trace)
 folder = views.output_folder(out)
 figures.save(figures.wss_over_time(recorded, "10ms"), folder / "wss")
-figures.table(pd.DataFrame({"phase": ["<b>"], "pages": [4096]}), folder / "sizes", "A & B")"""
+table = described(pd.DataFrame({"phase": ["<b>"], "pages": [4096], "size": [16]}), {"size": "MiB"})
+figures.table(table, folder / "sizes", "A & B")"""
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,16 @@ def test_the_page_says_what_the_runs_and_figures_are(report):
     text = report.page.read_text()
     assert "good redis" in text and "distinct pages used in the last T" in text
     assert "About good" in text and "A &amp; B" in text and "&lt;b&gt;" in text
-    assert re.search(r'<td class="number">\s*4,096', text)
+    assert re.search(r'<td class="number">\s*4,096', text) and "size (MiB)</th>" in text
+
+
+def test_parameters_have_a_column_only_if_a_run_has_some(report, tmp_path):
+    assert "Parameters</th>" not in report.page.read_text()
+    write_trace(tmp_path / "a.trace")
+    notebook = str(write_notebook(tmp_path / "n.ipynb", "1"))
+    run = {"notebook": notebook, "traces": [str(tmp_path / "a.trace")], "parameters": {"window": "20ms"}}
+    made = runner.run(write_experiment(tmp_path / "e.yaml", runs=[run]), tmp_path / "out")
+    assert "Parameters</th>" in made.page.read_text()
 
 
 def test_executed_notebooks_are_pages_too(report):

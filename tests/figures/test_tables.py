@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pmlkit.errors import OutputError
-from pmlkit.figures.tables import cell, column, escape, latex, table
+from pmlkit.figures.tables import cell, column, escape, heads, heads_of, latex, table
+from pmlkit.units import described
 
 FRAME = pd.DataFrame(
     {
@@ -47,6 +48,27 @@ def test_unwritable(tmp_path):
 def test_nothing_special_is_left_unescaped(text):
     bare = re.sub(r"\\(text[a-z]+\{\}|[&%$#_{}])", "", escape(text))
     assert not set(bare) & set("\\&%$#_{}~^")
+
+
+def test_latex_heads_have_the_units_and_the_csv_the_names(tmp_path):
+    frame = described(pd.DataFrame({"first_uses": [0.8], "10%": [10.1]}), {"first_uses": "%"})
+    tex, csv = table(frame, tmp_path / "memory", "caption")
+    assert r"    first uses (\%) & 10\% \\" in tex.read_text().splitlines()
+    assert csv.read_text().splitlines()[0] == "first_uses,10%"
+
+
+NAMES = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1)
+
+
+@given(st.lists(NAMES, min_size=1, unique=True), st.sampled_from(["", "MiB", "%"]))
+def test_heads_are_read_back_from_latex(names, unit):
+    frame = described(pd.DataFrame({name: [1] for name in names}), {names[0]: unit})
+    assert heads_of(latex(frame, "caption", "tab:x")) == heads(frame)
+
+
+def test_a_head_may_contain_an_ampersand():
+    frame = pd.DataFrame({"read & written": [1], "pages": [2]})
+    assert heads_of(latex(frame, "caption", "tab:x")) == ["read & written", "pages"]
 
 
 @pytest.mark.parametrize(
