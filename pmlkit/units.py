@@ -263,9 +263,14 @@ _REAL = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]{1,3})?)\s*
 
 
 def check_count(name: str, value: object, of_what: str) -> None:
-    """Raise a `UsageError` unless `value`, a number of `of_what`, is an integer >= 1."""
+    """Raise a `UsageError` unless `value`, a number of `of_what`, is an integer >= 1 of 64 bits."""
     if not is_bare(value) or value < 1:  # type: ignore[operator]
         raise UsageError(f"{name} is {value!r}: give a whole number of {of_what}, 1 or more")
+    if value > _MOST:  # type: ignore[operator]
+        raise UsageError(f"{name} is {value}, too large: give at most {_MOST:,} {of_what}")
+
+
+_MOST = (1 << 63) - 1  # of numpy's integers
 
 
 def check_memory_mib(memory_mib: int, limits: tuple[int, int], where: str) -> None:

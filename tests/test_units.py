@@ -113,6 +113,12 @@ def test_what_is_no_count_is_refused(wrong):
         units.check_count("m", wrong, "uses")
 
 
+def test_a_count_has_64_bits_at_most():
+    units.check_count("m", 2**63 - 1, "uses")
+    with pytest.raises(UsageError, match=r"m is 9223372036854775808, too large"):
+        units.check_count("m", 2**63, "uses")
+
+
 @pytest.mark.parametrize("text", ["0", "-1%", "200%", "nan", "inf", "1e400", "", "%", 2, 0, True])
 def test_what_is_no_share_is_refused(text):
     with pytest.raises(UsageError, match="share"):

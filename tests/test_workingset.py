@@ -164,6 +164,11 @@ def test_a_pml_log_counts_every_entry(tmp_path):
     assert gaps["gap_rounds"].tolist() == [0, 1] and gaps["uses"].tolist() == [1, 1]
 
 
+def test_no_page_is_used_as_often_as_the_largest_count(make_trace):
+    found = workingset.estimate(make_trace(), "20ms", min_count=2**63 - 1)
+    assert not found["pages"].any()
+
+
 def test_page_tables_of_a_pml_log(tmp_path):
     trace = make(tmp_path, [[(1, Kind.WRITE), (2, 0x11), (3, 0x14)]], kind="pml")
     pages = {
