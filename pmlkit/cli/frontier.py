@@ -31,7 +31,7 @@ _EXAMPLES = example(
 @click.command(epilog=_EXAMPLES)
 @click.argument("traces", nargs=-1, required=True, type=TRACE, metavar="TRACE...")
 @option("--techniques", default="all", shell_complete=names("pmlkit.techniques:TECHNIQUES"),
-        help="Names from `pmlkit compare --list`, separated by commas. [default: all]")  # fmt: skip
+        help="Names from `pmlkit compare --list`, separated by commas.")  # fmt: skip
 @option("--window", type=DURATION_TEXTS, help="T, one or several. [default: 100ms,1s,5s]")
 @option("--looks", default=None, help="Numbers of looks per T. [default: 1,2,4,10]")
 @option("--watched", default=None,

@@ -155,6 +155,15 @@ def test_every_command_has_help_with_an_example_and_json(run, name):
     assert f"\n    pmlkit {name} " in out or f"\n    pmlkit {name}\n" in out
 
 
+@pytest.mark.parametrize("name", LEAVES)
+def test_help_states_each_default_once(name):
+    command = leaf(name)
+    options = (param for param in command.params if isinstance(param, click.Option))
+    for option in options:
+        record = option.get_help_record(click.Context(command))
+        assert record is None or record[1].count("[default:") <= 1, option.opts
+
+
 # Commands that take a trace, and all of it: they check it, or hand it on.
 WHOLE_TRACES = {"advise", "annotate", "frontier", "info"}
 
