@@ -14,6 +14,7 @@ from pmlkit.errors import visible
 from pmlkit.figures.notes import caption_html, links_html
 from pmlkit.figures.style import COLORS, new_figure, save, styled
 from pmlkit.sources.watch import Seen
+from pmlkit.units import format_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,10 +29,6 @@ __all__ = ["LiveFigure"]
 
 _REDRAW_S = 0.3
 _MIB = 1 << 20
-_CAPTION = (
-    "the working set of each round when it arrived (line), all pages used since the beginning "
-    "(dashed), and rounds in which entries were lost (crosses)."
-)
 
 
 class LiveFigure:
@@ -97,12 +94,13 @@ class LiveFigure:
 
     def save(self, stem: PathLike) -> list[Path]:
         """Write the figure and its data, as `pmlkit.figures.save`."""
-        files = save(self.figure or _drawn(self.table()), stem)
+        figure = self.figure or _drawn(self.table())
+        files = save(figure, stem)
         if self._display is not None:
             from IPython.display import display
 
-            below = caption_html(_CAPTION) + links_html(files)
-            display({"text/html": below, "text/plain": _CAPTION}, raw=True)  # type: ignore[no-untyped-call]
+            below = caption_html(figure.caption) + links_html(files)
+            display({"text/html": below, "text/plain": figure.caption}, raw=True)  # type: ignore[no-untyped-call]
         return files
 
     def _show(self, what: dict[str, str], **how: Any) -> None:
@@ -122,13 +120,18 @@ class LiveFigure:
 @styled
 def _drawn(table: pd.DataFrame) -> Figure:
     figure = new_figure(2, 2.3, {"rounds": table})
-    figure.caption = _CAPTION
+    of_t = _of_t(table)
+    figure.caption = (
+        f"the working set{of_t} as it arrived (line), all pages used since the beginning (dashed), "
+        "and intervals in which entries were lost (crosses). A point is a round, or several "
+        "rounds of a recording that is played back; T is the median of their lengths."
+    )
     axes, seconds = figure.subplots(), table["t_ns"] / 1e9
     sizes = table["pages"] * 4096 / _MIB
     ink: Style = {"color": COLORS["black"]}
     if len(table) == 1:  # a line of one point is invisible
         ink["marker"] = "o"
-    axes.plot(seconds, sizes, label="working set", **ink)
+    axes.plot(seconds, sizes, label=f"working set{of_t}", **ink)
     axes.plot(
         seconds,
         table["distinct"].astype(float) * 4096 / _MIB,
@@ -143,3 +146,8 @@ def _drawn(table: pd.DataFrame) -> Figure:
     axes.set_ylim(bottom=0)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
+
+
+def _of_t(table: pd.DataFrame) -> str:
+    """Return the T of a working set: a size without one has no meaning."""
+    return f", T = {format_ns(table['length_ns'].median())}" if len(table) else ""

@@ -63,7 +63,13 @@ def test_the_figure_has_a_row_per_round_and_marks_losses():
     assert list(figure.follow([SEEN])) == [SEEN]
     assert figure.figure.data["rounds"].to_dict("records") == [SEEN.as_dict()]
     labels = [line.get_label() for line in figure.figure.axes[0].lines]
-    assert labels == ["working set", "all pages so far", "entries lost"]
+    assert labels == ["working set, T = 1 s", "all pages so far", "entries lost"]
+
+
+def test_a_played_back_trace_has_the_t_of_several_rounds(make_trace):
+    figure, trace = LiveFigure(), make_trace(rounds=250)
+    list(figure.follow(collecting.Replay(lambda: trace)))
+    assert "working set, T = 30 ms as it arrived" in figure.figure.caption  # rounds of 10 ms
 
 
 def test_a_single_round_is_a_marker_and_more_are_a_line():
