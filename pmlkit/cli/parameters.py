@@ -146,7 +146,20 @@ class Ratio(_Parsed):
         return ratio
 
 
-class TracePath(click.Path):
+class _Path(click.Path):
+    """A path, which is not empty: an unset variable of a script must not pass as no path at all."""
+
+    def __init__(self) -> None:
+        # An unreadable path is not wrong usage (exit code 2): opening it raises the error.
+        super().__init__(readable=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the path is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class TracePath(_Path):
     """A trace: its path or, if nothing is there, the name of a bundled one.
 
     Every argument that names a trace is of this type. Names with a suffix in `others` are files of
@@ -156,15 +169,19 @@ class TracePath(click.Path):
     name = "trace"
 
     def __init__(self, others: tuple[str, ...] = ()) -> None:
-        # An unreadable path is not wrong usage (exit code 2): opening it raises the error.
-        super().__init__(readable=False)
+        super().__init__()
         self._others = others
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from pmlkit.errors import TraceNotFound
         from pmlkit.recordings import bundled, find
 
-        if not isinstance(value, str) or os.path.lexists(value) or value.endswith(self._others):
+        if (
+            not value
+            or not isinstance(value, str)
+            or os.path.lexists(value)
+            or value.endswith(self._others)
+        ):
             return super().convert(value, param, ctx)
         known = bundled()
         if value in known:
@@ -213,8 +230,7 @@ class _Setting(click.ParamType):  # type: ignore[type-arg]
         return name.strip(), text
 
 
-# An unreadable path is not wrong usage (exit code 2): opening it raises the error.
-PATH = click.Path(readable=False)
+PATH = _Path()
 DURATION = _Parsed("time", "parse_duration_ns")
 _SINCE_START = _Parsed("time", "parse_duration_ns", zero=True)
 DURATION_TEXT, DURATION_TEXTS = _Unread(), _Unread(several=True)

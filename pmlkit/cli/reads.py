@@ -9,7 +9,7 @@ import click
 from click import Choice
 
 from pmlkit.cli.options import as_json, example, only_answer, option, span, trace_argument
-from pmlkit.cli.parameters import WINDOW
+from pmlkit.cli.parameters import PATH, WINDOW
 from pmlkit.cli.show import show
 from pmlkit.errors import UsageError
 
@@ -45,7 +45,7 @@ METHODS = ("written", "leaves", "present", "accessed", "density", "sample", "har
     is_flag=True,
     help="Print certain bounds instead of intervals calibrated on guests of the lab.",
 )
-@option("--aging", type=click.Path(dir_okay=False),
+@option("--aging", type=PATH, metavar="FILE",
         help="Use the counts of `collect --mode lru-gen` from the same time; the log and the page "
              "tables give the bounds.")  # fmt: skip
 @option("--compare", is_flag=True, help="Compare all methods with the harvest, phase by phase.")

@@ -77,7 +77,8 @@ def test_parameters_have_a_column_only_if_a_run_has_some(report, tmp_path):
     assert "Parameters</th>" not in report.page.read_text()
     write_trace(tmp_path / "a.trace")
     notebook = str(write_notebook(tmp_path / "n.ipynb", "1"))
-    run = {"notebook": notebook, "traces": [str(tmp_path / "a.trace")], "parameters": {"window": "20ms"}}
+    traces = [str(tmp_path / "a.trace")]
+    run = {"notebook": notebook, "traces": traces, "parameters": {"window": "20ms"}}
     made = runner.run(write_experiment(tmp_path / "e.yaml", runs=[run]), tmp_path / "out")
     assert "Parameters</th>" in made.page.read_text()
 

@@ -164,6 +164,20 @@ def test_help_states_each_default_once(name):
         assert record is None or record[1].count("[default:") <= 1, option.opts
 
 
+@pytest.mark.parametrize("name", LEAVES)
+def test_no_path_is_empty(name):
+    for param in leaf(name).params:
+        if isinstance(param.type, click.Path):
+            with pytest.raises(click.BadParameter):
+                param.type.convert("", param, None)
+
+
+def test_an_empty_path_is_wrong_usage_and_not_the_lack_of_one(run):
+    code, _, err = run("period", "hotcold", "--calibration", "")
+    assert code == 2
+    check_one_line(err, "--calibration.*the path is empty")
+
+
 # Commands that take a trace, and all of it: they check it, or hand it on.
 WHOLE_TRACES = {"advise", "annotate", "frontier", "info"}
 
