@@ -18,6 +18,7 @@ import pandas as pd
 import pmlkit
 from experiments import made
 from pmlkit import missratio
+from pmlkit.units import format_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,10 @@ SEEDS = 8
 # Name in the table: (method, options, seeds).
 SETTINGS = {
     "SHARDS, as by default": ("shards", DEFAULT, 1),
-    **{f"SHARDS, {rate:.0%} of the pages": ("shards", {"rate": rate}, SEEDS) for rate in RATES},
+    **{
+        f"SHARDS, {format_share(rate)} of the pages": ("shards", {"rate": rate}, SEEDS)
+        for rate in RATES
+    },
     "AET": ("aet", {}, 1),
 }
 

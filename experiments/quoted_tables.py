@@ -14,6 +14,7 @@ import pmlkit
 from experiments import ablation, caps, cost_tables, equal_looks, law, mrc_errors, wss_bench
 from experiments.quoted_numbers import DATA, count, short
 from pmlkit.law import RULED, STATED
+from pmlkit.units import format_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +81,7 @@ def capped_table(name: str = "caps") -> pd.DataFrame:
     return pd.DataFrame(
         {
             "technique": [title.partition(" (")[0] for title in made["title"]],
-            f"slowed by more than {caps.HURT - 1:.0%}": [
+            f"slowed by more than {format_share(caps.HURT - 1)}": [
                 f"{row.hurt} of {row.programs}" for row in made.itertuples()
             ],
             "slow-down, the worst (times)": worst,

@@ -29,7 +29,7 @@ from pmlkit.forecast import significance
 from pmlkit.law.advise import advise
 from pmlkit.recordings import open_trace
 from pmlkit.techniques import TECHNIQUES, Need, Recorded, make
-from pmlkit.units import parse_duration_ns
+from pmlkit.units import format_share, parse_duration_ns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -163,10 +163,10 @@ def statements(
     ranked = cheap[(cheap["window_ns"] == PRIMARY_NS) & (cheap["budget"] == BUDGETS[0])]
     ranked = ranked[ranked["technique"].map(looks_on)].sort_values("error", kind="stable")
     first = ranked["technique"].iloc[0]
-    rows.append((2, f"the least error within {BUDGETS[0]:.1%}", first, " or ".join(SAMPLES),
-                 first in SAMPLES))  # fmt: skip
+    text = f"the least error within {format_share(BUDGETS[0])}"
+    rows.append((2, text, first, " or ".join(SAMPLES), first in SAMPLES))
     for row in sample_with_pml(points).itertuples():
-        text = f"PML's difference within {row.budget:.1%}: its interval's end, share of W"
+        text = f"PML's difference within {format_share(row.budget)}: its interval's end, share of W"
         rows.append((3, text, row.high, ">= 0", row.high >= 0))
     blind = primary(points)
     blind = blind[blind["technique"] == "pml"].groupby("looks")["mae"].mean().min()
@@ -176,7 +176,9 @@ def statements(
     rows.append((5, "median |log10(predicted / measured)|", far, f"<= {LAW}", far <= LAW))
     for budget, part in advised.groupby("budget"):
         good = (part["measured"] <= BEST * part["best"]) & (part["overhead"] <= WITHIN * budget)
-        text = f"recordings of {len(part)} whose advice within {budget:.1%} is near the best"
+        text = (
+            f"recordings of {len(part)} whose advice within {format_share(budget)} is near the best"
+        )
         rows.append((6, text, int(good.sum()), f">= {MOST}", bool(good.sum() >= MOST)))
     return pd.DataFrame(rows, columns=["statement", "what", "value", "asked", "holds"])
 
@@ -252,7 +254,7 @@ def _by_budget(cheap: pd.DataFrame) -> pd.DataFrame:
     made = {"technique": [make(name).title + marks[name] for name in order]}
     for budget, part in cheap.groupby("budget"):
         rows = part.set_index("technique").reindex(order)
-        made[f"within {100 * budget:g} %"] = [_interval(row) for row in rows.itertuples()]
+        made[f"within {format_share(budget)}"] = [_interval(row) for row in rows.itertuples()]
     table = pd.DataFrame(made)
     return table[(table.iloc[:, 1:] != "").any(axis=1)]
 

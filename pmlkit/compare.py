@@ -24,7 +24,7 @@ from pmlkit.techniques.runs import time_scale, within
 from pmlkit.timeline import timeline
 from pmlkit.trace.annotation import is_named
 from pmlkit.trace.schema import PAGE_SIZE
-from pmlkit.units import exact_ns, format_bytes, format_ns, parse_duration_ns
+from pmlkit.units import exact_ns, format_bytes, format_ns, format_share, parse_duration_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -170,7 +170,7 @@ class Best:
         where = "in this recording" if one else f"in the mean of {self.recordings} recordings"
         first = (
             f"{self.title} ({self.technique}) is closest {where}: its mean error is "
-            f"{self.error:.1%} of W, {costs}."
+            f"{format_share(self.error)} of W, {costs}."
         )
         truth = f"The truth is W = {format_bytes(self.true_bytes)} on average in T = {self.window}"
         return " ".join([first, *self._error_gap, f"{truth}, of all accesses."])
@@ -196,8 +196,9 @@ class Best:
 
 
 def _at(overhead: float) -> str:
-    known = overhead == overhead
-    return f"at {overhead:.2%} of the VM's time" if known else "at a cost that is not known"
+    if overhead != overhead:
+        return "at a cost that is not known"
+    return f"at {format_share(overhead)} of the VM's time"
 
 
 def _best(comparison: Comparison) -> Best | None:

@@ -221,8 +221,8 @@ def parse_share(share: str | float) -> float:
     if value is None:
         raise UsageError(f"{_given(share)} is not a share: write one as 0.5%")
     if not 0 < value <= 1:
-        shown = f"{100 * value:g}%"
-        raise UsageError(f"a share of {shown} is not possible: give more than 0%, and at most 100%")
+        what = f"a share of {format_share(value)} is not possible"
+        raise UsageError(f"{what}: give more than 0 %, and at most 100 %")
     return value
 
 

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tree import tracked
 
 from pmlkit import units
 from pmlkit.errors import UsageError
@@ -165,6 +168,12 @@ def test_shares_have_three_digits_and_a_space_before_the_sign():
     assert tuple(units.format_share(share) for share in shares) == texts
     assert units.format_share(0.12345, digits=2) == "12 %"
     assert units.format_share(0.996, digits=2) == "100 %"
+
+
+def test_no_module_formats_shares_on_its_own():
+    own = re.compile(r""":[^{}"]*%}|{[^{}]*:[^{}]*} %""")
+    texts = {path: own.findall(path.read_text()) for path in tracked("pmlkit/*.py")}
+    assert {path: found for path, found in texts.items() if found} == {}
 
 
 @given(st.integers(0, 10**15))

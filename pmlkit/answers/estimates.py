@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit.trace.summary import source_text
-from pmlkit.units import exact_ns, format_bytes, format_ns
+from pmlkit.units import exact_ns, format_bytes, format_ns, format_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -165,10 +165,14 @@ def closest_method(compared: pd.DataFrame) -> Json:
         "next": str(means.index[1]) if len(means) > 1 else None,
         "next_mape_percent": float(means["mape"].iloc[1]) if len(means) > 1 else None,
     }
-    other = f" (next: {found['next']}, {found['next_mape_percent']:.3g} %)" if found["next"] else ""
+    other = (
+        f" (next: {found['next']}, {format_share(means['mape'].iloc[1] / 100)})"
+        if found["next"]
+        else ""
+    )
     text = (
         f"Method {found['method']} is closest to the harvest, which is the truth: its mean error "
-        f"is {found['mape_percent']:.3g} %{other}, and the truth is within its interval in "
-        f"{found['inside_percent']:.3g} % of {found['rounds']:,} rounds of this recording."
+        f"is {format_share(best['mape'] / 100)}{other}, and the truth is within its interval in "
+        f"{format_share(best['inside'] / 100)} of {found['rounds']:,} rounds of this recording."
     )
     return {"answer": text, **found}

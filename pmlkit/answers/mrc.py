@@ -11,7 +11,7 @@ import numpy as np
 from pmlkit.answers.wss import window_text
 from pmlkit.selection import usage_verb
 from pmlkit.trace.summary import source_text
-from pmlkit.units import exact_ns, format_bytes
+from pmlkit.units import exact_ns, format_bytes, format_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -100,7 +100,7 @@ class MissRatio(_Answer):
             return found
         return (
             f"{found} No size has a miss ratio of {' or '.join(never)}: first uses alone are "
-            f"{self.curve.cold:.2%} of all."
+            f"{format_share(self.curve.cold)} of all."
         ).strip()
 
     @property

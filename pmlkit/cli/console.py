@@ -22,7 +22,14 @@ from pmlkit.cli.sheets import fold, make_table, put
 from pmlkit.errors import visible
 from pmlkit.timeline import FAR, period_text
 from pmlkit.trace import summary
-from pmlkit.units import exact_ns, format_bytes, format_ns, missing_notes, missing_texts
+from pmlkit.units import (
+    exact_ns,
+    format_bytes,
+    format_ns,
+    format_share,
+    missing_notes,
+    missing_texts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -273,7 +280,7 @@ def window_notes(table: Mapping[str, Array] | pd.DataFrame) -> Iterator[str]:
         median = format_ns(float(np.median(effective_ns)))
         yield (
             f"note: in {int(far.sum()):,} of {len(far):,} windows the effective T differs by "
-            f"more than {FAR:.0%}; its median is {median}"
+            f"more than {format_share(FAR)}; its median is {median}"
         )
 
 
@@ -423,7 +430,7 @@ _LINES: dict[str, Callable[[Json], str]] = {
     "uses": lambda curve: f"{curve['uses']:,}",
     "pages": lambda curve: f"{curve['pages']:,}",
     "pages sampled": lambda curve: f"{curve['sampled_pages'] or curve['pages']:,}",
-    "first uses": lambda curve: f"{curve['cold']:.2%}",
+    "first uses": lambda curve: format_share(curve["cold"]),
 }
 
 

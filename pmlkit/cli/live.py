@@ -18,7 +18,7 @@ from pmlkit.cli import console
 from pmlkit.figures import terminal
 from pmlkit.progress import can_print
 from pmlkit.trace.schema import PAGE_SIZE
-from pmlkit.units import format_bytes, format_ns
+from pmlkit.units import format_bytes, format_ns, format_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -73,7 +73,6 @@ def watching(name: str, quiet: bool = False) -> Iterator[Callable[[Seen], None]]
 
 def line(seen: Seen) -> str:
     """Format a round as one line of a log; what is not known is left out."""
-    cpu = seen.agent_cpu_ns / 1e7 / seen.seconds
     facts = [
         f"round {seen.round}: {seen.t_ns / 1e9:.3f} s",
         f"working set {seen.pages:,} pages ({format_bytes(seen.bytes)}) "
@@ -81,9 +80,9 @@ def line(seen: Seen) -> str:
         _rate(seen.entries, seen, " entries/s"),
         _rate(seen.exits, seen, " exits/s"),
         f"{seen.lost:,} lost",
-        "" if seen.fill is None else f"ring {seen.fill:.0%}",
+        "" if seen.fill is None else f"ring {format_share(seen.fill, 2)}",
         f"paused {format_ns(seen.pause_ns)}",
-        f"{cpu:.1f} % of a CPU",
+        f"{format_share(seen.agent_cpu_ns / 1e9 / seen.seconds)} of a CPU",
     ]
     return ", ".join(filter(None, facts))
 
@@ -138,7 +137,7 @@ def _view(name: str, rows: Sequence[Seen]) -> Table:
             Text(f"{seen.lost:,}", style="red" if seen.lost else ""),
             _fill(seen),
             format_ns(seen.pause_ns),
-            f"{seen.agent_cpu_ns / 1e7 / seen.seconds:.1f} %",
+            format_share(seen.agent_cpu_ns / 1e9 / seen.seconds),
         )
     return table
 
@@ -146,7 +145,7 @@ def _view(name: str, rows: Sequence[Seen]) -> Table:
 def _fill(seen: Seen) -> Text:
     if seen.fill is None:
         return Text("")
-    return Text(f"{seen.fill:.0%}", style="yellow" if seen.fill > 0.5 else "")
+    return Text(format_share(seen.fill, 2), style="yellow" if seen.fill > 0.5 else "")
 
 
 def summary(run: Collection) -> Json:

@@ -108,16 +108,16 @@ def _print(advice: Advice) -> None:
     import pandas as pd
 
     from pmlkit.cli import console
-    from pmlkit.units import format_bytes, format_ns
+    from pmlkit.units import format_bytes, format_ns, format_share
 
     rows = advice.table
     table = {
         "T": [format_ns(int(ns)) for ns in rows["period_ns"]],
         "W written": [format_bytes(int(size)) for size in rows["bytes"]],
         "exits/s": rows["exits_per_s"].map("{:,.1f}".format),
-        "guest loses": rows["guest_overhead"].map("{:.3%}".format),
-        "host spends": rows["host_overhead"].map("{:.3%}".format).replace("nan%", "not known"),
-        "W if T doubles": rows["sensitivity"].map("+{:.1%}".format),
+        "guest loses": [format_share(x) for x in rows["guest_overhead"]],
+        "host spends": [format_share(x) if x == x else "not known" for x in rows["host_overhead"]],
+        "W if T doubles": [f"+{format_share(x)}" for x in rows["sensitivity"]],
     }
     chosen = ["*" if ns == advice.period_ns else "" for ns in rows["period_ns"]]
     sheet = pd.DataFrame({"": chosen, **table})

@@ -15,6 +15,7 @@ from pmlkit.compare import SIMULATED, pareto
 from pmlkit.figures.axes import name_points, plain_log, root_figure, write_empty
 from pmlkit.figures.style import COLORS, new_figure, pad, paper_figure, save
 from pmlkit.techniques.scores import WITHIN, resampled
+from pmlkit.units import format_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -207,7 +208,7 @@ def _bars(axes: Axes, points: pd.DataFrame, x: pd.Series[float], y: pd.Series[fl
 BEFORE, AFTER = 1, 6  # windows shown around a step
 _SHADES = ("#2166AC", "#92C5DE", "#F7F7F7", "#FDB863", "#B35806")
 _NONE = "#BBBBBB"
-_NAMES = ("below half", "too low", f"within {WITHIN:.0%}", "too high", "above 1.5 times")
+_NAMES = ("below half", "too low", f"within {format_share(WITHIN)}", "too high", "above 1.5 times")
 _LEVELS = {**dict(zip(_NAMES, _SHADES, strict=True)), "no estimate": _NONE}
 
 
@@ -237,9 +238,9 @@ def step_response(comparison: Comparison, trace: str, columns: int = 2) -> Figur
     figure.legend(handles=patches, loc="outside lower center", ncols=3 * columns, fontsize=6)
     figure.caption = (
         f"{trace}: estimates around the largest steps of the working set, up and down. White: "
-        f"within {WITHIN:.0%} of the new level. Blue: below it (dark if less than half of it). "
-        "Brown: above it. Grey: no estimate. The line marks the step. A cross marks the time at "
-        "which the technique has followed it."
+        f"within {format_share(WITHIN)} of the new level. Blue: below it (dark if less than half "
+        "of it). Brown: above it. Grey: no estimate. The line marks the step. A cross marks the "
+        "time at which the technique has followed it."
     )
     return figure
 

@@ -13,6 +13,7 @@ from pmlkit.figures.axes import label_ends, plain_log
 from pmlkit.figures.style import COLORS, new_figure, paper_figure
 from pmlkit.forecast.limits import DECIDERS
 from pmlkit.forecast.metrics import MIB_PAGES
+from pmlkit.units import format_share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,8 +87,9 @@ def use(summary: pd.DataFrame, chosen: pd.DataFrame, columns: int = 2) -> Figure
     figure.caption = (
         "Unused allocated memory, relative to the used memory, against the share of windows with "
         f"too little memory. Points are means over {programs} programs; bars are 95 % intervals of "
-        f"a bootstrap over programs. Every knob was set in advance, for {100 * asked:g} % of the "
-        "windows (dotted). Truth: all accesses. Lower is better, at or left of the dotted line."
+        "a bootstrap over programs. Every knob was set in advance, for "
+        f"{format_share(asked)} of the windows (dotted). Truth: all accesses. Lower is better, at "
+        "or left of the dotted line."
     )
     return figure
 

@@ -16,7 +16,7 @@ import pandas as pd
 from pmlkit import frontier
 from pmlkit.figures.tables import cell, table
 from pmlkit.techniques import TECHNIQUES
-from pmlkit.units import described, exact_ns
+from pmlkit.units import described, exact_ns, format_share
 
 if TYPE_CHECKING:
     from pmlkit.types import Json, PathLike
@@ -41,7 +41,7 @@ def at_cost(points: pd.DataFrame) -> pd.DataFrame:
     The last columns are of the largest budget: the error on recordings that the setting was not
     chosen on, the share of the resamples in which nothing is better, and the setting.
     """
-    sheet = _by_window(frontier.at_cost(points), "budget", "error", "at {:g} %")
+    sheet = _by_window(frontier.at_cost(points), "budget", "error", "at")
     return described(sheet, _units(sheet, "at ", "% of W"), _REASONS)
 
 
@@ -50,7 +50,7 @@ def at_error(points: pd.DataFrame) -> pd.DataFrame:
 
     The last columns are of the least error.
     """
-    sheet = _by_window(frontier.at_error(points), "target", "cost", "to {:g} %")
+    sheet = _by_window(frontier.at_error(points), "target", "cost", "to")
     return described(sheet, _units(sheet, "to ", "% of the instructions"), _REASONS)
 
 
@@ -112,11 +112,11 @@ def _sheet(rows: pd.DataFrame, bound: str, value: str, head: str) -> pd.DataFram
     sheet = pd.DataFrame({"technique": list(dict.fromkeys(names["technique"]))})
     for limit in bounds:
         part = rows[rows[bound] == limit].set_index("technique").loc[sheet["technique"]]
-        name = head.format(limit * 100)
+        name = f"{head} {format_share(limit)}"
         sheet[name] = [_estimate(*of) for of in part[[value, "low", "high"]].to_numpy(float)]
         if limit == bounds[-1]:
             sheet["held out"] = [_percent(share) for share in part["held_out"]]
-            sheet["first in"] = [f"{share:.0%}" for share in part["first"]]
+            sheet["first in"] = part["first"].map(format_share).to_list()
             sheet["with"] = [_setting(row) for row in part.reset_index().to_dict("records")]
     sheet["technique"] = sheet["technique"].map(_title)
     return sheet

@@ -21,6 +21,7 @@ from pmlkit.figures.axes import (
 from pmlkit.figures.several import finish_several, name_lines, styles, titles
 from pmlkit.figures.style import finish, new_figure, paper_figure
 from pmlkit.several import labelled
+from pmlkit.units import format_share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +65,7 @@ def miss_ratio(
         return compare_curves(of_each, traces, columns)
     curves = {
         "exact": missratio.of_trace(trace, **chosen),
-        f"SHARDS, {rate:.0%} or more": missratio.of_trace(
+        f"SHARDS, {format_share(rate)} or more": missratio.of_trace(
             trace, "shards", rate=rate, min_pages=FEWEST, **chosen
         ),
         "AET": missratio.of_trace(trace, "aet", **chosen),

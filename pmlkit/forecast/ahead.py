@@ -22,6 +22,7 @@ from pmlkit.forecast.log import read, window_ns
 from pmlkit.forecast.metrics import MIB_PAGES
 from pmlkit.forecast.peaks import exceeds
 from pmlkit.recordings import open_trace
+from pmlkit.units import format_share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -140,8 +141,8 @@ def answer(result: Json, rate: float = 0.05) -> Json:
         short = recommended["violations"] if windows else None
     name = Path(result["log"]).name.removesuffix(".trace")
     when = "until" if result["target"] == "peak" else "at"
-    asked = f"{100 * rate:g} %"
-    past = f"{100 * (short or 0):.1f} % of its {windows:,} past windows had too little"
+    asked = format_share(rate)
+    past = f"{format_share(short or 0)} of its {windows:,} past windows had too little"
     evidence = (
         f"{past} (asked: {asked})" if windows else f"its past cannot confirm the requested {asked}"
     )
@@ -245,12 +246,11 @@ def lines(result: Json) -> list[str]:
         f"{', '.join(result['trained_on'])}:",
     ]
     for tau, mib in result["quantiles_mib"].items():
-        text.append(f"  {100 * float(tau):5.1f} %  {mib:9.2f} MiB")
+        text.append(f"  {format_share(float(tau)):>6}  {mib:9.2f} MiB")
     if "exceeds" in result:
-        percent = 100 * result["exceeds"]
         text.append(
-            f"more than {result['allocation_mib']} MiB within as long: after {percent:.1f} % of "
-            f"the {result['exceeds_windows']} windows so far"
+            f"more than {result['allocation_mib']} MiB within as long: after "
+            f"{format_share(result['exceeds'])} of the {result['exceeds_windows']} windows so far"
         )
     if "recommended" in result:
         text += _recommended(result["recommended"], result["measures"])
@@ -261,7 +261,7 @@ def lines(result: Json) -> list[str]:
 
 def _recommended(recommended: Json, measures: str) -> list[str]:
     """Return the recommendation as lines: the decider, and its costs so far."""
-    asked = f"{100 * recommended['asked']:g} % of the windows may have more {measures}"
+    asked = f"{format_share(recommended['asked'])} of the windows may have more {measures}"
     text = [f"recommended: {recommended['mib']:.2f} MiB, by {recommended['decider']} ({asked})"]
     if not recommended["windows"]:
         return [*text, "  decided on recorded programs: PML alone does not show reads"]
@@ -275,7 +275,6 @@ def _recommended(recommended: Json, measures: str) -> list[str]:
 def _cost(recommended: Json) -> str:
     runs = f" (the longest run {recommended['longest']})" if recommended["violations"] else ""
     return (
-        f"too little in {100 * recommended['violations']:.1f} %{runs}, idle "
-        f"{100 * recommended['idle']:.0f} % "
-        "of the use"
+        f"too little in {format_share(recommended['violations'])}{runs}, idle "
+        f"{format_share(recommended['idle'])} of the use"
     )

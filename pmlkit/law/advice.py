@@ -12,7 +12,7 @@ import pandas as pd
 
 from pmlkit.techniques.recorded import Need
 from pmlkit.trace.schema import PAGE_SIZE
-from pmlkit.units import exact_ns, format_bytes
+from pmlkit.units import exact_ns, format_bytes, format_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pmlkit.law.size import Size
     from pmlkit.types import Json
 
-__all__ = ["Advice", "Checked", "percent", "shown"]
+__all__ = ["Advice", "Checked", "rough", "shown"]
 
 GROWS = 0.1  # share by which W may grow if the recommended T doubles
 LISTED = 8  # rows of the front at most
@@ -125,8 +125,8 @@ class Advice:
         size, does = self.size, "uses" if self.reads else "writes"
         return (
             f"{self.name} needs {_bytes(size.needed)} to hold what it {does} in T = "
-            f"{exact_ns(self.window_ns)} for {100 * size.cover:.4g} % of the time (mean "
-            f"{_bytes(size.mean)}, peak {_bytes(size.peak)})."
+            f"{exact_ns(self.window_ns)} for {format_share(size.cover, digits=4)} of the time "
+            f"(mean {_bytes(size.mean)}, peak {_bytes(size.peak)})."
         )
 
     @property
@@ -150,9 +150,9 @@ class Advice:
             )
         return (
             f"To measure it: {self._describe(self.choice)}, with about "
-            f"{percent(self.choice.error)} "
-            f"error at {percent(self.choice.overhead)} of the VM's time (limit "
-            f"{percent(self.budget)})."
+            f"{rough(self.choice.error)} "
+            f"error at {rough(self.choice.overhead)} of the VM's time (limit "
+            f"{rough(self.budget)})."
         )
 
     @property
@@ -164,12 +164,12 @@ class Advice:
         return [self.measure, *found, self._cover_line(self.choice), self._about]
 
     def _error_line(self, choice: Prediction) -> str:
-        parts = f"staleness {percent(choice.staleness)}, sampling {percent(choice.sampling)}"
-        missed = percent(choice.blindness.missed) if self.reads else "not known"
+        parts = f"staleness {rough(choice.staleness)}, sampling {rough(choice.sampling)}"
+        missed = rough(choice.blindness.missed) if self.reads else "not known"
         takes = " and ".join(_TAKES[n] for n in sorted(choice.technique.needs, key=_by_name))
         return (
-            f"Predicted: {percent(choice.error)} (95 % of draws and times of looking: "
-            f"{percent(choice.low)} to {percent(choice.high)}); of that {parts}, missed {missed}."
+            f"Predicted: {rough(choice.error)} (95 % of draws and times of looking: "
+            f"{rough(choice.low)} to {rough(choice.high)}); of that {parts}, missed {missed}."
             f" It takes {takes}."
         )
 
@@ -180,11 +180,11 @@ class Advice:
             return "Not checked by running it."
         draws = ""
         if checked.runs > 1:
-            span = f"{percent(checked.low)} to {percent(checked.high)}"
+            span = f"{rough(checked.low)} to {rough(checked.high)}"
             draws = f" ({checked.runs} draws: {span})"
         return (
-            f"Checked by running it: {percent(checked.error)} error{draws} at "
-            f"{percent(checked.overhead)} of the VM's time."
+            f"Checked by running it: {rough(checked.error)} error{draws} at "
+            f"{rough(checked.overhead)} of the VM's time."
         )
 
     @property
@@ -193,8 +193,8 @@ class Advice:
         for words, other in named:
             if other is not None:
                 yield (
-                    f"{words}, {percent(other.overhead)}: {self._describe(other)}, "
-                    f"{percent(other.error)} error."
+                    f"{words}, {rough(other.overhead)}: {self._describe(other)}, "
+                    f"{rough(other.error)} error."
                 )
 
     def _cover_line(self, choice: Prediction) -> str:
@@ -213,10 +213,10 @@ class Advice:
             rounds = f" The rounds of {long} are long for it: what changes within one is not seen."
         unsteady = ""
         if self.chosen and self.growth > GROWS:
-            unsteady = f", more than the {percent(GROWS)} aimed for: state T with the size"
+            unsteady = f", more than the {rough(GROWS)} aimed for: state T with the size"
         return (
             f"T = {exact_ns(self.window_ns)}{why}: if it doubles, W grows by "
-            f"{percent(self.growth)}{unsteady}. Times are of {self.machine}.{rounds}{outside}"
+            f"{rough(self.growth)}{unsteady}. Times are of {self.machine}.{rounds}{outside}"
         )
 
     def _describe(self, prediction: Prediction) -> str:
@@ -299,8 +299,8 @@ def shown(advice: Advice) -> pd.DataFrame:
         "technique": table["technique"],
         "looks per T": table["looks"],
         "pages watched": ["all" if n < 0 else f"{n:,}" for n in table["watched"]],
-        "predicted error": table["error"].map(percent),
-        "of the VM's time": table["overhead"].map(percent),
+        "predicted error": table["error"].map(rough),
+        "of the VM's time": table["overhead"].map(rough),
     }
     return pd.DataFrame(rows)
 
@@ -326,9 +326,6 @@ def _bytes(pages: float) -> str:
     return format_bytes(round(pages) * PAGE_SIZE)
 
 
-def percent(share: float) -> str:
-    """Return a share in percent, with as many digits as matter."""
-    percent = 100 * share
-    if percent >= 9.95:
-        return f"{percent:.0f} %"
-    return f"{percent:.1f} %" if percent >= 0.995 else f"{percent:.2g} %"
+def rough(share: float) -> str:
+    """Format a share with two digits: a prediction has no more."""
+    return format_share(share, digits=2)

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from pmlkit import progress, recordings
-from pmlkit.errors import NeedsError, PmlkitError, UsageError, argument
-from pmlkit.law.advice import FEW_ROUNDS, GROWS, Advice, Checked, percent
+from pmlkit.errors import NeedsError, PmlkitError, argument
+from pmlkit.law.advice import FEW_ROUNDS, GROWS, Advice, Checked, rough
 from pmlkit.law.curves import Curves
 from pmlkit.law.parts import STATED, parts_of
 from pmlkit.law.predict import Prediction, predict
@@ -85,7 +85,7 @@ def advise(
     >>> print(advice.answer)  # doctest: +ELLIPSIS
     hotcold needs ... to hold what it uses in T = 1 s for 99 % of the time (mean ..., peak ...).
     """
-    share, covered = parse_share(budget), _cover(cover)
+    share, covered = parse_share(budget), parse_share(cover)
     opened = trace if isinstance(trace, Trace) else recordings.open_trace(recordings.find(trace))
     reads = opened.meta.kind == "access"
     recorded = Recorded.of(opened) if reads else Recorded.of_log(opened)
@@ -116,13 +116,6 @@ def advise(
         checked=checked,
         left_out=result.left_out,
     )
-
-
-def _cover(cover: str | float) -> float:
-    share = parse_share(cover)
-    if share > 1:
-        raise UsageError(f"a VM is to hold W for {cover} of the time: give at most 100%")
-    return share
 
 
 def steady_window(curves: Curves) -> int:
@@ -240,9 +233,9 @@ def _too_little(front: Sequence[Prediction], share: float, name: str) -> PmlkitE
     if not front:
         return PmlkitError(f"no technique can be predicted on {name}", "record all accesses")
     least = front[0]
-    limit = f"no technique costs {percent(share)} of the time of {name} or less"
+    limit = f"no technique costs {rough(share)} of the time of {name} or less"
     hint = f"give a larger {argument('budget')} or a longer {argument('window')}"
-    cheapest = f"{least.technique.name} costs {percent(least.overhead)}"
+    cheapest = f"{least.technique.name} costs {rough(least.overhead)}"
     return PmlkitError(f"{limit}: {cheapest}", hint)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pmlkit.costs import PROCESSORS, Cost
 from pmlkit.techniques.memory import peak_pages, returned_pages
 from pmlkit.trace.schema import PAGE_SIZE
-from pmlkit.units import format_bytes
+from pmlkit.units import format_bytes, format_share
 
 if TYPE_CHECKING:
     from pmlkit.techniques.recorded import Recorded
@@ -58,7 +58,7 @@ class Swapping:
             slower = f", and the work takes {self.slowdown:.3g} times as long" * (self.slowdown > 1)
             return f"{found}{slower}."
         found = f"{found}: the work takes up to {self.slowdown:.3g} times as long."
-        limit = f"within {100 * (HURT - 1):.0f} %"
+        limit = f"within {format_share(HURT - 1)}"
         if self.enough_bytes is None:
             return f"{found} No size up to that of the recorded VM keeps it {limit}."
         return f"{found} With {format_bytes(self.enough_bytes)}, it stays {limit}."

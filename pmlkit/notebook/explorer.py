@@ -37,7 +37,7 @@ from pmlkit.notebook.uses import UsesByPage, windows
 from pmlkit.progress import has_user
 from pmlkit.selection import edges, time_ns
 from pmlkit.several import labelled, unlike
-from pmlkit.units import exact_ns, format_ns, parse_duration_ns
+from pmlkit.units import exact_ns, format_ns, format_share, parse_duration_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -366,7 +366,8 @@ class Explorer:
         first, second = (mean * one.mib for mean, one in zip(means, self.recordings, strict=True))
         if math.isnan(first) or math.isnan(second):
             return "no difference: not both have a full window"
-        share = f" ({second / first - 1:+.1%})" if first else ""
+        grows = second / first - 1 if first else 0.0
+        share = f" ({'+' if grows > 0 else ''}{format_share(grows)})" if first else ""
         a, b = (one.label for one in self.recordings)
         text = f"{b} - {a}: mean {second - first:+.4g} MiB{share}"
         times = [part.end_ns - part.full_ns for part in parts]

@@ -17,7 +17,7 @@ from pmlkit.recordings import open_trace, opened
 from pmlkit.timeline import default_window, period_text, timeline
 from pmlkit.trace import known, summary
 from pmlkit.trace.schema import PAGE_SIZE
-from pmlkit.units import described, format_bytes, format_ns
+from pmlkit.units import described, format_bytes, format_ns, format_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -272,14 +272,14 @@ def memory_for(
     rows, targets = [], list(targets)
     truth = next((curve for curve in curves.values() if curve.method == "exact"), None)
     for name, curve in curves.items():
-        sizes = {"knee": curve.knee(), **{f"{t:.0%}": curve.pages_for(t) for t in targets}}
+        sizes = {"knee": curve.knee(), **{format_share(t): curve.pages_for(t) for t in targets}}
         facts = {"uses": curve.uses, "pages": curve.pages, "first_uses": curve.cold * 100}
         mib = {what: pages and pages / 256 for what, pages in sizes.items()}
         spread = curve.errors(truth) if truth else ()
         errors = dict(zip(("mean error", "largest error"), spread, strict=False))
         rows.append({"curve": name, **facts, **mib, **errors})
     table = pd.DataFrame(rows).round(dict.fromkeys(rows[0], DECIMALS) | ERROR_DECIMALS)
-    in_mib = ["knee", *(f"{target:.0%}" for target in targets)]
+    in_mib = ["knee", *(format_share(target) for target in targets)]
     units = {"first_uses": "%"} | dict.fromkeys(in_mib, "MiB")
     units |= dict.fromkeys(ERROR_DECIMALS, "misses per use")
     return described(table, units, "no size has so few misses")

@@ -36,7 +36,7 @@ from pmlkit.period.costs import BUFFER_ENTRIES, ENTRY_BYTES, Constants, from_tra
 from pmlkit.period.kvm import is_kvms
 from pmlkit.selection import edges, stream, times_ns
 from pmlkit.trace.schema import PAGE_SIZE
-from pmlkit.units import format_bytes, format_ns
+from pmlkit.units import format_bytes, format_ns, format_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -141,9 +141,8 @@ class Advice:
     def answer(self) -> str:
         """The recommendation in a sentence or two."""
         row, period = self.row, format_ns(self.period_ns)
-        cost = f"it costs the guest {row.guest_overhead:.3%} of its time (limit {self.target:.3%})"
-        grows = f"doubling T makes the written W grow by {row.sensitivity:.1%}"
-        grows = f"{grows} (limit {self.accuracy:.1%})"
+        cost = f"it costs the guest {_within(row.guest_overhead, self.target, ' of its time')}"
+        grows = f"doubling T makes the written W grow by {_within(row.sensitivity, self.accuracy)}"
         if self.met:
             return f"Take T = {period}: {cost}, and {grows}."
         if row.guest_overhead > self.target:
@@ -397,6 +396,10 @@ def _log_text(row: pd.Series[float], period: str, memory_pages: int | None) -> s
     )
 
 
+def _within(share: float, limit: float, of: str = "") -> str:
+    return f"{format_share(share)}{of} (limit {format_share(limit)})"
+
+
 def _of_machine(time: Clock, row: pd.Series[float]) -> str:
     """Describe T by its number of instructions, if their length is known."""
     if not time.ns_per_insn:
@@ -412,7 +415,7 @@ def _cost_text(advice: Advice, row: pd.Series[float], period: str, memory_pages:
     return (
         f"The guest loses ({row.pages / BUFFER_ENTRIES:,.1f} exits x {exits:,.0f} + pause "
         f"{pause:,.0f} + re-arm {row.pages:,.0f} x {rearm:,.1f} {unit}) / {period} = "
-        f"{row.guest_overhead:.3%} of its time (limit {advice.target:.3%}); "
+        f"{_within(row.guest_overhead, advice.target, ' of its time')}; "
         f"{_host_text(row, memory_pages)}."
     )
 
@@ -423,7 +426,7 @@ def _host_text(row: pd.Series[float], memory_pages: int | None) -> str:
     elif np.isnan(row.host_overhead):
         why = "its costs have different clocks (run pmlkit calibrate on that host)"
     else:
-        return f"the host spends {row.host_overhead:.3%} of one processor"
+        return f"the host spends {format_share(row.host_overhead)} of one processor"
     return f"what the host spends is not known, as {why}"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmlkit.forecast import trial, verdict
+from pmlkit.units import format_share
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -59,7 +60,7 @@ def forecast_lines(table: pd.DataFrame, name: str) -> list[str]:
     better, worse = (sum(test(case) for case in cases) for test in (_below, _above))
     return [
         f"{name} is better than the best simple rule in {better} of {len(cases)} cases, and worse "
-        f"in {worse}, with violations allowed in {100 * plan.main:g} % of the windows.",
+        f"in {worse}, with violations allowed in {format_share(plan.main)} of the windows.",
         *(_case_line(case) for case in cases),
     ]
 

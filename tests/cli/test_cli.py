@@ -331,7 +331,7 @@ def test_the_rows_say_the_effective_t_as_the_note_does(run, tmp_path):
     full = [row["effective_ns"] for row in json.loads(run(*words, "--json")[1]) if row["full"]]
     far = sum(abs(ns - 20_000_000) > 2_000_000 for ns in full)
     assert far and len(full) == 6
-    note = f"in {far} of 6 windows the effective T differs by more than 10%; its median is "
+    note = f"in {far} of 6 windows the effective T differs by more than 10 %; its median is "
     assert note + format_ns(int(np.median(full))) in run(*words)[1]
 
 

@@ -239,7 +239,7 @@ def test_what_cannot_be():
         advise.advise("hotcold", "much")
     with pytest.raises(UsageError, match="more than 0"):
         advise.advise("hotcold", 0)
-    with pytest.raises(UsageError, match="at most 100%"):
+    with pytest.raises(UsageError, match="at most 100 %"):
         advise.advise("hotcold", cover="101%")
 
 

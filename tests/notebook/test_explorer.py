@@ -18,6 +18,7 @@ from pmlkit.notebook import explorer
 from pmlkit.notebook.explored import Part, difference
 from pmlkit.notebook.explorer import UsesByPage
 from pmlkit.timeline import Axis, Windows
+from pmlkit.units import format_share
 
 ROUND_S = 0.01
 live = pytest.mark.parametrize("live", [True, False], ids=["ipympl", "pictures"])
@@ -386,7 +387,8 @@ def test_two_recordings_have_a_line_each_and_their_difference(two, live):
     less = (tables["b"]["pages"] - tables["a"]["pages"])[full]
     assert explored.figure.data["difference"].set_index("t_ns")["pages"].equals(less)
     means = [table["pages"][full].mean() / 256 for table in tables.values()]
-    text = f"b - a: mean {means[1] - means[0]:+.4g} MiB ({means[1] / means[0] - 1:+.1%})"
+    grows = format_share(means[1] / means[0] - 1)
+    text = f"b - a: mean {means[1] - means[0]:+.4g} MiB ({grows})"
     assert text in explored.note.value
     lines = [line.get_label() for line in explored.figure.axes[0].lines]
     assert {"a", "b", "b less a"} <= set(lines)
