@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 import re
+import resource
 import shutil
 import stat
 import tempfile
@@ -430,7 +431,7 @@ def cache_folder() -> Path:
 def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
     """Write files (name to bytes) into a folder, all of them or none; return the paths."""
     folder = make_folder(folder)
-    with contextlib.ExitStack() as stack:
+    with _most_open_files(), contextlib.ExitStack() as stack:
         for name, content in files.items():
             partial = stack.enter_context(whole(folder / name, overwrite=True))
             with open(partial, "wb") as file:
@@ -438,6 +439,17 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
                 file.flush()
                 os.fsync(file.fileno())  # some file systems find only now that they are full
     return [folder / name for name in files]
+
+
+@contextlib.contextmanager
+def _most_open_files() -> Iterator[None]:
+    """Context in which as many files may be open as the system allows: a folder gets hundreds."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def make_folder(folder: Path) -> Path:

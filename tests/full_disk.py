@@ -2,6 +2,7 @@
 """A disk that is full after some bytes."""
 
 import errno
+import io
 import os
 
 
@@ -20,3 +21,13 @@ class FullDisk:
 
     def __getattr__(self, name):
         return getattr(self.file, name)
+
+
+def fill_at(monkeypatch, start):
+    """Let the disk be full while `pmlkit.files` writes the file whose name begins with `start`."""
+
+    def on_full_disk(path, mode):
+        room = 100 if path.name.startswith(start) else 1 << 30
+        return io.BufferedWriter(FullDisk(open(path, mode, buffering=0), room))
+
+    monkeypatch.setattr("pmlkit.files.open", on_full_disk, raising=False)

@@ -4,6 +4,7 @@
 import errno
 import io
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -242,6 +243,18 @@ def test_files_are_written_all_or_none(tmp_path, monkeypatch, room):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == (
         old if room < 30 else new
     )
+
+
+def test_more_files_are_written_than_may_be_open(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = 32 + len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, limits[1]))
+    try:
+        write_files(tmp_path, {str(number): b"" for number in range(2 * few)})
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (few, limits[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(list(tmp_path.iterdir())) == 2 * few
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

@@ -182,24 +182,25 @@ def _ahead(traces: Sequence[str], quiet: bool, options: Json) -> tuple[list[Json
 
 def _backtest(traces: Sequence[str], quiet: bool, options: Json) -> tuple[Json, Render]:
     """Back-test on the traces; write tables and figures to the output folder, if one is given."""
-    from pmlkit import figures
     from pmlkit.cli import console
     from pmlkit.figures import forecast as forecast_figures
+    from pmlkit.figures import style, tables
+    from pmlkit.files import write_files
     from pmlkit.forecast import study
 
     with console.busy("back-testing", study.steps(len(traces)), of_parts=True, quiet=quiet):
         settings = _settings(options) | {"inputs": options["inputs"] or "pml"}
         results = study.collect(traces, **settings)
-        tables = study.summary(results, options["rate"])
+        sheets = study.summary(results, options["rate"])
         if options["output"]:
-            folder = Path(options["output"])
-            for name, table in tables.items():
-                figures.table(table, folder / name, f"forecasts: {name}")
-            figures.save(forecast_figures.calibration(results.coverage()), folder / "calibration")
-            figures.save(forecast_figures.limits(results.limits), folder / "limits")
-    rows = {name: json.loads(t.to_json(orient="records")) for name, t in tables.items()}
+            files = style.files_of(forecast_figures.calibration(results.coverage()), "calibration")
+            files |= style.files_of(forecast_figures.limits(results.limits), "limits")
+            for name, sheet in sheets.items():
+                files |= tables.files_of(sheet, name, f"forecasts: {name}")
+            write_files(Path(options["output"]), files)
+    rows = {name: json.loads(t.to_json(orient="records")) for name, t in sheets.items()}
     return rows, partial(
-        console.answer, [], *(partial(console.sheet, t, n) for n, t in tables.items())
+        console.answer, [], *(partial(console.sheet, t, n) for n, t in sheets.items())
     )
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from pmlkit.compare import PARTS
 from pmlkit.costs import prices
-from pmlkit.figures.tables import cell, table
+from pmlkit.figures.tables import cell, files_of
 from pmlkit.files import write_files
 from pmlkit.techniques.scores import resampled
 from pmlkit.units import described
@@ -120,7 +120,7 @@ def _column(rows: pd.DataFrame, name: str) -> pd.Series[float]:
 
 
 def save(comparison: Comparison, folder: PathLike) -> list[Path]:
-    """Write the tables (LaTeX, HTML, CSV) and the figures of a comparison.
+    """Write the tables (LaTeX, HTML, CSV) and the figures of a comparison, all files or none.
 
     Parameters
     ----------
@@ -132,27 +132,28 @@ def save(comparison: Comparison, folder: PathLike) -> list[Path]:
     list of Path
     """
     from pmlkit.figures import compare as drawn
-    from pmlkit.figures.style import save as save_figure
+    from pmlkit.figures import style
 
-    written = save_tables(comparison, folder)
-    for stem, figure in drawn.all_of(comparison):
-        written += save_figure(figure, Path(folder) / stem)
-    return written
+    files = _tables(comparison)
+    for name, figure in drawn.all_of(comparison):
+        files |= style.files_of(figure, name)
+    return write_files(Path(folder), files)
 
 
 def save_tables(comparison: Comparison, folder: PathLike) -> list[Path]:
     """Write the tables alone; parameters and return value as of `save`."""
-    folder, written = Path(folder), []
-    for name in PARTS:
-        data = getattr(comparison, name)
-        written += write_files(folder, {f"{name}.parquet": data.to_parquet(index=False)})
+    return write_files(Path(folder), _tables(comparison))
+
+
+def _tables(comparison: Comparison) -> dict[str, bytes]:
+    """Return the files of the tables by name."""
+    files = {f"{name}.parquet": getattr(comparison, name).to_parquet(index=False) for name in PARTS}
     tables = sheets(comparison)
     for title, sheet in tables.items():
-        stem = f"table-{title.split(':')[0]}"
-        written += table(sheet, folder / stem, f"{title}. {comparison.caption}")
-    written += table(cost_table(), folder / "costs", "Costs of the events")
-    page = {"tables.html": html(tables, comparison.caption).encode()}
-    return written + write_files(folder, page)
+        name = f"table-{title.split(':')[0]}"
+        files |= files_of(sheet, name, f"{title}. {comparison.caption}")
+    files |= files_of(cost_table(), "costs", "Costs of the events")
+    return files | {"tables.html": html(tables, comparison.caption).encode()}
 
 
 def cost_table() -> pd.DataFrame:

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from pmlkit import frontier
-from pmlkit.figures.tables import cell, table
+from pmlkit.figures.tables import cell, files_of
+from pmlkit.files import write_files
 from pmlkit.techniques import TECHNIQUES
 from pmlkit.units import described, exact_ns, format_share
 
@@ -181,29 +182,34 @@ def _records(rows: pd.DataFrame) -> list[Json]:
 
 
 def save(points: pd.DataFrame, folder: PathLike) -> list[Path]:
-    """Write the tables (LaTeX, CSV) and the figure.
+    """Write the tables (LaTeX, CSV) and the figure, all files or none.
 
     Returns
     -------
     list of Path
     """
     from pmlkit.figures import frontier as drawn
-    from pmlkit.figures.style import save as save_figure
+    from pmlkit.figures import style
 
-    figure = drawn.error_against_cost(points)
-    return save_tables(points, folder) + save_figure(figure, Path(folder) / "frontier")
+    figure = style.files_of(drawn.error_against_cost(points), "frontier")
+    return write_files(Path(folder), _tables(points) | figure)
 
 
 def save_tables(points: pd.DataFrame, folder: PathLike) -> list[Path]:
     """Write the tables alone; parameters and return value as of `save`."""
+    return write_files(Path(folder), _tables(points))
+
+
+def _tables(points: pd.DataFrame) -> dict[str, bytes]:
+    """Return the files of the tables by name."""
     tables = {
         "at-cost": (at_cost, "Errors at equal cost, percent of W, with 95 % intervals"),
         "at-error": (at_error, "Costs at equal error, percent of the instructions, 95 % intervals"),
         "published": (published, "Techniques as published: error, percent of W; cost, percent"),
         "left-out": (left_out, "Techniques without a curve, and why"),
     }
-    written = []
-    for stem, (made, what) in tables.items():
+    files: dict[str, bytes] = {}
+    for name, (made, what) in tables.items():
         if len(sheet := made(points)):
-            written += table(sheet, Path(folder) / stem, f"{what}. {frontier.caption(points)}")
-    return written
+            files |= files_of(sheet, name, f"{what}. {frontier.caption(points)}")
+    return files

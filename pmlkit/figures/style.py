@@ -354,7 +354,24 @@ def save(
     UsageError
         If the name has the suffix of another kind of picture.
     """
-    stem, kinds = _stem_and_kinds(Path(stem))
+    stem = Path(stem)
+    figure.files = write_files(stem.parent, files_of(figure, stem.name, data))
+    return figure.files
+
+
+def files_of(
+    figure: Figure, name: str, data: pd.DataFrame | Mapping[str, pd.DataFrame] | None = None
+) -> dict[str, bytes]:
+    """Return the files that `save` writes, by name: to write several figures all or none.
+
+    Parameters
+    ----------
+    figure, data
+        As in `save`.
+    name : str
+        The `stem` of `save`, without a folder.
+    """
+    stem, kinds = _stem_and_kinds(Path(name))
     tables = _tables(getattr(figure, "data", None) if data is None else data)
     # Rendered in memory first: if drawing fails, no file is half written.
     with _laid_out(figure):
@@ -367,8 +384,7 @@ def save(
         part = f"{stem.name}-{name}" if len(tables) > 1 else stem.name
         files[f"{part}.csv"] = frame.to_csv(index=False).encode()
         files[f"{part}.parquet"] = frame.to_parquet(index=False)
-    figure.files = write_files(stem.parent, files)
-    return figure.files
+    return files
 
 
 def _stem_and_kinds(path: Path) -> tuple[Path, tuple[str, ...]]:

@@ -72,11 +72,25 @@ def table(df: pd.DataFrame, stem: PathLike, caption: str, label: str | None = No
     """
     stem = Path(stem)
     stem = stem.with_suffix("") if stem.suffix in (".tex", ".csv") else stem
-    files = {
-        f"{stem.name}.tex": latex(df, caption, label or f"tab:{stem.name}").encode(),
-        f"{stem.name}.csv": df.to_csv(index=False).encode(),
+    return write_files(stem.parent, files_of(df, stem.name, caption, label))
+
+
+def files_of(
+    df: pd.DataFrame, name: str, caption: str, label: str | None = None
+) -> dict[str, bytes]:
+    """Return the files that `table` writes, by name: to write several tables all or none.
+
+    Parameters
+    ----------
+    df, caption, label
+        As in `table`.
+    name : str
+        The `stem` of `table`, without a folder and a suffix.
+    """
+    return {
+        f"{name}.tex": latex(df, caption, label or f"tab:{name}").encode(),
+        f"{name}.csv": df.to_csv(index=False).encode(),
     }
-    return write_files(stem.parent, files)
 
 
 def latex(df: pd.DataFrame, caption: str, label: str, wide: bool = False) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from pmlkit.errors import PmlkitError
-from pmlkit.files import whole
+from pmlkit.files import write_files
 from pmlkit.forecast import verdict
 from pmlkit.scoreboard.forecaster import forecast_lines
 from pmlkit.scoreboard.technique import Score, standing
@@ -36,17 +36,15 @@ _ROWS, _SETTINGS, _FACTS, _PAGE = "scores.csv", "settings.csv", "score.json", "R
 
 def save(score: Score, folder: PathLike) -> Path:
     """Write a score to a folder: two tables, ``score.json``, and a page, which is returned."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, table in ((_ROWS, score.rows), (_SETTINGS, score.settings)):
-        with whole(folder / name, overwrite=True) as partial:
-            table.to_csv(partial, index=False, float_format="%.6g", lineterminator="\n")
     facts = {"technique": score.technique, "chosen_on": score.chosen_on}
-    with whole(folder / _FACTS, overwrite=True) as partial:
-        partial.write_text(json.dumps(facts, indent=1) + "\n")
-    with whole(folder / _PAGE, overwrite=True) as partial:
-        partial.write_text(page(score))
-    return folder / _PAGE
+    texts = {
+        _ROWS: _csv(score.rows),
+        _SETTINGS: _csv(score.settings),
+        _FACTS: json.dumps(facts, indent=1) + "\n",
+        _PAGE: page(score),
+    }
+    *_, written = write_files(Path(folder), {name: text.encode() for name, text in texts.items()})
+    return written
 
 
 def read(folder: PathLike) -> Score:
@@ -69,13 +67,13 @@ def read(folder: PathLike) -> Score:
 
 def save_forecasts(table: pd.DataFrame, name: str, folder: PathLike) -> Path:
     """Write a forecaster's score to a folder: a table and a page, which is returned."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with whole(folder / _ROWS, overwrite=True) as partial:
-        table.to_csv(partial, index=False, float_format="%.6g", lineterminator="\n")
-    with whole(folder / _PAGE, overwrite=True) as partial:
-        partial.write_text(forecast_page(table, name))
-    return folder / _PAGE
+    texts = {_ROWS: _csv(table), _PAGE: forecast_page(table, name)}
+    *_, written = write_files(Path(folder), {name: text.encode() for name, text in texts.items()})
+    return written
+
+
+def _csv(table: pd.DataFrame) -> str:
+    return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
 def page(score: Score) -> str:

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from factories import write_irregular
+from full_disk import fill_at
 
 import pmlkit
 from pmlkit import cli, compare, interop, recordings, workingset
 from pmlkit.compare import SIMULATED
-from pmlkit.errors import NeedsError, ResolutionError, UsageError
+from pmlkit.errors import NeedsError, OutputError, ResolutionError, UsageError
 from pmlkit.figures import compare as figures_compare
 from pmlkit.figures import compare as figures_overview
 from pmlkit.figures import compare_tables
@@ -163,6 +164,13 @@ def test_tables_and_figures_are_written(comparison, tmp_path):
     page = (tmp_path / "tables.html").read_text()
     assert page.count("<tr>") == 6 and "no disk requests" in page
     assert len(pd.read_parquet(tmp_path / "scores.parquet")) == 5
+
+
+def test_a_full_disk_leaves_no_file(comparison, tmp_path, monkeypatch):
+    fill_at(monkeypatch, "steps-stepping.png")
+    with pytest.raises(OutputError, match=r"steps-stepping\.png .no space left"):
+        compare_tables.save(comparison, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_html_is_escaped():

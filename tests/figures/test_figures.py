@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figures: sizes, files, data, and that nothing is clipped or computed differently."""
 
-import io
 import re
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from factories import make_trace as write_trace
-from full_disk import FullDisk
+from full_disk import fill_at
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.collections import FillBetweenPolyCollection
@@ -19,7 +18,7 @@ from overlaps import faults
 from PIL import Image
 from waiting import HANG_S
 
-from pmlkit import figures, files, workingset
+from pmlkit import figures, workingset
 from pmlkit.errors import NeedsError, OutputError, UsageError
 from pmlkit.figures.heat import cells
 from pmlkit.figures.style import styled
@@ -325,12 +324,8 @@ def test_an_unwritable_place_is_an_output_error(trace, tmp_path):
 
 
 def test_a_full_disk_leaves_no_file_of_a_figure(trace, tmp_path, monkeypatch):
-    def on_full_disk(path, mode):
-        room = 100 if path.name.startswith("wss.png") else 1 << 30
-        return io.BufferedWriter(FullDisk(open(path, mode, buffering=0), room))
-
     figure = figures.wss_over_time(trace, "50ms")
-    monkeypatch.setattr(files, "open", on_full_disk, raising=False)
+    fill_at(monkeypatch, "wss.png")
     with pytest.raises(OutputError, match=r"wss\.png .no space left"):
         figures.save(figure, tmp_path / "wss")
     assert list(tmp_path.iterdir()) == []

@@ -6,9 +6,11 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from full_disk import fill_at
 from matplotlib.text import Text
 
 from pmlkit import frontier
+from pmlkit.errors import OutputError
 from pmlkit.figures import frontier as drawn
 from pmlkit.figures import frontier_tables, save
 from pmlkit.techniques import TECHNIQUES
@@ -116,6 +118,13 @@ def test_json_has_none_where_a_bound_is_not_met(points):
     assert {"summary", "about", "at_cost", "at_error", "published", "left_out"} == set(report)
     cheap = [row for row in report["at_cost"] if row["budget"] == 0.0001]
     assert cheap and all(row["error"] is None and row["looks"] is None for row in cheap)
+
+
+def test_a_full_disk_leaves_no_file(points, tmp_path, monkeypatch):
+    fill_at(monkeypatch, "frontier.png")
+    with pytest.raises(OutputError, match=r"frontier\.png .no space left"):
+        frontier_tables.save(points, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_files_are_those_of_tables_and_figure(points, tmp_path):
