@@ -137,7 +137,7 @@ PROGRAMS = {
     "pressure": Program("pressure", (("phase_ms", "2000"),), boots_mib=96, repeats=2),
     "redis": Program("redis", (("keys", "70000"), ("idle_s", "1")), boots_mib=140, repeats=2),
     "sqlite": Program("sqlite", (("purchases", "30000"),), boots_mib=112, repeats=2),
-    "gcc": Program("gcc", memory_mib=320),
+    "gcc": Program("gcc", memory_mib=320, boots_mib=244, repeats=2),
     "xz": Program("xz"),
 }
 

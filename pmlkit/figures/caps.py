@@ -24,7 +24,7 @@ _TRUTH: Style = {"marker": "*", "ms": 7, "color": COLORS["vermilion"], "zorder":
 _TECHNIQUE: Style = {"marker": "o", "ms": 3, "color": COLORS["blue"], "zorder": 3}
 _WORK: Style = {"marker": "o", "ms": 3, "mfc": "white", "color": COLORS["grey"], "zorder": 2}
 _FEW = 1.0  # swap-ins a second: the axis is linear below
-_MOST_NAMED = {1: 1, 2: 2}  # names of techniques at one point, by the figure's columns
+_WIDE = 3  # most panels side by side whose points have two names of techniques; else one
 
 
 @paper_figure
@@ -44,8 +44,9 @@ def capped_guests(table: pd.DataFrame, columns: int = 2) -> Figure:
         write_empty(figure.subplots(), "no guest was capped")
         return figure
     pairs = _pairs(figure, len(programs), columns)
+    most_named = 2 if columns == 2 and len(programs) <= _WIDE else 1
     for (above, below), program in zip(pairs, programs, strict=True):
-        points = _merged(table[table["program"] == program], columns)
+        points = _merged(table[table["program"] == program], most_named)
         _points(above, points, "swap_ins_per_s")
         above.set_yscale("symlog", linthresh=_FEW, linscale=0.4)
         above.set_ylim(-0.3, max(points["swap_ins_per_s"].max() * 4, 10))
@@ -63,7 +64,7 @@ def capped_guests(table: pd.DataFrame, columns: int = 2) -> Figure:
         below.set_ylabel("slow-down (times)")
     figure.supxlabel("memory saved (% of the guest's peak)", fontsize=7.5)
     for (above, _), program in zip(pairs, programs, strict=True):
-        _names(above, _merged(table[table["program"] == program], columns))
+        _names(above, _merged(table[table["program"] == program], most_named))
     figure.caption = (
         "guests in QEMU with a swap disk, whose memory is capped at a technique's estimate. The "
         "cap is the 95th percentile of the estimate at T = 1 s, plus the kernel's needs. Each "
@@ -84,12 +85,12 @@ def _pairs(figure: Figure, programs: int, columns: int) -> Array:
     return figure.subplots(programs, 2, squeeze=False, sharex="row")
 
 
-def _merged(of: pd.DataFrame, columns: int) -> pd.DataFrame:
-    """Return a row for each cap, with the names of its techniques: the truth's first."""
+def _merged(of: pd.DataFrame, most_named: int) -> pd.DataFrame:
+    """Return a row for each cap, with some names of its techniques: the truth's first."""
     first = of.drop_duplicates("cap_mib").set_index("cap_mib")
     names = of.groupby("cap_mib")["technique"].agg(list)
     first["truth"] = names.map(lambda listed: "truth" in listed)
-    first["names"] = names.map(lambda listed: _named(listed, _MOST_NAMED[columns]))
+    first["names"] = names.map(lambda listed: _named(listed, most_named))
     return first.sort_values("saved")
 
 
