@@ -21,11 +21,6 @@ from pmlkit.trace.reader import Trace
 from pmlkit.units import described, format_bytes
 
 
-@pytest.fixture(autouse=True)
-def no_width(monkeypatch):
-    monkeypatch.delenv("COLUMNS", raising=False)
-
-
 @pytest.fixture
 def run(capsys):
     def call(*words):

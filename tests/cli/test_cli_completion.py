@@ -4,23 +4,20 @@
 import os
 import shutil
 import subprocess
-import sys
+from pathlib import Path
 
+import click
 import pytest
+from cli_case import LEAVES, leaf, spawn
 from waiting import HANG_S
 
+from pmlkit import cli
+
 SHELLS = ("bash", "zsh", "fish")
-COMMAND = [sys.executable, "-c", "import sys; from pmlkit.cli.app import main; sys.exit(main())"]
 
 
 def call(*words, **env):
-    return subprocess.run(
-        [*COMMAND, *map(str, words)],
-        env=os.environ | env,
-        capture_output=True,
-        text=True,
-        timeout=HANG_S,
-    )
+    return spawn(*words, env=os.environ | env)
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -67,3 +64,52 @@ def test_a_pipe_gets_the_answer_alone(make_trace, tmp_path, words):
     done = call(words[0], trace, *words[1:])
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout and "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_every_command_is_completed_with_all_of_its_options(name):
+    from click.shell_completion import get_completion_class
+
+    *groups, last = name.split()
+    options = (param for param in leaf(name).params if isinstance(param, click.Option))
+    long = {word for option in options for word in option.opts if word.startswith("--")}
+    for shell in ("bash", "zsh", "fish"):
+        complete = get_completion_class(shell)(cli.cli, {}, "pmlkit", "_PMLKIT_COMPLETE")
+        assert last in {item.value for item in complete.get_completions(groups, last[:-1])}
+        found = {item.value for item in complete.get_completions([*groups, last], "--")}
+        assert found >= long | {"--json", "--help"}
+
+
+NAMED = [
+    ("compare h.trace --techniques", "pml,vmw", ["pml,vmware"]),
+    ("plot h.trace", "mrc", ["mrc", "mrc-time"]),
+    ("export h.trace", "ora", ["oracle-general"]),
+    ("import", "lac", ["lackey"]),
+    ("record", "hotc", ["hotcold"]),
+    ("lab run", "kno", ["known"]),
+    ("doctor", "x", ["xen"]),
+    ("info", "hot", ["hotcold"]),
+    ("plot", "data/redis-", ["data/redis-tides.trace"]),
+    ("forecast", "redis-t", ["redis-tides"]),
+    ("compare", "redis-t", ["redis-tides"]),
+    ("wss hotcold --region", "h", ["hot"]),
+    ("wss hotcold --kinds", "w", ["written"]),
+    ("export hotcold csv --kinds", "written,r", ["written,read"]),
+    ("mrc nothing --region", "", []),
+]
+
+
+@pytest.mark.parametrize(("words", "begun", "names"), NAMED)
+def test_names_are_completed(words, begun, names, monkeypatch):
+    from click.shell_completion import ShellComplete
+
+    monkeypatch.chdir(Path(__file__).parents[2])
+    complete = ShellComplete(cli.cli, {}, "pmlkit", "_PMLKIT_COMPLETE")
+    assert [item.value for item in complete.get_completions(words.split(), begun)] == names
+
+
+def test_shell_completion_works():
+    words = {"COMP_WORDS": "pmlkit w", "COMP_CWORD": "1", "_PMLKIT_COMPLETE": "bash_complete"}
+    assert call(**words).stdout == "plain,wss\n"
+    source = call(_PMLKIT_COMPLETE="bash_source")
+    assert "_PMLKIT_COMPLETE=bash_complete" in source.stdout
