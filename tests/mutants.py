@@ -166,8 +166,8 @@ MUTANTS = [
         "kernels/test_by_page.py",
         (
             "repetitions in a round count",
-            "order[np.append(True, ~repeated)]",
-            "order[np.append(True, repeated | ~repeated)]",
+            "order[is_first]",
+            "order[is_first | ~is_first]",
         ),
         (
             "a page leaves when its threshold is one use less",

@@ -109,12 +109,12 @@ def last_uses(rounds: Ints, gfns: Gfns, distinct: bool = False) -> Ids:
         In the order in which they were made.
     """
     order = _order(rounds, gfns, distinct)
-    counted = np.zeros(len(gfns), np.int32)
-    counted[order] = 1
+    counted = np.zeros(len(gfns), bool)
+    counted[order] = True
     uses = (np.cumsum(counted, dtype=np.int32) - 1)[order]
     pages = gfns[order]
-    last, again = np.full(len(uses), -1, np.int32), np.flatnonzero(pages[1:] == pages[:-1])
-    last[uses[again + 1]] = uses[again]
+    last = np.full(len(uses), -1, np.int32)
+    last[uses[1:]] = np.where(pages[1:] == pages[:-1], uses[:-1], -1)
     return last
 
 
@@ -126,11 +126,12 @@ def _order(rounds: Ints, gfns: Gfns, distinct: bool) -> Ints:
     order = stable_order(gfns)
     if not distinct or not len(order):
         return order
-    repeated = np.ones(len(order) - 1, bool)
+    is_first = np.zeros(len(order), bool)
+    is_first[0] = True
     for column in (gfns, rounds):  # one after the other, as they take memory
         in_order = column[order]
-        repeated &= in_order[1:] == in_order[:-1]
-    return order[np.append(True, ~repeated)]
+        is_first[1:] |= in_order[1:] != in_order[:-1]
+    return order[is_first]
 
 
 def sliding(refs: References, windows: int | Windows, min_count: int = 1) -> Ints:
