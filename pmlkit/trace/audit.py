@@ -125,9 +125,9 @@ class _Scan:
         return None
 
     def _batch_fault(self, columns: Mapping[str, Array]) -> str | None:
-        rows = self.batch_rows
-        if columns["batch"][-1] >= len(rows):
-            return f"holds entries of batch {columns['batch'][-1]}, and there are {len(rows)}"
+        rows, last = self.batch_rows, columns["batch"].max()
+        if last >= len(rows):
+            return f"holds entries of batch {last}, and there are {len(rows)}"
         for name in ("round", "vcpu"):
             if (arrow.values(rows[name])[columns["batch"]] != columns[name]).any():
                 return f"holds entries of another {name} than their batch"

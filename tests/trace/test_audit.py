@@ -65,6 +65,7 @@ def changed(path, column, row, value):
         ("round", 7, 2, "of another round than their batch"),
         ("round", 8, 1, "has rounds 0 to 1, not [0, 2]"),
         ("batch", 3, 2, "batch falls"),
+        ("batch", 3, 7, "batch falls"),
         ("batch", 8, 7, "entries of batch 7, and there are 3"),
         ("vcpu", 3, 2, "of another vcpu than their batch"),
         ("kind", 3, 0x11, "kind 17"),
