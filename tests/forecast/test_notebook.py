@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The notebook of forecasts runs on small logs of three programs, and draws its figures."""
 
-import nbformat
 import pandas as pd
 from factories import make_trace
 from forecast_logs import make_log, make_used_sample
 from readable import assert_readable
-from run_notebook import run_notebook
+from run_notebook import one_kernel
 
 from pmlkit.batch.notebook import notebooks_folder
 from pmlkit.forecast import compose, trial, verdict
@@ -40,9 +39,9 @@ def test_it_runs(tmp_path, monkeypatch):
         written.path.rename(tmp_path / f"{name}.trace")
     write_trial(tmp_path)
     monkeypatch.setenv("PMLKIT_DATA", str(tmp_path))
-    executed, out = tmp_path / "executed.ipynb", tmp_path / "out"
-    run_notebook(notebooks_folder() / "03_forecast.ipynb", executed,
-                 {"trace": "redis-tides", "out": str(out)})  # fmt: skip
+    notebook, out = notebooks_folder() / "03_forecast.ipynb", tmp_path / "out"
+    with one_kernel() as run:
+        shown = run(notebook, tmp_path, trace="redis-tides", out=str(out))
     written = {png.stem for png in out.glob("*.png")}
     assert written == {"forecast", "idle", "runs", "calibration", "limits"}
     tables = {tex.stem for tex in out.glob("*.tex")}
@@ -50,7 +49,5 @@ def test_it_runs(tmp_path, monkeypatch):
         "tests", "statements", "data", "limits", "deciders", "coverage-by-log", "losses", "peaks",
         "pages",
     }  # fmt: skip
-    cells = [c for c in nbformat.read(executed, 4).cells if c.cell_type == "code"]
-    said = {o.get("name") for cell in cells for o in cell.outputs}
-    assert "stderr" not in said
-    assert_readable([output for cell in cells for output in cell.outputs])
+    assert "stderr" not in {output.get("name") for output in shown}
+    assert_readable(shown)
