@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every test may use."""
 
+import gc
 import math
 import os
 import signal
@@ -56,6 +57,13 @@ def pytest_collection_modifyitems(config, items):
     if config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
         place = {name: number for number, name in enumerate(LONGEST)}
         items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish():
+    """Let the garbage collector pass over what stays: modules and the collected tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import skops.io
 from forecast_logs import make_log, make_sample
 
 from experiments.extract_log import extract
@@ -178,6 +177,8 @@ def test_a_saved_model_forecasts_the_same(forecaster, samples, tmp_path):
 
 
 def test_files_of_strangers_are_refused(tmp_path):
+    import skops.io  # a second, of which a worker that does not run this test has no use
+
     path = tmp_path / "m.skops"
     path.write_bytes(pickle.dumps([1]))
     with pytest.raises(store.ModelRefused, match="cannot be read"):
