@@ -16,7 +16,6 @@ from needs import needs_qemu
 from waiting import HANG_S, until
 
 from pmlkit.errors import GuestError, OutputError, OutputExists, UsageError
-from pmlkit.sources.guest.workload import load
 from pmlkit.sources.ingest import ingest
 from pmlkit.sources.recorder.ingest import WALL_TIME
 from pmlkit.sources.recorder.record import record
@@ -31,13 +30,16 @@ BUSY = GUESTS / "busy.c"  # never ends: what is done to it falls into its record
 SMALL = RecordOptions(memory_mib=128)
 
 
+# With every short cut of the plugin verified against QEMU.
+CHECKED = RecordOptions(memory_mib=128, window="1ms", check=True)
+
+
 @pytest.fixture(scope="module")
 def known(tmp_path_factory):
-    """The known guest, with every short cut of the plugin verified against QEMU."""
+    """The recording of the known guest, and the progress that was reported."""
     out = tmp_path_factory.mktemp("known") / "known.trace"
-    options = RecordOptions(memory_mib=128, window="1ms", check=True)
     seen = []
-    trace = record(GUESTS / "known.c", out, options, progress=seen.append)
+    trace = record(GUESTS / "known.c", out, CHECKED, progress=seen.append)
     return trace, seen
 
 
@@ -206,11 +208,13 @@ def _stall(pid):
     return end - start
 
 
-def test_a_host_that_stalls_the_guest_makes_rounds_longer_and_nothing_wrong(tmp_path):
+@pytest.fixture(scope="module")
+def stalled(tmp_path_factory):
+    """A recording by the host's clock, and the times for which the guest stood, in ns."""
     # This guest never sleeps: a stall of a guest that sleeps is only more sleep, in empty rounds.
-    out = tmp_path / "s.trace"
+    out = tmp_path_factory.mktemp("stalled") / "s.trace"
     process = _cli("record", BUSY, "-o", out, "--memory", "128", "--clock", "host")
-    _wait_for_rounds(tmp_path / "s.trace.spool", bytes_=50_000)
+    _wait_for_rounds(out.with_name("s.trace.spool"), bytes_=50_000)
     (emulator,) = map(int, _emulators_of(process))
     stalls = []
     for _ in range(8):
@@ -219,12 +223,24 @@ def test_a_host_that_stalls_the_guest_makes_rounds_longer_and_nothing_wrong(tmp_
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=HANG_S)
     assert process.returncode == 0, errors
-    trace = Trace.open(out)
+    return Trace.open(out), stalls
+
+
+def test_a_host_that_stalls_the_guest_makes_rounds_longer_and_nothing_wrong(stalled):
+    trace, stalls = stalled
     trace.check()
     lengths = trace.rounds["t_end_ns"] - trace.rounds["t_start_ns"]
     # If the host is busy, two stalls may be in one round, which is as much longer.
     assert lengths[lengths >= min(stalls)].sum() >= sum(stalls)
     assert (lengths > 0).all()
+
+
+def test_the_hosts_clock_says_that_its_time_is_wall_time(stalled):
+    trace, _ = stalled
+    assert trace.meta.clock["kind"] == "host"
+    assert trace.meta.options["clock"] == "host" and not trace.meta.options["deterministic"]
+    for log in (trace, trace.pml):
+        assert WALL_TIME in log.meta.notes
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -321,14 +337,6 @@ def test_names_that_are_taken_are_refused_before_the_guest_boots(tmp_path):
         record("idle", tmp_path / "t")
 
 
-def test_the_hosts_clock_says_that_its_time_is_wall_time(tmp_path):
-    trace = record("idle", tmp_path / "w.trace", RecordOptions(memory_mib=128, clock="host"))
-    assert trace.meta.clock["kind"] == "host"
-    assert trace.meta.options["clock"] == "host" and not trace.meta.options["deterministic"]
-    for log in (trace, trace.pml):
-        assert WALL_TIME in log.meta.notes
-
-
 @contextlib.contextmanager
 def busy_processor():
     """Run here, and what is started here, on one processor, beside a loop that never rests."""
@@ -344,11 +352,10 @@ def busy_processor():
         os.sched_setaffinity(0, before)
 
 
-def test_a_busy_host_records_the_same_to_the_bit_as_an_idle_one(tmp_path):
-    zipf = load("zipf").with_parameters({"phase_ms": 1000})
-    idle = record(zipf, tmp_path / "idle.trace", SMALL)
+def test_a_busy_host_records_the_same_to_the_bit_as_an_idle_one(known, tmp_path):
+    idle, _ = known
     with busy_processor():
-        busy = record(zipf, tmp_path / "busy.trace", SMALL)
+        busy = record(GUESTS / "known.c", tmp_path / "known.trace", CHECKED)
     assert idle.meta.clock["kind"] == busy.meta.clock["kind"] == "icount"
     assert WALL_TIME not in idle.meta.notes
     files = sorted(p.relative_to(idle.path) for p in idle.path.rglob("*.parquet"))
