@@ -36,9 +36,10 @@ READY = """async () => {
 }"""
 
 
-def copy(notebook, folder, **parameters):
-    """Copy a notebook of the project with other parameters."""
+def copy(notebook, folder, without=None, **parameters):
+    """Copy a notebook of the project with other parameters, without cells that have some text."""
     document = nbformat.read(notebooks_folder() / f"{notebook}.ipynb", as_version=4)
+    document.cells = [c for c in document.cells if without is None or without not in c.source]
     (cell,) = (c for c in document.cells if "parameters" in c.metadata.get("tags", []))
     cell.source = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
     nbformat.write(document, folder / f"{notebook}.ipynb")

@@ -73,8 +73,9 @@ def test_experiments_and_notebooks_come_along(installed, experiment):
     assert len(json.loads(out)["runs"]) == 8
 
 
-def test_results_go_into_the_users_folder(installed):
-    code, out, err = installed("run", "demo.yaml", "--only", "hotcold", "--only", "01_collect")
+def test_results_go_into_the_users_folder(installed, make_trace):
+    trace = str(make_trace(guest=True).path)
+    code, out, err = installed("run", "demo.yaml", "--trace", trace, "--only", "01_collect")
     assert code == 0, err
     assert "/share/" not in out and "results/demo" in out
 

@@ -44,12 +44,16 @@ def trace(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def saved(trace, tmp_path_factory):
+def drawn(trace):
+    """Every figure, by its name."""
+    return {name: figures.draw(trace, name, window="50ms") for name in ALL}
+
+
+@pytest.fixture(scope="module")
+def saved(drawn, tmp_path_factory):
     """Every figure's files, by the figure's name."""
     folder = tmp_path_factory.mktemp("saved")
-    return {
-        name: figures.save(figures.draw(trace, name, window="50ms"), folder / name) for name in ALL
-    }
+    return {name: figures.save(figure, folder / name) for name, figure in drawn.items()}
 
 
 def by_suffix(files, suffix):
@@ -86,16 +90,16 @@ def test_svg_needs_no_font_and_has_no_date(saved, name):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_png_is_dense_enough_for_print_and_holds_the_caption(trace, saved, name):
+def test_png_is_dense_enough_for_print_and_holds_the_caption(drawn, saved, name):
     (png,) = by_suffix(saved[name], ".png")
     with Image.open(png) as image:
         assert image.width == 999  # 3.33 inches at 300 dpi
-        assert image.info["Description"] == figures.draw(trace, name, window="50ms").caption
+        assert image.info["Description"] == drawn[name].caption
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_data_is_saved_as_csv_and_parquet(trace, saved, name):
-    data = figures.draw(trace, name, window="50ms").data
+def test_the_data_is_saved_as_csv_and_parquet(drawn, saved, name):
+    data = drawn[name].data
     csv, parquet = by_suffix(saved[name], ".csv"), by_suffix(saved[name], ".parquet")
     assert len(csv) == len(parquet) == len(data)
     for path, frame in zip(parquet, data.values(), strict=True):
@@ -190,10 +194,15 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("odd", sorted(ODD))
+@pytest.fixture(scope="module", params=sorted(ODD))
+def odd(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("odd") / "x.trace"
+    return Trace.open(write_trace(path, **ODD[request.param]))
+
+
 @pytest.mark.parametrize("name", ALL)
-def test_odd_traces_are_drawn_too(make_trace, name, odd):
-    assert_can_be_drawn(figures.draw(make_trace(**ODD[odd]), name, window="10ms"))
+def test_odd_traces_are_drawn_too(odd, name):
+    assert_can_be_drawn(figures.draw(odd, name, window="10ms"))
 
 
 def assert_can_be_drawn(figure):

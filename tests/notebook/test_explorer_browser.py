@@ -28,7 +28,8 @@ WATCH = """async ([selector, index, before]) => {
 @needs_browser
 @pytest.mark.parametrize("program", ["lab", "notebook"])
 def test_a_slider_moves_and_the_figure_follows(program, tmp_path):
-    copy("02_working_set", tmp_path, trace="hotcold", window="100ms", out=str(tmp_path / "out"))
+    given = {"trace": "hotcold", "window": "100ms", "out": str(tmp_path / "out")}
+    copy("02_working_set", tmp_path, without="figures.save", **given)
     with server(program, tmp_path) as url, page() as browser:
         browser.goto(f"{url}/{ADDRESS[program]}/02_working_set.ipynb")
         run_all(browser)

@@ -341,7 +341,7 @@ def test_two_snapshots_of_one_table_in_a_round(tmp_path):
 
 
 def test_a_bitmap_is_counted_bit_by_bit_in_bounded_pieces(tmp_path):
-    pages = 1 << 22
+    pages = 1 << 21
     piece = np.full(pages // 8, 0xFF, np.uint8)
     piece[7], piece[-1] = 0, 0x7F
     made = [dirty(0, pages, 0, piece.tobytes()), closed()]
