@@ -88,7 +88,8 @@ def start_notebook(
     subprocess.Popen
     """
     command = [sys.executable, "-c", _PAPERMILL, str(notebook), str(executed)]
-    command += ["--no-progress-bar", "--kernel", "python3"]
+    # A notebook without metadata names no language, and papermill would refuse it.
+    command += ["--no-progress-bar", "--kernel", "python3", "--language", "python"]
     command += ["--cwd", str(folder or Path(notebook).parent)]
     command += ["--parameters_yaml", yaml.safe_dump(dict(parameters))]
     try:

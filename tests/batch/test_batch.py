@@ -323,6 +323,15 @@ def test_runs_on_this_machine(tmp_path):
     assert results.load(report.results, "sizes")["pages"].tolist() == [1e-5]
 
 
+def test_a_notebook_without_metadata_is_python(tmp_path):
+    path = write_notebook(tmp_path / "n.ipynb", "assert m == 2")
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps(document | {"metadata": {}}))
+    run = {"notebook": str(path), "parameters": {"m": 2}}
+    report = runner.run(write_experiment(tmp_path / "e.yaml", runs=[run]), tmp_path / "r")
+    assert not report.failed
+
+
 SLEEPS = "import os, time, pathlib\npathlib.Path(window).write_text('x')\ntime.sleep(600)"
 
 
