@@ -52,7 +52,6 @@ __all__ = [
     "programs",
     "record",
     "register",
-    "repeated",
     "split",
     "traces",
 ]
@@ -61,9 +60,6 @@ DEVELOPMENT, HELD_OUT = HALVES = ("development", "held-out")
 LARGE, DISK = "large", "disk"
 GROUPS = (*HALVES, LARGE, DISK)  # of recordings; the last two belong to no half
 WINDOW = "25ms"  # length of a round: a quarter of the shortest T of the protocol, 0.1 s
-REPEATED = 2  # programs of each half that are repeated
-REPEATS = 5  # recordings of each of them
-SEED_STEP = 1000  # from a repeat's seed to the next one's
 REGISTRY = recordings.ROOT / "experiments" / "corpus.csv"
 _FOLDER = recordings.ROOT / "experiments" / "workloads" / "wssbench"
 _DIGEST_BYTES = 16
@@ -88,7 +84,7 @@ class Program:
     versions : str
         Digest of the versions of the kernel, of the packages and of QEMU.
     repeat : int
-        Number of the recording of this program, 1 to `REPEATS`.
+        Number of the recording of this program, from 1.
     """
 
     name: str
@@ -138,13 +134,6 @@ def split(names: Iterable[str]) -> dict[str, str]:
     ordered = sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
     first = len(ordered) // 2
     return {name: HALVES[place >= first] for place, name in enumerate(ordered)}
-
-
-def repeated(names: Iterable[str]) -> list[str]:
-    """Return the programs that are recorded `REPEATS` times: the first of each half in `split`."""
-    halves = split(names)
-    of_half = {half: [name for name in halves if halves[name] == half] for half in HALVES}
-    return [name for half in HALVES for name in of_half[half][:REPEATED]]
 
 
 def names() -> list[str]:

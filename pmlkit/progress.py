@@ -342,7 +342,6 @@ class Notebook(Reporter):
         publish(data, transient={"display_id": self._id}, update=again)
 
 
-_SILENT = Reporter()
 _NOTEBOOK = Notebook()
 _reporter: ContextVar[Reporter | None] = ContextVar("reporter", default=None)
 

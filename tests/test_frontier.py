@@ -179,8 +179,8 @@ def test_the_closest_of_each_budget_is_the_cheapest_of_those_with_the_least_erro
     assert found.rows["technique"].tolist()[1:] == ["pml", "pml"]  # of equals at 0.01, too
     assert found.lines == [
         "T = 100 ms: at a cost of 0.01 % of the instructions, no technique is cheap enough. At "
-        "0.1 %, it is PML, m = 1 per round (pml): 30 % of W. At 1 %, it is PML, m = 1 per round "
-        "(pml): 30 % of W."
+        "0.1 %, PML, m = 1 per round (pml) is closest: 30 % of W. At 1 %, PML, m = 1 per round "
+        "(pml) is closest: 30 % of W."
     ]
     first, *_ = found.as_dict()["closest"]
     assert first["technique"] is None and first["error"] is None
@@ -197,7 +197,7 @@ def test_the_closest_states_how_often_it_is_best_if_it_is_not_certain():
         f": 30 % of W (95 %: 10 % to 50 %; best in {format_share(share)} of the resamples)."
     )
     (alone,) = frontier.closest(made({1: {"a": (0.3, 0.01)}})).lines
-    assert alone.endswith("(prl): 30 % of W.")
+    assert alone.endswith("(prl) is closest: 30 % of W.")
 
 
 def test_a_curve_falls_from_the_cheapest_setting_to_the_best():

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Imports run one way: each layer of the package imports only from those below it."""
 
+import ast
 import importlib.util
+import re
 from collections import defaultdict
 
 import pytest
@@ -42,6 +44,25 @@ def test_no_modules_import_one_another_in_a_circle():
         for module in free:
             del left[module]
     assert not left, f"circles among {sorted(left)}"
+
+
+def private(path):
+    """Yield the private names of other modules that a module uses."""
+    tree, own = ast.parse(path.read_text()), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "pmlkit":
+            names = [alias.name for alias in node.names]
+            own |= {name for name in names if f"{node.module}.{name}" in MODULES}
+            yield from (name for name in names if re.match("_[^_]", name))
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(ast.Name(of), name) if of in own and re.match("_[^_]", name):
+                yield f"{of}.{name}"
+
+
+def test_no_module_uses_a_private_name_of_another():
+    used = {module: list(private(path)) for module, path in MODULES.items()}
+    assert {module: names for module, names in used.items() if names} == {}
 
 
 def test_what_a_longer_way_implies_is_not_drawn(monkeypatch):

@@ -283,7 +283,8 @@ def relative_slack(o: Outcome, rate: float, counts: Ints | None = None, block: i
     Returns
     -------
     ndarray of float, shape (draws,)
-        As `metrics.slack_at_rate`; NaN if no knob has so few violations.
+        Interpolated linearly between the two knobs around the rate; NaN if no knob has so few
+        violations.
     """
     edges = np.arange(0, len(o.y), block)
     weights = np.ones((1, len(edges))) if counts is None else counts

@@ -30,7 +30,6 @@ __all__ = [
     "pinball",
     "runs",
     "scenarios",
-    "slack_at_rate",
 ]
 
 MIB_PAGES = 256
@@ -136,17 +135,6 @@ def idle_and_short(y: Floats, allocation: Floats, rate: float) -> Json:
     idle = float(np.maximum(allocation - y, 0).sum()) / used
     short = float(np.maximum(y - allocation, 0).sum()) / used
     return {"idle": idle, "short": short, "cost": idle + (1 - rate) / rate * short}
-
-
-def slack_at_rate(curve: pd.DataFrame, rate: float) -> float:
-    """Return the slack of a trade-off curve, from `decision`, at a rate of violations.
-
-    It is interpolated linearly between the two knobs around the rate. Knobs with more slack than
-    another one with fewer violations are ignored. NaN if no knob has so few violations.
-    """
-    best = curve.groupby("violations")["slack"].min().cummin()
-    x, y = best.index.to_numpy(), best.to_numpy()
-    return float(np.interp(rate, x, y)) if x[0] <= rate else np.nan
 
 
 # ------------------------------------------------------------------------------

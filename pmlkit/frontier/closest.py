@@ -75,8 +75,10 @@ def _sentences(window_ns: int, rows: pd.DataFrame) -> list[str]:
     else:
         sentences = [f"{head}{_title(first)} is closest: its mean error is {_error(first)}."]
     for row in others:
-        found = f"{_title(row)}: {_error(row)}" if np.isfinite(row["error"]) else "none"
-        sentences.append(f"At {format_share(row['budget'])}, it is {found}.")
+        found = "none is cheap enough"
+        if np.isfinite(row["error"]):
+            found = f"{_title(row)} is closest: {_error(row)}"
+        sentences.append(f"At {format_share(row['budget'])}, {found}.")
     return sentences
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from pmlkit.types import Floats
 
-__all__ = ["NORMAL", "combined", "mean_abs", "relative_sd", "sample_error", "sample_quantiles"]
+__all__ = ["NORMAL", "combined", "mean_abs", "sample_error", "sample_quantiles"]
 
 NORMAL = float(np.sqrt(2 / np.pi))  # mean absolute deviation of a normal, in standard deviations
 
@@ -45,24 +45,6 @@ def combined(staleness: ArrayLike, sampling: ArrayLike, bias: ArrayLike) -> Floa
         Mean of V - W, signed.
     """
     return mean_abs(bias, np.hypot(staleness, sampling) / NORMAL)
-
-
-def relative_sd(pages: ArrayLike, memory: float, watched: float, again: bool = False) -> Floats:
-    """Return the relative standard error of the working set of a sample.
-
-    ``sqrt((1 - p) / (p n))`` with p = pages / memory and n = watched. Without replacement it is
-    multiplied by ``sqrt((M - n) / (M - 1))``.
-
-    Parameters
-    ----------
-    again : bool
-        A frame can be drawn again (with replacement).
-    """
-    p = np.asarray(pages, float) / memory
-    rest_of_memory = 1.0 if again else (memory - watched) / max(memory - 1, 1)
-    return np.sqrt(
-        np.maximum(1 - p, 0) / np.maximum(p, 1e-300) / watched * max(rest_of_memory, 0.0)
-    )
 
 
 def sample_error(pages: ArrayLike, memory: int, watched: int, again: bool = False) -> Floats:

@@ -69,9 +69,9 @@ def test_the_error_of_a_sample_is_that_of_its_distribution(memory, watched):
 def test_a_large_sample_is_normal_with_the_published_standard_error():
     memory, watched, used = 1 << 20, 4096, 1 << 18
     error = noise.sample_error([used], memory, watched)[0] / used
-    sd = noise.relative_sd(used, memory, watched)
+    not_watched = (memory - watched) / (memory - 1)
+    sd = np.sqrt(0.75 / (0.25 * watched) * not_watched)  # without replacement
     assert error == pytest.approx(np.sqrt(2 / np.pi) * sd, rel=1e-3)
-    assert sd == pytest.approx(np.sqrt(0.75 / (0.25 * watched)), rel=0.01)
 
 
 @pytest.mark.parametrize("mean, sd", [(0, 1), (2, 1), (-3, 0.5), (0.1, 5)])

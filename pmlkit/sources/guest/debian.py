@@ -141,7 +141,7 @@ def fetch(
     """
     names = tuple(sorted(set(packages)))
     progress = progress or (lambda _: None)
-    with _cache(names, release) as folder:
+    with cache(release) as folder:
         note = folder / "resolved" / f"{_digest(names, dependencies, sorted(skip))}.json"
         known = _remembered(folder, note)
         if known and time.time() - note.stat().st_mtime < FRESH_S:
@@ -164,9 +164,9 @@ def dependency(package: str, pattern: str, progress: Tell | None = None, release
     Debian's ``linux-image-cloud-amd64`` is empty and depends on the current kernel; the
     parameters and errors are those of `fetch`.
     """
-    with _cache((package,), release) as folder:
+    with cache(release) as folder:
         _update(folder, progress or (lambda _: None))
-        record = _apt(folder, "apt-cache", "show", "--no-all-versions", package).stdout
+        record = apt(folder, "apt-cache", "show", "--no-all-versions", package).stdout
     depends = " ".join(line for line in record.splitlines() if line.startswith("Depends:"))
     match = re.search(rf"(?<![\w.+-]){pattern}(?![\w.+-])", depends)
     if not match:
@@ -180,7 +180,7 @@ def dependency(package: str, pattern: str, progress: Tell | None = None, release
 
 
 @contextmanager
-def _cache(names: Sequence[str], release: str = "") -> Iterator[Path]:
+def cache(release: str = "") -> Iterator[Path]:
     """Yield the folder of a release's cache, locked against other processes."""
     for tool, package in (("apt-get", "apt"), ("dpkg-deb", "dpkg")):
         if not shutil.which(tool):
@@ -291,22 +291,22 @@ def _update(folder: Path, progress: Tell) -> None:
     if stamp.exists() and time.time() - stamp.stat().st_mtime < FRESH_S:
         return
     progress("fetching Debian's lists of packages")
-    result = _apt(folder, "apt-get", "-qq", "update")
+    result = apt(folder, "apt-get", "-qq", "update")
     # A third-party source may fail if at least one list exists.
     if any((folder / "state" / "lists").glob("*_Packages*")):
         if not result.returncode:
             stamp.touch()
         return
-    raise PackageError((), _complaint(result, "no list was fetched"))
+    raise PackageError((), complaint(result, "no list was fetched"))
 
 
 def _resolve(folder: Path, names: Sequence[str], dependencies: bool) -> list[_Deb]:
     """Ask apt which files it would download."""
     verb = "install" if dependencies else "download"
-    result = _apt(folder, "apt-get", "-qq", "--print-uris", verb, "--", *names)
+    result = apt(folder, "apt-get", "-qq", "--print-uris", verb, "--", *names)
     if result.returncode:
         hint = "check the packages' names (`apt-cache policy NAME`)"
-        raise PackageError(names, _complaint(result, "apt refused"), hint)
+        raise PackageError(names, complaint(result, "apt refused"), hint)
     matches = map(_URI.match, result.stdout.splitlines())
     return [_Deb(m["name"], unquote(m["version"]), m["file"]) for m in matches if m]
 
@@ -320,9 +320,9 @@ def _download(folder: Path, debs: Iterable[_Deb], progress: Tell) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         wanted = [f"{deb.name}={deb.version}" for deb in missing]
         with task(f"fetching {len(missing)} Debian packages"):
-            result = _apt(folder, "apt-get", "-qq", "download", "--", *wanted, cwd=scratch)
+            result = apt(folder, "apt-get", "-qq", "download", "--", *wanted, cwd=scratch)
         if result.returncode:
-            raise PackageError([deb.name for deb in missing], _complaint(result, "apt failed"))
+            raise PackageError([deb.name for deb in missing], complaint(result, "apt failed"))
         for path in Path(scratch).iterdir():
             path.replace(folder / "archives" / path.name)
 
@@ -337,14 +337,15 @@ def _unpack(folder: Path, debs: Sequence[_Deb], root: Path, progress: Tell) -> N
             result = _run(["dpkg-deb", "-x", str(archive), str(fresh)])
             if result.returncode:
                 archive.unlink()  # damaged: the next call downloads it again
-                why = _complaint(result, "dpkg-deb failed")
+                why = complaint(result, "dpkg-deb failed")
                 raise PackageError((deb.name,), why, "try again: it is downloaded again")
         fresh.parent.replace(root.parent)
 
 
-def _apt(
+def apt(
     folder: Path, tool: str, *arguments: str, cwd: PathLike | None = None
 ) -> subprocess.CompletedProcess[str]:
+    """Run a program of apt with the settings of a cache's folder."""
     return _run([tool, "-c", str(folder / "apt.conf"), *arguments], cwd)
 
 
@@ -353,7 +354,7 @@ def _run(command: Sequence[str], cwd: PathLike | None = None) -> subprocess.Comp
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
-def _complaint(result: subprocess.CompletedProcess[str], otherwise: str) -> str:
+def complaint(result: subprocess.CompletedProcess[str], otherwise: str) -> str:
     """Return the first error of a program's output."""
     lines = [line for line in result.stderr.splitlines() if line.startswith(("E:", "dpkg-deb:"))]
     return lines[0].removeprefix("E:").strip() if lines else otherwise

@@ -37,7 +37,7 @@ def fetch_source(package: str, version: str, target: Path, progress: Tell | None
     ------
     MissingTool, PackageError, OutputError
     """
-    with debian._cache((package,)) as folder:
+    with debian.cache() as folder:
         _update(folder, progress or (lambda _: None))
         digests = _digests(folder, package, version)
         archives = folder / "sources"
@@ -57,7 +57,7 @@ def _update(folder: Path, progress: Tell) -> None:
     _sources_list(folder).write_text(sources_list("deb-src", _SUITES))
     result = _apt(folder, "apt-get", "-qq", "update")
     if not any(lists.glob("*_Sources*")):
-        raise PackageError((), debian._complaint(result, "the list of sources is missing"), _HINT)
+        raise PackageError((), debian.complaint(result, "the list of sources is missing"), _HINT)
     stamp.touch()
 
 
@@ -75,7 +75,7 @@ def _apt(
         "Dir::Etc::sourceparts": "/dev/null",
     }
     words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-    return debian._apt(folder, tool, *words, *arguments, cwd=cwd)
+    return debian.apt(folder, tool, *words, *arguments, cwd=cwd)
 
 
 def _digests(folder: Path, package: str, version: str) -> dict[str, str]:
@@ -103,7 +103,7 @@ def _download(
             path = Path(scratch) / name
             if not path.exists():
                 raise PackageError(
-                    (name,), debian._complaint(result, "it was not downloaded"), _HINT
+                    (name,), debian.complaint(result, "it was not downloaded"), _HINT
                 )
             if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
                 raise PackageError(
