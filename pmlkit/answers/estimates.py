@@ -58,7 +58,7 @@ class Reads:
     def answer(self) -> str:
         """The answer in a sentence."""
         if not self.windows:
-            return f"{self.name} has no full window of {self.window}."
+            return f"{self.name} has no full window in this part."
         alone = ""
         if not np.isnan(self.written):
             alone = f"; PML alone sees {format_bytes(self.written)}"

@@ -163,6 +163,9 @@ def load(path: PathLike) -> Saved:
         raise
     except FileRefused as error:
         raise ModelRefused(path, error.why) from error
+    except OSError as error:
+        why = f"cannot read the model {path} ({error.strerror})"
+        raise PmlkitError(why, "check its permissions and its disk") from error
     except Exception as error:  # skops raises what zipfile, json and the classes raise
         raise ModelRefused(path, f"it cannot be read: {type(error).__name__}") from error
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
@@ -13,6 +14,7 @@ from pmlkit.errors import OutputExists, UsageError, output_error
 from pmlkit.files import portable, refuse_inside_trace
 from pmlkit.spool import folder_of
 from pmlkit.spool_reader import make_way
+from pmlkit.trace.manifest import may_be_replaced
 
 if TYPE_CHECKING:
     from pmlkit.types import PathLike
@@ -44,9 +46,11 @@ def claim(out: PathLike, overwrite: bool) -> tuple[Path, Path]:
         raise UsageError(f"the output {out} should be called NAME.trace", f"try {out}.trace")
     refuse_inside_trace(out)
     spool = folder_of(out)
-    for taken in (out, spool):
-        if taken.exists() and not overwrite:
-            raise OutputExists(taken)
+    # Refused now, and not when the guest has run: a folder that is no trace is never replaced.
+    if os.path.lexists(out) and not (overwrite and may_be_replaced(out)):
+        raise OutputExists(out, may_be_replaced(out))
+    if spool.exists() and not overwrite:
+        raise OutputExists(spool)
     try:
         make_way(spool)
         spool.mkdir(parents=True)

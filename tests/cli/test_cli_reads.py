@@ -88,3 +88,9 @@ def test_expanded_working_set(capsys, path):
 def test_what_a_trace_lacks_is_one_line(capsys, path):
     code, _, err = run(capsys, "reads", path / "pml.trace", "--method", "harvest")
     assert code == 1 and "harvest" in err and err.count("\n") == 1
+
+
+def test_a_part_without_a_full_window_is_stated_in_plain_words(capsys):
+    code, out, _ = run(capsys, "reads", "touch-lab", "--end", "0")
+    assert code == 0
+    assert out.startswith("touch-lab has no full window in this part.\n")

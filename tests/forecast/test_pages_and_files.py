@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pages by their history, composed logs, saved models, and the command."""
 
+import errno
 import json
 import os
 import pickle
@@ -14,7 +15,7 @@ from forecast_logs import make_log, make_sample
 
 from experiments.extract_log import extract
 from pmlkit import cli
-from pmlkit.errors import NeedsError, OutputExists, UsageError
+from pmlkit.errors import NeedsError, OutputExists, PmlkitError, UsageError
 from pmlkit.forecast import compose, log, pages, store
 from pmlkit.forecast.analogs import Pooled
 from pmlkit.forecast.forecaster import Forecaster
@@ -191,6 +192,17 @@ def test_files_of_strangers_are_refused(tmp_path):
         store.load(path)
     with pytest.raises(store.ModelRefused, match="no such file"):
         store.load(tmp_path / "none.skops")
+
+
+def test_a_model_that_may_not_be_read_is_not_a_wrong_file(tmp_path, monkeypatch):
+    (tmp_path / "m.skops").write_bytes(b"a model")
+
+    def denied(path, limit_bytes):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(store, "read_regular", denied)
+    with pytest.raises(PmlkitError, match="cannot read .*m.skops .Permission denied.: check its"):
+        store.load(tmp_path / "m.skops")
 
 
 # The command

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command that a trace records."""
+"""What all sources share: the output that they claim, and the command that a trace records."""
 
 import sys
 
 import pytest
 
-from pmlkit.sources.spooling import command
+from pmlkit.errors import OutputExists
+from pmlkit.sources.spooling import claim, command
 
 
 @pytest.mark.parametrize("program", ["/usr/bin/pmlkit", "/home/me/pmlkit/__main__.py"])
@@ -18,3 +19,20 @@ def test_a_trace_records_what_was_typed_without_folders_of_the_machine(monkeypat
 def test_a_trace_that_python_made_records_the_function(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/home/me/job.py", "x"])
     assert command("pmlkit.collect") == "pmlkit.collect()"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_no_trace_is_refused_before_anything_is_recorded(tmp_path, overwrite):
+    out = tmp_path / "x.trace"
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    with pytest.raises(OutputExists, match="remove it first"):
+        claim(out, overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.trace"]
+
+
+def test_a_trace_is_replaced_only_if_asked(make_trace):
+    out = make_trace().path
+    with pytest.raises(OutputExists, match="overwrite"):
+        claim(out, False)
+    assert claim(out, True)[0] == out
