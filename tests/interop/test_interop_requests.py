@@ -65,7 +65,7 @@ def test_libcachesim_on_our_export_gives_our_curve(tmp_path, name):
         path = tmp_path / f"{one.meta.kind}.oracleGeneral"
         count, curve = interop.export(one, "oracle-general", path), missratio.of_trace(one)
         assert count == curve.uses
-        sizes = np.geomspace(1, curve.sizes_pages[-1], 8).astype(int)
+        sizes = np.geomspace(1, curve.sizes_pages[-1], 20).astype(int)
         for size, ours in zip(sizes, curve.at(sizes), strict=True):
             kind = libcachesim.TraceType.ORACLE_GENERAL_TRACE
             reader = libcachesim.TraceReader(str(path), kind)

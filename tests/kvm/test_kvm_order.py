@@ -169,7 +169,7 @@ def test_events_become_the_batches_that_a_plain_program_makes(
     tmp_path, monkeypatch, at_once, release
 ):
     monkeypatch.setattr(kvm_ingest, "_AT_ONCE", at_once)
-    for seed in range(9):
+    for seed in range(15):
         rng = random.Random(seed)
         case = made(rng, marked=seed % 3)
         folder = tmp_path / f"{seed}.trace.spool"

@@ -307,7 +307,7 @@ def whole_frames(data):
     return sum(end <= len(data) for _, end in ends_of_frames(data))
 
 
-def test_sigkill_at_100_random_moments(xen, tmp_path):
+def test_sigkill_at_200_random_moments(xen, tmp_path):
     """A real process and a fast producer: what was completed is recovered, and nothing else."""
     rng, seen, path = random.Random(4), set(), tmp_path / "s"
     killer = subprocess.Popen(
@@ -319,7 +319,7 @@ def test_sigkill_at_100_random_moments(xen, tmp_path):
         cwd=fake_xen.ROOT,
         text=True,
     )
-    for _ in range(100):
+    for _ in range(200):
         path.unlink(missing_ok=True)
         job = xen.job(spool=str(path), period_s=0.005)
         killer.stdin.write(json.dumps([rng.randrange(1, 200_000), job]) + "\n")
