@@ -4,9 +4,11 @@
 import json
 
 import nbformat
+import pandas as pd
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from pmlkit import figures
 from pmlkit.batch.job import RECORD, failed_record, write_record
 
 PARAMETERS = 'trace = "x"\nwindow = "1s"\nm = 1\nout = "y"'
@@ -57,7 +59,7 @@ class Pretend:
         record = failed_record(job, "ValueError: no")
         if not self.fails(job):
             record |= {"status": "done", "error": None}
-            (final / "sizes.csv").write_text(f"phase,pages,trace\nfirst,{len(job.label)},own\n")
-            (final / "sizes.tex").write_text("% Sizes\n")
+            sizes = {"phase": ["first"], "pages": [len(job.label)], "trace": ["own"]}
+            figures.table(pd.DataFrame(sizes), final / "sizes", "Sizes")
         write_record(record, final)
         return json.loads((final / RECORD).read_text())
