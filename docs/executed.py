@@ -2,7 +2,7 @@
 """The notebooks, executed for the documentation: each on its own bundled recording.
 
 A run is kept in ``results/docs-notebooks``. It is used again while the digest of the source is
-the same. Runs of `make demo` of the same source are used, too.
+the same. Runs of `make demo` and `make paper` of the same source are used, too.
 """
 
 import json
@@ -80,8 +80,9 @@ def run(folder):
         kept = planned.folder / job.id
         if not _is_current(kept):
             shutil.rmtree(kept, ignore_errors=True)
-            if _is_current(RESULTS / "demo" / job.id):
-                shutil.copytree(RESULTS / "demo" / job.id, kept)
+            done = (RESULTS / made / job.id for made in ("demo", "paper"))
+            if current := next(filter(_is_current, done), None):
+                shutil.copytree(current, kept)
     report = runner.run(planned)
     if report.failed:
         job, record = report.failed[0]

@@ -7,10 +7,12 @@ import sys
 
 import nbformat
 import pytest
+from batch_case import Pretend
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from tree import ROOT
 
 from pmlkit import recordings
+from pmlkit.batch import runner
 
 pytest.importorskip("sphinx", reason="needs the extra docs")
 sys.path.insert(0, str(ROOT / "docs"))  # as docs/conf.py does
@@ -161,7 +163,9 @@ def test_the_reference_has_all_commands():
     assert len(group.commands) > 15
 
 
-def test_a_notebook_that_fails_ends_the_build_with_one_line(tmp_path, monkeypatch):
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+    """A tree whose one notebook fails; returns its folder."""
     (tmp_path / "data").symlink_to(ROOT / "data")
     (tmp_path / "notebooks").mkdir()
     cells = [
@@ -175,12 +179,23 @@ def test_a_notebook_that_fails_ends_the_build_with_one_line(tmp_path, monkeypatc
     for module in (recordings, executed):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(executed, "RESULTS", tmp_path / "results")
+    return tmp_path
+
+
+@pytest.mark.parametrize("made", ["demo", "paper"])
+def test_a_run_of_the_demo_or_the_paper_is_not_made_again(broken, made):
+    path = executed.experiment(broken).rename(broken / f"{made}.yaml")
+    runner.run(path, broken / "results", Pretend())
+    assert set(executed.run(broken)) == {"02_broken"}
+
+
+def test_a_notebook_that_fails_ends_the_build_with_one_line(broken):
     with pytest.raises(ConfigError) as raised:
-        executed.make(tmp_path / "docs" / "notebooks")
+        executed.make(broken / "docs" / "notebooks")
     text = str(raised.value)
     place = "notebooks/02_broken.ipynb, cell 4 (`pmlkit.open(trace + '-none')`) failed: "
     assert text.startswith(f"{place}TraceNotFound: ") and "\n" not in text
-    assert (tmp_path / "results" / text.rpartition("/results/")[2]).exists()
+    assert (broken / "results" / text.rpartition("/results/")[2]).exists()
 
 
 def test_whatever_fails_in_a_build_is_named_in_one_line():
