@@ -21,6 +21,7 @@ from experiments import made
 from pmlkit.recordings import PATCHES
 from pmlkit.sources.lab import boot, guests, session, xen
 from pmlkit.sources.lab.bochs import fast_bochs
+from pmlkit.trace.schema import MIB_PAGES
 
 SCRIPT = "python3 pieces.py $domid >/out/pieces.json"
 COLUMNS = ["stage", "operation", "began", "ended", "pieces", "instructions", "longest"]
@@ -43,7 +44,6 @@ NAMES = {
     "disable, largest rings": "disable, the same",
 }
 _PATCH = PATCHES / "lab" / "pieces.patch"
-_MIB_PAGES = 256
 _LEAF_PAGES = 1 << 15  # pages of the log-dirty bitmap
 _NODE_LEAVES = 512
 _REGIONS_AT_ONCE = 512 // 128 * 512  # entries for each of BITS_OF_TABLE, of 1 GiB each
@@ -147,7 +147,7 @@ def _leaf_instructions(least: pd.DataFrame, most: pd.DataFrame) -> float:
 
 
 def _leaves(mib: int) -> int:
-    return max(1, mib // 2 * _MIB_PAGES // _LEAF_PAGES)
+    return max(1, mib // 2 * MIB_PAGES // _LEAF_PAGES)
 
 
 def _regions(mib: int) -> int:
@@ -155,7 +155,7 @@ def _regions(mib: int) -> int:
 
 
 def _pages_of_list(mib: int) -> int:
-    tables = mib * _MIB_PAGES // 64 + 4096  # t->max in pml_alloc_tables()
+    tables = mib * MIB_PAGES // 64 + 4096  # t->max in pml_alloc_tables()
     return -(-(-(-tables // 512) * 8) // 4096)
 
 

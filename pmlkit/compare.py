@@ -294,7 +294,7 @@ def compare(
 def paths_of(traces: Sequence[PathLike]) -> list[Path]:
     """Find the traces; raise `UsageError` without a trace, or if two have the same name."""
     paths = [recordings.find(trace) for trace in traces]
-    names = [path.name.removesuffix(".trace") for path in paths]
+    names = [recordings.name_of(path) for path in paths]
     if not paths or len(set(names)) < len(names):
         raise UsageError("give at least one trace, and each name only once")
     return paths
@@ -316,7 +316,7 @@ def on_each(
         Processes.
     """
     if jobs == 1 or len(paths) == 1:
-        return [function(path) for path in progress.over(paths, name=_name)]
+        return [function(path) for path in progress.over(paths, name=recordings.name_of)]
     other_processes = set(active_children())
     # A fresh interpreter per worker: a fork of one that has threads (pyarrow) may hang.
     with (
@@ -327,13 +327,9 @@ def on_each(
         with progress.task("", len(pending)) as task:
             for done in as_completed(pending):
                 done.result()  # raises the worker's error at once
-                task.begin(f"{_name(pending[done])} is done")
+                task.begin(f"{recordings.name_of(pending[done])} is done")
                 task.advance()
         return [future.result() for future in pending]
-
-
-def _name(path: Path) -> str:
-    return path.name.removesuffix(".trace")
 
 
 def _begin_worker() -> None:

@@ -76,6 +76,11 @@ _TOOLS = ("linux", "qemu", "xen", "bochs")
 _MADE_BY = re.compile(r"# (?P<name>\S+): made by `(?P<command>.*)`(?P<rest>.*)")
 
 
+def name_of(trace: PathLike) -> str:
+    """Return the name of a recording, by its folder's path: without ``.trace``."""
+    return Path(trace).name.removesuffix(".trace")
+
+
 @dataclass(frozen=True)
 class Manifest:
     """The content of a MANIFEST.

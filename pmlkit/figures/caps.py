@@ -10,6 +10,7 @@ import pandas as pd
 
 from pmlkit.figures.axes import name_points, panel_letter, plain_log, write_empty
 from pmlkit.figures.style import COLORS, new_figure, paper_figure
+from pmlkit.trace.schema import MIB_PAGES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -151,8 +152,8 @@ def clock_sensitivity(sizes: pd.DataFrame, ranks: pd.DataFrame, columns: int = 2
             of = sizes[(sizes["program"] == program) & (sizes["ns_per_insn"] == ns)]
             of = of.drop_duplicates("t_ns").sort_values("t_ns")
             how = {**style, "color": color, "ms": 2.5, "lw": 0.8}
-            by_time.plot(of["t_ns"] / 1e9, of["p95"] / 256, **how)
-            by_insn.plot(of["t_insn"] / 1e6, of["p95"] / 256, **how)
+            by_time.plot(of["t_ns"] / 1e9, of["p95"] / MIB_PAGES, **how)
+            by_insn.plot(of["t_insn"] / 1e6, of["p95"] / MIB_PAGES, **how)
     for axes in (by_time, by_insn):
         axes.set_xscale("log")
         axes.set_ylim(0)

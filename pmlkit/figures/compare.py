@@ -15,6 +15,7 @@ from pmlkit.compare import SIMULATED, pareto
 from pmlkit.figures.axes import name_points, plain_log, root_figure, write_empty
 from pmlkit.figures.style import COLORS, new_figure, pad, paper_figure, save
 from pmlkit.techniques.scores import WITHIN, resampled
+from pmlkit.trace.schema import MIB_PAGES
 from pmlkit.units import format_share
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def over_time(comparison: Comparison, trace: str, columns: int = 2) -> Figure:
     down = max(-(-len(names) // across), 1)
     figure = new_figure(columns, 0.5 + 0.95 * down, {"estimates": estimates, "truth": truth})
     grid = figure.subplots(down, across, sharex=True, squeeze=False)
-    top = max(truth["pages"].max() / 256, 1 / 256) * TOP
+    top = max(truth["pages"].max() / MIB_PAGES, 1 / MIB_PAGES) * TOP
     for axes, name in zip(grid.flat, names, strict=False):
         _panel(
             axes, truth, estimates[estimates["technique"] == name],
@@ -93,16 +94,16 @@ def _panel(
     across: int,
 ) -> None:
     thin = truth.iloc[:: max(len(truth) // MAX_POINTS, 1)]
-    axes.fill_between(thin["t_ns"] / 1e9, thin["pages"] / 256, color="#CFCFCF", lw=0)
+    axes.fill_between(thin["t_ns"] / 1e9, thin["pages"] / MIB_PAGES, color="#CFCFCF", lw=0)
     for place, (_, run) in enumerate(estimates.groupby("seed")):
         run = run.iloc[:: max(len(run) // MAX_POINTS, 1)]
         style = FIRST_SEED if place == 0 else OTHER_SEEDS
-        axes.step(run["t_ns"] / 1e9, run["pages"] / 256, where="post", **style)
+        axes.step(run["t_ns"] / 1e9, run["pages"] / MIB_PAGES, where="post", **style)
     axes.set_ylim(0, top)
-    if estimates["pages"].median() / 256 > top:
-        axes.set_ylim(0, estimates["pages"].max() / 256 * 1.1)
+    if estimates["pages"].median() / MIB_PAGES > top:
+        axes.set_ylim(0, estimates["pages"].max() / MIB_PAGES * 1.1)
         axes.tick_params(axis="y", colors=COLORS["vermilion"], labelsize=6)
-    elif (estimates["pages"] / 256 > top).any():
+    elif (estimates["pages"] / MIB_PAGES > top).any():
         axes.plot(
             [0.97], [0.93], marker="^", ms=3.5, color=COLORS["vermilion"], transform=axes.transAxes
         )
@@ -276,7 +277,7 @@ def _responses(
             axes.plot([mine[name]], [row], marker="x", ms=3, color="black", mew=0.7)
     for row in range(1, len(names)):
         axes.axhline(row - 0.5, color="white", lw=0.6)
-    sizes = f"{step['before'] / 256:.3g} to {step['after'] / 256:.3g} MiB"
+    sizes = f"{step['before'] / MIB_PAGES:.3g} to {step['after'] / MIB_PAGES:.3g} MiB"
     axes.set_title(f"step {which}, {sizes}")
     axes.set_xlabel("windows T since the step")
 

@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from pmlkit.figures.axes import mark_phases, plain_log, seconds_axis
 from pmlkit.figures.heat import heat_map
 from pmlkit.figures.style import COLORS, Figure, new_figure, styled
+from pmlkit.trace.schema import MIB_PAGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -215,7 +216,7 @@ class Lines:
     def show(self, view: View) -> None:
         """Change the figure's numbers, without drawing."""
         self.figure.data = view.data
-        tops = [1 / 256 if any(len(table) for table in view.wss.values()) else 1]
+        tops = [1 / MIB_PAGES if any(len(table) for table in view.wss.values()) else 1]
         for label, table in view.wss.items():
             full, mib = table["full"].astype(bool), self._mib[label]
             tops += [_set(self._sizes[label], table[full], mib)]
@@ -234,7 +235,7 @@ class Lines:
         self._legend(name, view)
         highest = [np.nanmax(self._show_mean(view, label), initial=0) for label in view.mean]
         self._mean.set_data([view.at], [mean * mib])
-        self._against.set_ylim(0, max(*highest, np.nan_to_num(mean) * mib, 1 / 256) * 1.08)
+        self._against.set_ylim(0, max(*highest, np.nan_to_num(mean) * mib, 1 / MIB_PAGES) * 1.08)
 
     def _show_mean(self, view: View, label: str) -> np.ndarray:
         sizes = view.mean[label]["pages"].to_numpy() * self._mib[label]

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from pmlkit.figures.axes import label_ends, plain_log
 from pmlkit.figures.style import COLORS, new_figure, paper_figure
 from pmlkit.forecast.limits import DECIDERS
-from pmlkit.forecast.metrics import MIB_PAGES
+from pmlkit.trace.schema import MIB_PAGES
 from pmlkit.units import format_share
 
 if TYPE_CHECKING:

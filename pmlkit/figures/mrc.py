@@ -21,6 +21,7 @@ from pmlkit.figures.axes import (
 from pmlkit.figures.several import finish_several, name_lines, styles, titles
 from pmlkit.figures.style import finish, new_figure, paper_figure
 from pmlkit.several import labelled
+from pmlkit.trace.schema import MIB_PAGES
 from pmlkit.units import format_share
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["compare_curves", "miss_ratio", "miss_ratio_over_time"]
 
-MIB_PAGES = 256
 POINTS = 1024
 ALL_MISS = 0.95  # miss ratio
 FEWEST = 100  # sampled pages of SHARDS

@@ -23,6 +23,7 @@ from pmlkit.figures.axes import (
 from pmlkit.figures.style import COLORS, finish, new_figure, paper_figure
 from pmlkit.reads import mechanism as reads_mechanism
 from pmlkit.reads.judge import NAMES
+from pmlkit.trace.schema import MIB_PAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -91,12 +92,12 @@ def reads_over_time(
     ends = []
     for name, rows in _lines(compared):
         style = STYLES.get(name, {"color": COLORS["grey"]})
-        axes.plot(t_s[rows["round"]], rows["pages"] / 256, **style)
-        ends.append((rows["pages"].iloc[-1] / 256, NAMES.get(name, "truth: harvest"), style))
+        axes.plot(t_s[rows["round"]], rows["pages"] / MIB_PAGES, **style)
+        ends.append((rows["pages"].iloc[-1] / MIB_PAGES, NAMES.get(name, "truth: harvest"), style))
         if name == band:
-            low, high = rows["low"] / 256, rows["high"] / 256
+            low, high = rows["low"] / MIB_PAGES, rows["high"] / MIB_PAGES
             axes.fill_between(t_s[rows["round"]], low, high, color="#CFE8DD", lw=0)
-    axes.set_ylim(0, max(compared["pages"].max(), compared["truth"].max()) / 256 * 1.08)
+    axes.set_ylim(0, max(compared["pages"].max(), compared["truth"].max()) / MIB_PAGES * 1.08)
     axes.set_ylabel("pages used in a round (MiB)")
     seconds_axis(axes, *limits, trace)
     mark_phases(axes, trace, shade=True)

@@ -16,6 +16,7 @@ from pmlkit.figures.several import common_axis, finish_several, styles, titles
 from pmlkit.figures.style import COLORS, finish, new_figure, pad, paper_figure
 from pmlkit.several import common_window, labelled
 from pmlkit.timeline import FAR, default_window
+from pmlkit.trace.schema import MIB_PAGES
 from pmlkit.units import Window, format_ns, parse_window
 
 if TYPE_CHECKING:
@@ -214,7 +215,7 @@ def turnover(
         axes.step(drawn["t_ns"] / 1e9, mib, where="pre", lw=1.0, **style)
         ends += [(mib.iloc[-1], name, style)] if mib.notna().any() else []
     axes.axhline(0, color="black", lw=0.6)
-    if axes.dataLim.height < 1 / 256:
+    if axes.dataLim.height < 1 / MIB_PAGES:
         axes.set_ylim(-1, 1)
     axes.set_ylabel("change of W (MiB)")
     _time(axes, trace, time_limits(trace, start, end))
@@ -309,11 +310,11 @@ def _guest(trace: Trace, start: Time, end: Time) -> pd.DataFrame | None:
 
 def _mib(wss: pd.DataFrame, line: Line) -> pd.Series[float]:
     # Windows that the start cuts short are not drawn: they are smaller.
-    return (wss[line.column] / 256).where(wss["full"])
+    return (wss[line.column] / MIB_PAGES).where(wss["full"])
 
 
 def _peak(lines: Iterable[Line], wss: pd.DataFrame) -> float:
-    return max(1 / 256, *(_mib(wss, line).max() for line in lines))
+    return max(1 / MIB_PAGES, *(_mib(wss, line).max() for line in lines))
 
 
 def _plot(axes: Axes, lines: Iterable[Line], wss: pd.DataFrame) -> None:

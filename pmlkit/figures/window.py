@@ -24,6 +24,7 @@ from pmlkit.figures.several import finish_several, name_lines, styles, titles
 from pmlkit.figures.style import COLORS, finish, new_figure, paper_figure
 from pmlkit.several import labelled
 from pmlkit.timeline import timeline
+from pmlkit.trace.schema import MIB_PAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["period_trade_off", "reuse_histogram", "surface", "wss_against_window"]
 
 MIB = 1 << 20
-SMALLEST_MIB = 1 / 256  # one page
+SMALLEST_MIB = 1 / MIB_PAGES  # one page
 
 
 @paper_figure
@@ -126,7 +127,7 @@ def _windows_of_several(
         curve, round_ns = curves[label], _round_ns(traces[label])
         t_ms = curve["rounds"] * round_ns / 1e6
         upper.plot(t_ms, curve["bytes"] / MIB, label=title, **of_each[label])
-        rate = curve["miss_rate"] / 256 * 1e9 / round_ns
+        rate = curve["miss_rate"] / MIB_PAGES * 1e9 / round_ns
         lower.plot(t_ms, rate.where(rate > 0), **of_each[label])
     upper.set(xlabel="" if columns == 1 else "window T (ms)", ylabel="mean W(T) (MiB)")
     upper.set_ylim(bottom=0)
@@ -163,7 +164,7 @@ def _slope_panel(
     plain_log(axes.xaxis)
     if not (curve["miss_rate"] > 0).any():
         return write_empty(axes, "no page is missing")
-    misses, slope = (curve[name] / 256 * per_second for name in ("miss_rate", "derivative"))
+    misses, slope = (curve[name] / MIB_PAGES * per_second for name in ("miss_rate", "derivative"))
     axes.plot(t_ms, misses, color=COLORS["sky"], lw=2.6, label="misses, counted")
     axes.plot(t_ms, slope, color=COLORS["black"], lw=0.9, label="slope of (a)")
     axes.legend(loc="best", handlelength=1.5)

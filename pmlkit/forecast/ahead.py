@@ -19,9 +19,9 @@ from pmlkit.forecast.analogs import make
 from pmlkit.forecast.compose import load_traces, long_enough, sample
 from pmlkit.forecast.features import change_points
 from pmlkit.forecast.log import read, window_ns
-from pmlkit.forecast.metrics import MIB_PAGES
 from pmlkit.forecast.peaks import exceeds
-from pmlkit.recordings import open_trace
+from pmlkit.recordings import name_of, open_trace
+from pmlkit.trace.schema import MIB_PAGES
 from pmlkit.units import format_share
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def answer(result: Json, rate: float = 0.05) -> Json:
         mib, windows = recommended["mib"], recommended["windows"]
         source = f"the rule '{recommended['decider']}'"
         short = recommended["violations"] if windows else None
-    name = Path(result["log"]).name.removesuffix(".trace")
+    name = name_of(result["log"])
     when = "until" if result["target"] == "peak" else "at"
     asked = format_share(rate)
     past = f"{format_share(short or 0)} of its {windows:,} past windows had too little"

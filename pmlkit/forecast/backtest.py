@@ -23,7 +23,7 @@ from pmlkit.errors import UsageError
 from pmlkit.forecast import baselines, metrics
 from pmlkit.forecast.analogs import Pooled
 from pmlkit.forecast.forecaster import MODELS, Forecaster, outcome
-from pmlkit.forecast.metrics import MIB_PAGES
+from pmlkit.trace.schema import MIB_PAGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -21,6 +21,7 @@ import numpy as np
 from pmlkit.errors import NeedsError, UsageError, argument
 from pmlkit.kernels import by_page
 from pmlkit.reads.sampled import ONE_IN, sampled
+from pmlkit.recordings import name_of
 from pmlkit.selection import edges, times_ns
 from pmlkit.timeline import Timeline, timeline
 from pmlkit.trace.kinds import is_page_table
@@ -205,7 +206,7 @@ def read(
     composed = log.meta.options.get("composed")
     touched, one_in, used = _accesses(trace, inputs, (start_ns, end_ns), round_ns)
     return Log(
-        name=trace.path.name.removesuffix(".trace"),
+        name=name_of(trace.path),
         program=program or _program(log, composed),
         gfn=entries["gfn"].to_numpy()[complete],
         round=entry_step[complete],

@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
+from pmlkit.trace.schema import MIB_PAGES
+
 if TYPE_CHECKING:
     from pmlkit.types import Bools, Floats, Json
 
 __all__ = [
     "LEVELS",
-    "MIB_PAGES",
     "PRICES",
     "at_levels",
     "cheapest",
@@ -31,8 +32,6 @@ __all__ = [
     "runs",
     "scenarios",
 ]
-
-MIB_PAGES = 256
 
 
 def pinball(y: Floats, forecast: Floats, tau: float) -> float:

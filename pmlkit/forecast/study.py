@@ -28,9 +28,9 @@ from pmlkit.forecast.compose import (
     sample,
 )
 from pmlkit.forecast.log import Log, read, step_of
-from pmlkit.forecast.metrics import MIB_PAGES
 from pmlkit.forecast.trial import Plan
 from pmlkit.recordings import open_trace
+from pmlkit.trace.schema import MIB_PAGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

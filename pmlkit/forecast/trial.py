@@ -25,8 +25,8 @@ from pmlkit.forecast.baselines import BASELINES
 from pmlkit.forecast.forecaster import Sample
 from pmlkit.forecast.knobs import Decision, decide, follow, rates
 from pmlkit.forecast.log import INPUTS, read, step_of
-from pmlkit.forecast.metrics import MIB_PAGES
 from pmlkit.recordings import open_trace
+from pmlkit.trace.schema import MIB_PAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

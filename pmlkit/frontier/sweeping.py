@@ -23,7 +23,7 @@ from pmlkit.costs import work
 from pmlkit.errors import ClocksDiffer, NeedsError, UsageError, argument
 from pmlkit.files import write_files
 from pmlkit.frontier.grids import SETTING
-from pmlkit.recordings import open_trace
+from pmlkit.recordings import name_of, open_trace
 from pmlkit.techniques import scores
 from pmlkit.timeline import timeline
 from pmlkit.units import check_count, parse_duration_ns
@@ -232,7 +232,7 @@ def priced(points: pd.DataFrame) -> pd.DataFrame:
 def _sweep(plan: Plan, folder: Path | None, again: bool, path: Path) -> pd.DataFrame:
     """Return the points of one trace, from its file or from new runs."""
     trace = open_trace(path)
-    name = trace.path.name.removesuffix(".trace")
+    name = name_of(trace.path)
     digest = _digest_of(trace, plan)
     file = None if folder is None else folder / f"{name}{_FILE}"
     kept = _kept(file, digest) if file and not again else []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pmlkit.costs import PROCESSORS, Cost
 from pmlkit.techniques.memory import peak_pages, returned_pages
-from pmlkit.trace.schema import PAGE_SIZE
+from pmlkit.trace.schema import MIB_PAGES, PAGE_SIZE
 from pmlkit.units import format_bytes, format_share
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ __all__ = ["DISK", "HURT", "Swapping", "swapping_at"]
 # Assumed: the time in which a solid-state disk reads a page.
 DISK = Cost(100_000, PROCESSORS["ns at 3 GHz"])
 HURT = 1.05  # a longer duration, relative to that with enough memory, is too slow
-_MIB_PAGES = (1 << 20) // PAGE_SIZE
 
 
 @dataclass(frozen=True)
@@ -107,13 +106,13 @@ def _slowdown(recorded: Recorded, returned: int) -> float:
 
 def _enough(recorded: Recorded, too_few: int) -> int | None:
     """Return the least whole MiB, in bytes, of at most `HURT`, by bisection."""
-    low = too_few // _MIB_PAGES
-    high = -(-min(peak_pages(recorded), recorded.known_memory_pages) // _MIB_PAGES)
-    if _slowdown(recorded, returned_pages(recorded, high * _MIB_PAGES)) > HURT:
+    low = too_few // MIB_PAGES
+    high = -(-min(peak_pages(recorded), recorded.known_memory_pages) // MIB_PAGES)
+    if _slowdown(recorded, returned_pages(recorded, high * MIB_PAGES)) > HURT:
         return None
     while high - low > 1:
         middle = (low + high) // 2
-        if _slowdown(recorded, returned_pages(recorded, middle * _MIB_PAGES)) > HURT:
+        if _slowdown(recorded, returned_pages(recorded, middle * MIB_PAGES)) > HURT:
             low = middle
         else:
             high = middle

@@ -250,6 +250,6 @@ def _opened(trace: Trace) -> str:
     path, nested = trace.path, ""
     if path.name == "pml.trace" and path.parent.suffix == ".trace":
         path, nested = path.parent, ".pml"
-    name = path.name.removesuffix(".trace")
+    name = recordings.name_of(path)
     bundled = name in recordings.bundled() and recordings.find(name).samefile(path)
     return f"pmlkit.open({name if bundled else str(path)!r}){nested}"

@@ -13,10 +13,10 @@ import pandas as pd
 
 from pmlkit import recordings, workingset
 from pmlkit.notebook.shown import shown
-from pmlkit.recordings import open_trace, opened
+from pmlkit.recordings import name_of, open_trace, opened
 from pmlkit.timeline import default_window, period_text, timeline
 from pmlkit.trace import known, summary
-from pmlkit.trace.schema import PAGE_SIZE
+from pmlkit.trace.schema import MIB_PAGES, PAGE_SIZE
 from pmlkit.units import described, format_bytes, format_ns, format_share
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def regions(trace: Trace | PathLike) -> pd.DataFrame:
     trace = opened(trace)
     sums = trace.regions.groupby("name", sort=False)["pages"].sum().astype("int64")
     pages = sums.to_numpy()
-    return pd.DataFrame({"region": sums.index, "pages": pages, "MiB": pages / 256})
+    return pd.DataFrame({"region": sums.index, "pages": pages, "MiB": pages / MIB_PAGES})
 
 
 def guest_memory(trace: Trace | PathLike) -> pd.DataFrame:
@@ -274,7 +274,7 @@ def memory_for(
     for name, curve in curves.items():
         sizes = {"knee": curve.knee(), **{format_share(t): curve.pages_for(t) for t in targets}}
         facts = {"uses": curve.uses, "pages": curve.pages, "first_uses": curve.cold * 100}
-        mib = {what: pages and pages / 256 for what, pages in sizes.items()}
+        mib = {what: pages and pages / MIB_PAGES for what, pages in sizes.items()}
         spread = curve.errors(truth) if truth else ()
         errors = dict(zip(("mean error", "largest error"), spread, strict=False))
         rows.append({"curve": name, **facts, **mib, **errors})
@@ -292,7 +292,7 @@ def _window(trace: Trace, window: str | int | Window | None) -> str | int | Wind
 def _mib(trace: Trace, window: str | int | Window, kinds: str | int) -> pd.DataFrame:
     """Return the ``mean`` and the ``max`` of the working set of each phase, in MiB."""
     table = workingset.estimate(trace, window, step="sliding", kinds=kinds)
-    return (table["pages"] / 256).groupby(table["phase"], sort=False).agg(["mean", "max"])
+    return (table["pages"] / MIB_PAGES).groupby(table["phase"], sort=False).agg(["mean", "max"])
 
 
 # ------------------------------------------------------------------------------
@@ -329,7 +329,7 @@ def _row(trace: Trace) -> dict[str, object]:
     answers = known.measure(trace)
     met = sum(answer.as_dict()["met"] for answer in answers)
     return {
-        "recording": Path(trace.path).name.removesuffix(".trace"),
+        "recording": name_of(trace.path),
         "origin": summary.origin_text(meta),
         "holds": "accesses" if trace.meta.kind == "access" else "PML log",
         "seconds": round(trace.duration_ns / 1e9, 2),

@@ -16,6 +16,7 @@ from pmlkit import pagetables, progress
 from pmlkit.reads import page_sets, sampled
 from pmlkit.reads.methods import estimate
 from pmlkit.reads.page_sets import joined, of_log
+from pmlkit.trace.schema import MIB_PAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -133,8 +134,8 @@ def by_phase(compared: pd.DataFrame) -> pd.DataFrame:
     """
     rows = compared.assign(
         size=compared["error"].abs() * 100,
-        truth_mib=compared["truth"] / 256,
-        pages_mib=compared["pages"] / 256,
+        truth_mib=compared["truth"] / MIB_PAGES,
+        pages_mib=compared["pages"] / MIB_PAGES,
         width=(compared["high"] - compared["low"]) / compared["truth"] * 100,
     )
     groups = rows.groupby(["phase", "method"], sort=False)

@@ -19,6 +19,7 @@ from pmlkit.recordings import open_trace
 from pmlkit.techniques.recorded import Recorded, Uses
 from pmlkit.techniques.runs import run
 from pmlkit.techniques.vmware import Vmware
+from pmlkit.trace.schema import MIB_PAGES
 from pmlkit.units import described
 
 if TYPE_CHECKING:
@@ -153,7 +154,9 @@ def _measure(name: str, recorded: Recorded, seeds: int) -> dict[tuple[str, str, 
 def _vmware(technique: Technique, vm: Recorded, period_ns: int, seeds: int) -> tuple[str, str]:
     """Return the range of the estimates and their error, as text."""
     runs = [run(technique, vm, window=period_ns, scale=1, seed=seed) for seed in range(seeds)]
-    mb = np.array([one.estimates["pages"].to_numpy()[: 4 * SAMPLES - 1] / 256 for one in runs])
+    mb = np.array(
+        [one.estimates["pages"].to_numpy()[: 4 * SAMPLES - 1] / MIB_PAGES for one in runs]
+    )
     error = np.abs(mb - BUFFER_MB).mean(axis=1) / BUFFER_MB * 100
     low, high = mb.min(axis=1).mean(), mb.max(axis=1).mean()
     return f"{low:.3g}-{high:.3g}", f"{error.mean():.3g} +- {error.std(ddof=1):.2g}"
@@ -193,4 +196,4 @@ def _between(uses: Uses, first: int, stop: int) -> Uses:
 
 
 def _distinct(uses: Uses, ends: Ints) -> Floats:
-    return np.array([len(np.unique(uses.between(0, end))) for end in ends]) / 256
+    return np.array([len(np.unique(uses.between(0, end))) for end in ends]) / MIB_PAGES

@@ -18,6 +18,7 @@ from pmlkit.costs import Clock
 from pmlkit.errors import NeedsError
 from pmlkit.kernels.by_page import references
 from pmlkit.kernels.pages import PageIndex
+from pmlkit.recordings import name_of
 from pmlkit.timeline import timeline
 from pmlkit.trace.kinds import Kind, is_page_table
 
@@ -266,7 +267,7 @@ class Recorded:
         is_write = kind == Kind.WRITE
         writes = Uses.of(rounds[is_write], gfn[is_write], n)
         return cls(
-            name=trace.path.name.removesuffix(".trace"),
+            name=name_of(trace.path),
             memory_pages=trace.meta.known_memory_pages,
             t_ns=time.t_ns,
             resolution_ns=resolution_ns,
@@ -296,7 +297,7 @@ class Recorded:
         data = ~is_page_table(kind)
         log = _first_uses(rounds[data], gfn[data], trace.n_rounds)
         return cls(
-            name=trace.path.name.removesuffix(".trace"),
+            name=name_of(trace.path),
             memory_pages=trace.meta.known_memory_pages,
             t_ns=time.t_ns,
             resolution_ns=resolution_ns,

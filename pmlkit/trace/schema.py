@@ -30,6 +30,7 @@ VERSION = 1
 # Twice as many would save 0.3 % of the bytes of real logs, and take 64 MB more while writing.
 ROW_GROUP_ROWS = 1 << 19
 GROUPS_PER_FILE = 16
+MIB_PAGES = (1 << 20) // PAGE_SIZE
 # The two ways of harvesting accessed flags; `reason` of the batches of such access traces.
 HARVESTS = ("guided", "scan")
 REASONS = ("full", "round", "stop", *HARVESTS)  # reasons for which a buffer is drained

@@ -13,6 +13,7 @@ from pmlkit.errors import UsageError
 from pmlkit.forecast import ahead, backtest, baselines, metrics, peaks
 from pmlkit.forecast.forecaster import WARM_UP, Forecaster, targets
 from pmlkit.forecast.models import LinearQuantiles
+from pmlkit.trace.schema import MIB_PAGES
 
 
 def test_pinball_loss_by_hand():
@@ -244,7 +245,7 @@ def test_exceeding_looks_at_the_next_windows_only():
 def test_an_allocation_was_exceeded_as_often_as_the_past_says():
     """Pages by window; within the next two, 5 pages are exceeded after two windows of the four."""
     present = SimpleNamespace(table=pd.DataFrame({"pages": [9, 1, 1, 9, 1, 1]}))
-    found = ahead._exceeded(present, 5 / ahead.MIB_PAGES, 2)
+    found = ahead._exceeded(present, 5 / MIB_PAGES, 2)
     assert found == {"exceeds": 0.5, "exceeds_windows": 4}
 
 

@@ -13,6 +13,7 @@ from pmlkit.forecast.analogs import Pooled
 from pmlkit.forecast.backtest import Outcome, rule_outcomes
 from pmlkit.forecast.forecaster import Forecaster
 from pmlkit.forecast.models import LinearQuantiles
+from pmlkit.trace.schema import MIB_PAGES
 
 
 def outcome(y, given, horizon=1, seen=None, model="m"):
@@ -260,7 +261,7 @@ def test_who_has_cost_least_is_recommended_and_the_past_says_why(inputs):
     made = trial.decisions([one], training, plan, 2, True, {"linear": model})
     leader = made.pop()
     assert len(leader.allocations) == len(one.table) - trial_start(one)
-    assert found["mib"] == leader.allocations[-1] / metrics.MIB_PAGES
+    assert found["mib"] == leader.allocations[-1] / MIB_PAGES
     (same,) = {d.name for d in made if d.name == found["decider"]}
     assert same and found["model"]["decider"].startswith("linear")
     if inputs == "pml":  # which shows nothing of what is only read
