@@ -213,13 +213,14 @@ def _is_locked(lock: int, partial: Path, final: Path) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise _being_written(final) from error
+        raise being_written(final) from error
     except OSError:  # a file system without locks
         pass
     return _is_same(partial, lock)
 
 
-def _being_written(path: Path) -> OutputError:
+def being_written(path: PathLike) -> OutputError:
+    """Return the error that another process writes to the same path."""
     return OutputError(path, "another process is writing it", "wait for it, or give another name")
 
 
@@ -316,7 +317,7 @@ class PartialFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._release()
-            raise _being_written(self.display_path) from error
+            raise being_written(self.display_path) from error
         except OSError:  # a file system without locks
             pass
         self._clear()

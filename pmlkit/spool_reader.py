@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +26,7 @@ from pmlkit.errors import (
     TraceVersionError,
     read_error,
 )
+from pmlkit.files import being_written
 from pmlkit.foreign import loads
 from pmlkit.progress import task
 from pmlkit.spool import (
@@ -46,7 +49,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Json, PathLike
 
 
-__all__ = ["Spool", "holds_frames", "make_way", "read_spool"]
+__all__ = ["Spool", "holds_frames", "make_way", "new_folder", "read_spool"]
 
 T = TypeVar("T")
 
@@ -317,6 +320,27 @@ def holds_frames(path: PathLike, empty: frozenset[int] = frozenset()) -> bool:
         return os.path.getsize(path) > HEADER.size + SUM_BYTES
 
 
+# Locks of the spool folders that this process fills; they end with it, however it ends.
+_locks: dict[str, int] = {}
+
+
+def new_folder(folder: Path) -> None:
+    """Create a spool folder, which no other process takes as long as this one runs.
+
+    Raises
+    ------
+    OutputError
+        If another process fills a folder of this name.
+    OSError
+    """
+    make_way(folder)
+    folder.mkdir(parents=True)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _locks[os.path.realpath(folder)] = handle
+    with contextlib.suppress(OSError):  # a file system without locks
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def make_way(folder: Path) -> None:
     """Remove a spool folder if it exists, or rename it if it holds frames.
 
@@ -324,9 +348,15 @@ def make_way(folder: Path) -> None:
     ----------
     folder : Path
         ``NAME.trace.spool``, renamed to ``NAME.trace-1.spool``.
+
+    Raises
+    ------
+    OutputError
+        If another process fills it.
     """
     if not folder.exists():
         return
+    _refuse_in_use(folder)
     if not holds_frames(folder / FRAMES_FILE):
         shutil.rmtree(folder, ignore_errors=True)
         return
@@ -334,3 +364,17 @@ def make_way(folder: Path) -> None:
     while (older := folder.with_name(f"{folder.stem}-{number}{folder.suffix}")).exists():
         number += 1
     folder.rename(older)
+
+
+def _refuse_in_use(folder: Path) -> None:
+    if (ours := _locks.pop(os.path.realpath(folder), None)) is not None:
+        os.close(ours)
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise being_written(folder.with_suffix("")) from error
+    except OSError:  # a file system without locks
+        pass
+    finally:
+        os.close(handle)

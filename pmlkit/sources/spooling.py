@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pmlkit.errors import OutputExists, UsageError, output_error
 from pmlkit.files import portable, refuse_inside_trace
 from pmlkit.spool import folder_of
-from pmlkit.spool_reader import make_way
+from pmlkit.spool_reader import new_folder
 from pmlkit.trace.manifest import may_be_replaced
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ def claim(out: PathLike, overwrite: bool) -> tuple[Path, Path]:
     if spool.exists() and not overwrite:
         raise OutputExists(spool)
     try:
-        make_way(spool)
-        spool.mkdir(parents=True)
+        new_folder(spool)
     except OSError as error:
         raise output_error(out, error) from error
     return out, spool

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all sources share: the output that they claim, and the command that a trace records."""
 
+import subprocess
 import sys
 
 import pytest
 
-from pmlkit.errors import OutputExists
+from pmlkit.errors import OutputError, OutputExists
 from pmlkit.sources.spooling import claim, command
 
 
@@ -36,3 +37,29 @@ def test_a_trace_is_replaced_only_if_asked(make_trace):
     with pytest.raises(OutputExists, match="overwrite"):
         claim(out, False)
     assert claim(out, True)[0] == out
+
+
+HOLDS = """
+import sys
+from pmlkit.sources.spooling import claim
+claim(sys.argv[1], False)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_spool_that_another_process_fills_is_not_taken(tmp_path):
+    out = tmp_path / "x.trace"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", HOLDS, str(out)], **pipes) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(OutputError, match="x.trace .another process is writing it.*wait for"):
+            claim(out, True)
+        assert (tmp_path / "x.trace.spool").is_dir()
+        other.kill()  # its lock ends with it
+        other.wait()
+        assert claim(out, True) == (out, tmp_path / "x.trace.spool")
+
+
+def test_a_process_may_take_its_own_spool_again(tmp_path):
+    assert claim(tmp_path / "x.trace", True) == claim(tmp_path / "x.trace", True)

@@ -15,7 +15,7 @@ from pmlkit.files import refuse_inside_trace, whole
 from pmlkit.sources.host.collection import CollectError, Collection
 from pmlkit.sources.kvm.stream import KvmStream, Round
 from pmlkit.spool import FRAMES_FILE, folder_of
-from pmlkit.spool_reader import make_way, read_spool
+from pmlkit.spool_reader import new_folder, read_spool
 from pmlkit.trace.schema import PAGE_SIZE
 
 __all__ = ["Sizes"]
@@ -43,8 +43,7 @@ class Sizes(Collection):
             raise OutputExists(out)
         spool = folder_of(out)
         try:
-            make_way(spool)
-            spool.mkdir(parents=True)
+            new_folder(spool)
         except OSError as error:
             raise output_error(out, error) from error
         return out, spool
