@@ -9,7 +9,7 @@ import pytest
 from pmlkit.kvm.frames import CANDIDATE, EMPTY, HOLE, OTHER
 from pmlkit.kvm.tables import present_of, state_of
 from pmlkit.sources.kvm.stream import Look, Looked
-from pmlkit.sources.kvm.tables import DEPTHS, Tables, find_tables, table_rows
+from pmlkit.sources.kvm.tables import DEPTHS, Candidates, Tables, find_tables, table_rows
 from pmlkit.trace.kinds import Kind
 
 P, W, U, A, D, LARGE = 1, 2, 4, 0x20, 0x40, 0x80
@@ -57,7 +57,7 @@ class Memory:
 
 
 def found(memory, depth=None, **how):
-    got = find_tables(memory.look(**how), SLOTS, depth or memory.depth)
+    got = find_tables(Candidates(memory.look(**how), SLOTS), depth or memory.depth)
     return dict(zip(got.frames.tolist(), got.levels.tolist(), strict=True))
 
 

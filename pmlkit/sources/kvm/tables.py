@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Array, Bools, Gfns, Ints
 
 
-__all__ = ["DEPTHS", "PageTables", "Tables", "find_tables", "table_rows"]
+__all__ = ["DEPTHS", "Candidates", "PageTables", "Tables", "find_tables", "table_rows"]
 
 DEPTHS = (5, 4, 2)  # the level of a root: five or four levels, or PAE
 _PRESENT, _WRITABLE, _USER, _ACCESSED, _DIRTY, _LARGE = 1, 2, 4, 0x20, 0x40, 0x80
@@ -70,8 +70,15 @@ class _Edges(NamedTuple):
     used: Bools
 
 
-class _Candidates:
+class Candidates:
     """The contents of the candidates of a round.
+
+    Parameters
+    ----------
+    look : Look
+        The result of the examination after the round.
+    slots : ndarray of uint64, shape (slots, 2)
+        First frame and pages of the guest's memory slots.
 
     Attributes
     ----------
@@ -131,15 +138,11 @@ def _within(frames: Array, slots: Array) -> Bools:
     return (at >= 0) & (frames - near[..., 0] < near[..., 1]) & (frames != 0)
 
 
-def find_tables(look: Look, slots: Array, depth: int) -> PageTables:
+def find_tables(facts: Candidates, depth: int) -> PageTables:
     """Find the page tables among the frames of a round.
 
     Parameters
     ----------
-    look : Look
-        The result of the examination after the round.
-    slots : ndarray of uint64, shape (slots, 2)
-        First frame and pages of the guest's memory slots.
     depth : int
         The level of a root, one of `DEPTHS`.
 
@@ -148,10 +151,6 @@ def find_tables(look: Look, slots: Array, depth: int) -> PageTables:
     PageTables
         Empty if there is no root.
     """
-    return _tables_at_depth(_Candidates(look, slots), depth)
-
-
-def _tables_at_depth(facts: _Candidates, depth: int) -> PageTables:
     roots = _roots(facts, depth)
     place_of = np.flatnonzero(facts.row_of >= 0)
     place_of = place_of[np.argsort(facts.row_of[place_of])]  # tree of each row
@@ -166,7 +165,7 @@ def _tables_at_depth(facts: _Candidates, depth: int) -> PageTables:
     return PageTables(facts.frames[there], levels[there])
 
 
-def _explained(facts: _Candidates, found: PageTables) -> int:
+def _explained(facts: Candidates, found: PageTables) -> int:
     """Return how many frames of a round are tables, or mapped by a leaf entry of one."""
     explained = np.isin(facts.frames, found.frames)
     rows = facts.row_of[np.searchsorted(facts.frames, found.frames)]
@@ -179,7 +178,7 @@ def _explained(facts: _Candidates, found: PageTables) -> int:
     return int(np.count_nonzero(explained))
 
 
-def _roots(facts: _Candidates, depth: int) -> Ints:
+def _roots(facts: Candidates, depth: int) -> Ints:
     """Return the rows of the candidates that can be roots."""
     count = len(facts.words)
     good = facts.plausible(1) & facts.walk_ends(1)
@@ -200,7 +199,7 @@ def _roots(facts: _Candidates, depth: int) -> Ints:
     return np.flatnonzero(good)
 
 
-def _below(facts: _Candidates, root: int, depth: int) -> Array:
+def _below(facts: Candidates, root: int, depth: int) -> Array:
     """Return the level of each frame that is a table below a root, else 0."""
     levels = np.zeros(len(facts.frames), np.uint8)
     levels[root] = depth
@@ -271,9 +270,9 @@ class Tables:
         self._delays_ns.append(looked.ns - end_ns)
         if not looks:
             return
-        facts = _Candidates(_joined([look for look, _, _ in looks]), looked.slots)
+        facts = Candidates(_joined([look for look, _, _ in looks]), looked.slots)
         for depth in DEPTHS:
-            found = _tables_at_depth(facts, depth)
+            found = find_tables(facts, depth)
             if len(found.frames):
                 self._tables_at_depth[depth][looked.round] = found
                 self._explained[depth] += _explained(facts, found)

@@ -43,6 +43,8 @@ _SKIP = (
 _HOST_MIB = 2048  # most of its machine's memory that Bochs keeps in RAM; the rest is in a file
 _STALL_S = 60  # Bochs is deadlocked if it uses no processor time for this long
 _POLL_S = 0.25
+_WORK_S = 1800  # time limit of a guest that is logged to its end
+_REST_OF_JOB_S = 900  # by the emulated clock
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,12 @@ class Limits:
     host_s: float = 1500
     guest_s: float = 600
     quiet_s: float = 240
+
+    @classmethod
+    def of_job(cls, rounds: int, period_s: float, host_s: float) -> Self:
+        """Return the limits of a job that logs a guest for some rounds; 0: to its end."""
+        expected_s = rounds * period_s if rounds else _WORK_S
+        return cls(host_s=host_s, guest_s=_REST_OF_JOB_S + 2 * expected_s)
 
 
 def packaged_bochs(progress: Tell | None = None) -> Bochs:

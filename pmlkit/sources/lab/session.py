@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 
 MEMORY_LIMITS_MIB = (lab_guests.MEMORY_MIB, 4096)  # a larger machine does not boot (measured)
 ROUNDS = 8
-_WORK_S = 1800  # time limit of a Linux guest that is logged to its end
-_GUEST_S = 900  # time for the rest of a job, by dom0's clock
 _XEN_MIB = 224  # memory for Xen, its tables, and its data on a guest
 # Texts on dom0's console, and the progress messages for them.
 _MILESTONES = (
@@ -306,7 +304,8 @@ def collect(
         write_disks(folder, guest, job, run, out=spool / "out.img")
         try:
             growing = Growing(spool / "out.img", spool / FRAMES_FILE)
-            boot(lab, folder, snapshot, _limits(options), _MILESTONES, progress, growing)
+            limits = Limits.of_job(options.rounds, options.period_s, options.time_limit_s)
+            boot(lab, folder, snapshot, limits, _MILESTONES, progress, growing)
         finally:
             keep_texts(folder, spool)
             take_results(spool / "out.img", spool)
@@ -389,11 +388,6 @@ def keep_texts(folder: Path, spool: Path) -> None:
     for name, kept in (("console.txt", "console.txt"), ("bochs.out", "bochs.txt")):
         if (folder / name).exists():
             shutil.copy(folder / name, spool / kept)
-
-
-def _limits(options: LabOptions) -> Limits:
-    expected_s = options.rounds * options.period_s if options.rounds else _WORK_S
-    return Limits(host_s=options.time_limit_s, guest_s=_GUEST_S + 2 * expected_s)
 
 
 def _judge(console: str, spool: Path, options: LabOptions) -> None:

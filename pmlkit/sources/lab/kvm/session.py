@@ -50,8 +50,6 @@ MEMORY_LIMITS_MIB = (lab_guests.MEMORY_MIB, 1024)
 _HOST_MIB = 448  # memory of the host itself, which includes its root and the job
 _REST_US = 300_000  # by the emulated clock
 _RING = 65536  # entries of a ring: KVM's maximum
-_GUEST_S = 900
-_WORK_S = 1800
 _MILESTONES = (
     ("the host is up", "the host is up"),
     ("job starts", "the host has the job"),
@@ -198,7 +196,8 @@ def collect(
         write_job(folder, guest.name, files, out=spool / "out.img")
         try:
             growing = Growing(spool / "out.img", spool / FRAMES_FILE)
-            boot(lab, folder, snapshot, _limits(options), _MILESTONES, progress, growing)
+            limits = Limits.of_job(options.rounds, options.period_s, options.time_limit_s)
+            boot(lab, folder, snapshot, limits, _MILESTONES, progress, growing)
         finally:
             keep_texts(folder, spool)
             take_results(spool / "out.img", spool)
@@ -317,11 +316,6 @@ def vmms_words(guest: LabGuest, options: KvmLabOptions, memory_mib: int, vcpus: 
         arguments += ["--rest-us", _REST_US]
     arguments += ["--cmdline", cmdline, "/job/kernel"]
     return [str(word) for word in arguments]
-
-
-def _limits(options: KvmLabOptions) -> Limits:
-    expected_s = options.rounds * options.period_s if options.rounds else _WORK_S
-    return Limits(host_s=options.time_limit_s, guest_s=_GUEST_S + 2 * expected_s)
 
 
 def _judge(spool: Path, options: KvmLabOptions) -> None:
