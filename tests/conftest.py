@@ -38,16 +38,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # What takes longest begins first: else a worker of `pytest -n` is left alone with it at the end.
 LONGEST = (
-    "test_interop_requests.py",
     "test_recorder.py",
     "test_notebooks.py",
-    "test_parquet_pages.py",
-    "test_explorer_browser.py",
     "test_figures.py",
+    "test_recorder_disk.py",
+    "test_explorer_browser.py",
     "test_wheel.py",
-    "test_notebook.py",
-    "test_agent.py",
     "test_hostile_dom0.py",
+    "test_notebook.py",
+    "test_explorer.py",
+    "test_xen_stream.py",
+    "test_parquet_pages.py",
+    "test_agent.py",
 )
 
 
@@ -75,6 +77,16 @@ def make_trace(tmp_path):
 
     def make(path="x.trace", *args, **options):
         return Trace.open(write_trace(tmp_path / path, *args, **options))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def make_shared_trace(tmp_path_factory):
+    """As `make_trace`, for a trace that the tests of a file only read."""
+
+    def make(path="x.trace", *args, **options):
+        return Trace.open(write_trace(tmp_path_factory.mktemp("shared") / path, *args, **options))
 
     return make
 

@@ -29,10 +29,10 @@ def events(pages):
     return [[(p, READ) for p in range(n)] + [(p, WRITE) for p in range(n // 2)] for n in pages]
 
 
-@pytest.fixture
-def stepping(make_trace):
+@pytest.fixture(scope="module")
+def stepping(make_shared_trace):
     """100 pages, then 400: rounds of 10 ms, a window T of 50 ms."""
-    return make_trace(
+    return make_shared_trace(
         "stepping.trace",
         events=events([100] * 40 + [400] * 40 + [100] * 40),
         phases=[("few", 0), ("many", 40), ("few2", 80)],
@@ -40,7 +40,7 @@ def stepping(make_trace):
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def comparison(stepping):
     plan = compare.plan("50ms", FAST + ",zballoond,geiger", seeds=3)
     return compare.compare([stepping.path], plan)

@@ -15,7 +15,8 @@ from pmlkit.figures import frontier as drawn
 from pmlkit.figures import frontier_tables, save
 from pmlkit.techniques import TECHNIQUES
 
-NAMES = [name for name in TECHNIQUES if TECHNIQUES[name].knobs()]
+# More than there are colours.
+NAMES = [name for name in TECHNIQUES if TECHNIQUES[name].knobs()][: len(drawn.STYLES) + 4]
 LOOKS = (1, 2, 4)
 TRACES = ("a", "b", "c")
 

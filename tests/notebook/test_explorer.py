@@ -24,10 +24,10 @@ ROUND_S = 0.01
 live = pytest.mark.parametrize("live", [True, False], ids=["ipympl", "pictures"])
 
 
-@pytest.fixture
-def trace(make_trace):
+@pytest.fixture(scope="module")
+def trace(make_shared_trace):
     phases, regions = [("a", 0), ("b", 15)], [("low", 0, 20), ("high", 40, 9), ("low", 30, 2)]
-    return make_trace(rounds=40, phases=phases, regions=regions)
+    return make_shared_trace(rounds=40, phases=phases, regions=regions)
 
 
 def expected(trace, k=2, m=1, **selection):
@@ -367,10 +367,11 @@ def test_buttons_save_the_figure_and_show_the_code(trace, tmp_path):
 # Two recordings
 
 
-@pytest.fixture
-def two(make_trace):
+@pytest.fixture(scope="module")
+def two(make_shared_trace):
     return {
-        name: make_trace(f"{name}.trace", rounds=40, seed=seed) for seed, name in enumerate("ab")
+        name: make_shared_trace(f"{name}.trace", rounds=40, seed=seed)
+        for seed, name in enumerate("ab")
     }
 
 

@@ -32,11 +32,11 @@ def constants(clock=None, **amounts):
     return Constants(**{name: Constant(cost, "host", "given") for name, cost in costs.items()})
 
 
-@pytest.fixture
-def steady(make_trace):
+@pytest.fixture(scope="module")
+def steady(make_shared_trace):
     """A VM that writes the same 1024 pages in each of 64 rounds of 10 ms."""
     events = [[(gfn, Kind.WRITE) for gfn in range(1024)] for _ in range(64)]
-    return make_trace(events=events)
+    return make_shared_trace(events=events)
 
 
 def test_the_sizing_of_the_founding_note_done_right():
@@ -256,10 +256,11 @@ def test_the_command(steady, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out) == {"summary": report["summary"]}
 
 
-@pytest.fixture
-def growing(make_trace):
+@pytest.fixture(scope="module")
+def growing(make_shared_trace):
     """A VM that writes 32 other pages in each of 64 rounds: W goes on growing with T."""
-    return make_trace(events=[[(32 * r + i, Kind.WRITE) for i in range(32)] for r in range(64)])
+    events = [[(32 * r + i, Kind.WRITE) for i in range(32)] for r in range(64)]
+    return make_shared_trace(events=events)
 
 
 @pytest.mark.parametrize(
