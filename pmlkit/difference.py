@@ -328,8 +328,8 @@ def _comparable(
     traces: Mapping[str, Trace], min_count: int, selection: Selection
 ) -> tuple[Unlike, ...]:
     """Return in what the recordings differ; refuse what changes the meaning of a page counted."""
-    found = unlike(traces, selection.get("kinds", "rwx"))
-    for one in found:
+    differences = unlike(traces, selection.get("kinds", "rwx"))
+    for one in differences:
         if one.what == "contents":
             raise UsageError(f"{one}: compare what both have, with {argument('kinds', 'written')}")
         if one.what != "rounds":
@@ -338,7 +338,7 @@ def _comparable(
             raise UsageError(
                 f"{one}, and uses are counted per round: leave out {argument('min_count')}"
             )
-    return tuple(found)
+    return tuple(differences)
 
 
 def _phases(windows: pd.DataFrame) -> list[str]:

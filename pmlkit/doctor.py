@@ -341,17 +341,17 @@ def kvm_pml() -> Check:
     """Check that KVM uses PML; without, it logs by write faults."""
     check = Check("KVM's PML", "logs 512 pages per exit, not one")
     values = HOST.parameters().get("kvm_intel", {})
-    found = ", ".join(
+    settings = ", ".join(
         f"{name}={values[name]}" for name in ("pml", "ept", "eptad") if name in values
     )
     if HOST.pml():
-        return check.ok(found)
+        return check.ok(settings)
     if not values:
         return check.warning("no kvm_intel", "an Intel server CPU; AMD logs with write faults")
     mend = (
         "modprobe -r kvm_intel && modprobe kvm_intel pml=1 ept=1 eptad=1; is the CPU's PML hidden?"
     )
-    return check.warning(found or "off", mend, root=True)
+    return check.warning(settings or "off", mend, root=True)
 
 
 def kvm_tracing() -> Check:

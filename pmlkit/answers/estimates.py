@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pmlkit.recordings import name_of
 from pmlkit.trace.summary import source_text
 from pmlkit.units import exact_ns, format_bytes, format_ns, format_share
 
@@ -116,7 +117,7 @@ def reads(trace: Trace, table: pd.DataFrame, method: str) -> Reads:
     sizes["written"][sizes["written"] < 0] = np.nan
     mean = {n: float(size.mean()) if len(size) else np.nan for n, size in sizes.items()}
     return Reads(
-        name=trace.path.stem,
+        name=name_of(trace.path),
         source=source_text(trace),
         method=method,
         windows=len(full),
@@ -157,7 +158,7 @@ def closest_method(compared: pd.DataFrame) -> Json:
     sums = columns.groupby(compared["method"]).sum()
     means = sums.div(sums["rounds"], axis=0).assign(rounds=sums["rounds"]).sort_values("mape")
     best = means.iloc[0]
-    found = {
+    facts = {
         "method": str(means.index[0]),
         "mape_percent": float(best["mape"]),
         "inside_percent": float(best["inside"]),
@@ -166,13 +167,13 @@ def closest_method(compared: pd.DataFrame) -> Json:
         "next_mape_percent": float(means["mape"].iloc[1]) if len(means) > 1 else None,
     }
     other = (
-        f" (next: {found['next']}, {format_share(means['mape'].iloc[1] / 100)})"
-        if found["next"]
+        f" (next: {facts['next']}, {format_share(means['mape'].iloc[1] / 100)})"
+        if facts["next"]
         else ""
     )
     text = (
-        f"Method {found['method']} is closest to the harvest, which is the truth: its mean error "
+        f"Method {facts['method']} is closest to the harvest, which is the truth: its mean error "
         f"is {format_share(best['mape'] / 100)}{other}, and the truth is within its interval in "
-        f"{format_share(best['inside'] / 100)} of {found['rounds']:,} rounds of this recording."
+        f"{format_share(best['inside'] / 100)} of {facts['rounds']:,} rounds of this recording."
     )
-    return {"answer": text, **found}
+    return {"answer": text, **facts}

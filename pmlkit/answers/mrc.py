@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit.answers.wss import window_text
+from pmlkit.recordings import name_of
 from pmlkit.selection import usage_verb
 from pmlkit.trace.summary import source_text
 from pmlkit.units import exact_ns, format_bytes, format_share
@@ -46,14 +47,14 @@ class _Answer:
     round_ns: int | None
 
     @classmethod
-    def on(cls, trace: Trace, selection: Selection, **found: Any) -> Self:
+    def on(cls, trace: Trace, selection: Selection, **numbers: Any) -> Self:
         """Return the answer on a part of a trace: what is found, and what it is about."""
         return cls(
-            name=trace.path.stem,
+            name=name_of(trace.path),
             source=source_text(trace),
             verb=usage_verb(trace, **selection),
             round_ns=trace.meta.resolution_ns,
-            **found,
+            **numbers,
         )
 
     @property
@@ -95,11 +96,11 @@ class MissRatio(_Answer):
         met = {target: size for target, size in self.sizes.items() if size is not None}
         never = [f"{target:g}" for target in self.sizes if target not in met]
         needs = [f"{format_bytes(size)} for a miss ratio of {t:g}" for t, size in met.items()]
-        found = f"{self.name} needs {' and '.join(needs)} (LRU, {self.curve.method})." * bool(needs)
+        text = f"{self.name} needs {' and '.join(needs)} (LRU, {self.curve.method})." * bool(needs)
         if not never:
-            return found
+            return text
         return (
-            f"{found} No size has a miss ratio of {' or '.join(never)}: first uses alone are "
+            f"{text} No size has a miss ratio of {' or '.join(never)}: first uses alone are "
             f"{format_share(self.curve.cold)} of all."
         ).strip()
 
@@ -226,12 +227,12 @@ class MissRatios(_Answer):
             if size is not None
         ]
         inside = f"in windows of T = {self.window}"
-        found = f"{self.name} needs at most {' and '.join(needs)}, {inside}." * bool(needs)
+        text = f"{self.name} needs at most {' and '.join(needs)}, {inside}." * bool(needs)
         never = [f"{target:g}" for target, size in self.sizes.items() if size is None]
         if not never:
-            return found
+            return text
         return (
-            f"{found} No window {'' if found else f'of T = {self.window} '}has a miss ratio of "
+            f"{text} No window {'' if text else f'of T = {self.window} '}has a miss ratio of "
             f"{' or '.join(never)} with any size: first uses alone are more."
         ).strip()
 

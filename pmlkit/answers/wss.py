@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit import workingset
+from pmlkit.recordings import name_of
 from pmlkit.selection import times_ns, usage_verb
 from pmlkit.trace import arrow
 from pmlkit.trace.summary import source_text
@@ -199,7 +200,7 @@ def working_set(
     p50, p95, p99 = np.percentile(size, (50, 95, 99)) if len(size) else [np.nan] * 3
     memory = trace.meta.known_memory_pages
     return WorkingSet(
-        name=trace.path.stem,
+        name=name_of(trace.path),
         source=source_text(trace),
         verb=usage_verb(trace, **selection),
         window=window_text(window, columns["asked_ns"]),

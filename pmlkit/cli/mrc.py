@@ -142,21 +142,21 @@ def _show(
     from pmlkit.cli import console
 
     traces = {column.label: column.trace for column in columns.values()}
-    found = {
+    results = {
         name: replace(
             answers.miss_ratio(column.trace, column.curve, targets, **chosen), name=column.label
         )
         for name, column in columns.items()
     }
-    rows: Json = {name: {"summary": one.as_dict()} for name, one in found.items()}
+    rows: Json = {name: {"summary": one.as_dict()} for name, one in results.items()}
     if not only_answer:
         rows = {n: _facts(column.curve, targets) | rows[n] for n, column in columns.items()}
     if len(traces) > 1:
         apart = several.unlike(traces, chosen["kinds"])
-        lines = [*(f"Note: {one}." for one in apart), *(one.answer for one in found.values())]
+        lines = [*(f"Note: {one}." for one in apart), *(one.answer for one in results.values())]
         value = {"unlike": {one.what: one.values for one in apart}, "curves": rows}
     else:
-        each = list(found.values())
+        each = list(results.values())
         lines, value = [*(line for one in each for line in one.lines), each[0].origin], rows
     page_size = next(iter(traces.values())).meta.domain["page_size"]
     tables = [] if only_answer else [lambda: console.curves(rows, page_size)]

@@ -67,12 +67,12 @@ class _Parsed(click.ParamType):  # type: ignore[type-arg]
         from pmlkit import units
 
         try:
-            found = getattr(units, self._function)(value, **self._how)
+            number = getattr(units, self._function)(value, **self._how)
         except UsageError as error:
             self.fail(str(error), param, ctx)
-        if found == 0 and not self._zero:
+        if number == 0 and not self._zero:
             self.fail(f"{value!r} is not possible: give more than 0", param, ctx)
-        return found
+        return number
 
 
 class _Unread(click.ParamType):  # type: ignore[type-arg]

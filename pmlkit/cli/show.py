@@ -39,12 +39,12 @@ def show_trace(
     met = sum(one.met for one in answers)
     answer = summary.answer(trace, met, len(answers), checked)
     lines = [answer, f"Source: {summary.source_text(trace)}."]
-    told = {"summary": {"answer": answer, "source": summary.source_text(trace)}}
+    facts = {"summary": {"answer": answer, "source": summary.source_text(trace)}}
     if only_answer:
-        show(as_json, told, console.answer, lines)
+        show(as_json, facts, console.answer, lines)
     else:
         tables = partial(console.trace, trace, answers)
-        value = lambda: told | console.trace_dict(trace, answers)  # noqa: E731
+        value = lambda: facts | console.trace_dict(trace, answers)  # noqa: E731
         show(as_json, value, console.answer, lines, tables)
     return met == len(answers)
 

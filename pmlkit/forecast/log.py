@@ -251,14 +251,14 @@ def _by_step(trace: Trace, span: tuple[int | None, int | None], round_ns: int) -
     """Return the distinct frames of each step of a trace; a part at a time, to save memory."""
     first, stop = trace.rounds_between(*span)
     step, n_steps = _steps(trace.rounds.iloc[first:stop], round_ns)
-    found: list[References] = []
+    parts: list[References] = []
     for entries in trace.iter_entries(["round", "gfn"], *span):
         steps = step[entries["round"].to_numpy().astype(np.int64) - first]
         complete = steps < n_steps
         gfns = entries["gfn"].to_numpy()[complete]
-        found.append(by_page.references(steps[complete], gfns, n_steps, distinct=True))
-    gfns = np.concatenate([part.gfn for part in found] or [np.zeros(0, np.uint64)])
-    steps = np.concatenate([part.round for part in found] or [np.zeros(0, np.int64)])
+        parts.append(by_page.references(steps[complete], gfns, n_steps, distinct=True))
+    gfns = np.concatenate([part.gfn for part in parts] or [np.zeros(0, np.uint64)])
+    steps = np.concatenate([part.round for part in parts] or [np.zeros(0, np.int64)])
     order = np.argsort(steps, kind="stable")
     return by_page.references(steps[order], gfns[order], n_steps, distinct=True)
 

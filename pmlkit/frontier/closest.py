@@ -75,10 +75,10 @@ def _sentences(window_ns: int, rows: pd.DataFrame) -> list[str]:
     else:
         sentences = [f"{head}{_title(first)} is closest: its mean error is {_error(first)}."]
     for row in others:
-        found = "none is cheap enough"
+        answer = "none is cheap enough"
         if np.isfinite(row["error"]):
-            found = f"{_title(row)} is closest: {_error(row)}"
-        sentences.append(f"At {format_share(row['budget'])}, {found}.")
+            answer = f"{_title(row)} is closest: {_error(row)}"
+        sentences.append(f"At {format_share(row['budget'])}, {answer}.")
     return sentences
 
 

@@ -231,13 +231,13 @@ class Kernel:
             what = (kind, _PERF_EVENT.size, *[0] * 7, _at(name), place.number)
         attributes = ctypes.create_string_buffer(_PERF_EVENT.pack(*what), _PERF_EVENT.size)
         anyone, any_cpu, no_group, close_on_exec = map(ctypes.c_long, (-1, 0, -1, 8))
-        said = f"a {place.how} at {place.where}"
+        attachment = f"a {place.how} at {place.where}"
         try:
-            return _call(_PERF_EVENT_OPEN, said, attributes, anyone, any_cpu, no_group,
+            return _call(_PERF_EVENT_OPEN, attachment, attributes, anyone, any_cpu, no_group,
                          close_on_exec)  # fmt: skip
         except BpfRefused as error:
             if error.errno == errno.EACCES:  # not so for a program: there it is the verifier's
-                raise NoRight(said, CAPABILITIES) from error
+                raise NoRight(attachment, CAPABILITIES) from error
             raise
 
     def missed(self, program: int) -> int:

@@ -293,13 +293,15 @@ class Collector:
 
 
 def _warnings(vm: Vm, vmm: Json) -> list[str]:
-    found = []
+    warnings = []
     if vm.vms > 1:
-        found.append(f"the process has {vm.vms} VMs: their pages are not distinguished")
+        warnings.append(f"the process has {vm.vms} VMs: their pages are not distinguished")
     status = vmm.get("status")
     if isinstance(status, dict) and status.get("running") is False:
-        found.append(f"the VM is {status.get('status', 'paused')}: nothing is logged until it runs")
-    return found
+        warnings.append(
+            f"the VM is {status.get('status', 'paused')}: nothing is logged until it runs"
+        )
+    return warnings
 
 
 def _write_pages(

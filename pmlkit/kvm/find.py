@@ -107,12 +107,12 @@ def alive(host: Host, vm: Vm) -> bool:
 
 def threads_of(host: Host, pid: int) -> dict[int, str]:
     """Return the names of a process's threads by their ids."""
-    found = {}
+    names = {}
     with contextlib.suppress(OSError):
         for task in (host.proc / str(pid) / "task").iterdir():
             with contextlib.suppress(OSError):
-                found[int(task.name)] = (task / "comm").read_text(errors="replace").strip()
-    return found
+                names[int(task.name)] = (task / "comm").read_text(errors="replace").strip()
+    return names
 
 
 def vcpus_of(threads: dict[int, str]) -> dict[int, int]:
@@ -124,11 +124,11 @@ def vcpus_of(threads: dict[int, str]) -> dict[int, int]:
 def running(host: Host) -> list[Vm]:
     """Return the running VMs, as far as our rights show them."""
     pids = sorted(int(path.name) for path in host.proc.iterdir() if path.name.isdigit())
-    found = []
+    vms = []
     for pid in pids:
         with contextlib.suppress(OSError, NoSuchVm):
-            found.append(_of_process(host, pid))
-    return found
+            vms.append(_of_process(host, pid))
+    return vms
 
 
 def find(host: Host, asked: str) -> Vm:

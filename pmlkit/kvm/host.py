@@ -75,13 +75,13 @@ class Host:
 
     def parameters(self) -> Json:
         """Return the parameters of KVM's modules: {module: {name: value}}."""
-        found: Json = {}
+        modules: Json = {}
         for module in _MODULES:
             folder = self.root / "sys/module" / module
             if folder.exists():
                 values = {name: _text(folder / "parameters" / name) for name in _PARAMETERS}
-                found[module] = {name: value for name, value in values.items() if value}
-        return found
+                modules[module] = {name: value for name, value in values.items() if value}
+        return modules
 
     def pml(self) -> bool | None:
         """Whether KVM uses PML; None if unknown."""

@@ -83,7 +83,7 @@ class SoftDirty:
                               "use --mode log")  # fmt: skip
 
     def _find(self) -> Iterator[_Mapping]:
-        found = []
+        ranges = []
         try:
             text = (self.folder / "maps").read_text(errors="replace")
         except OSError as error:
@@ -91,9 +91,9 @@ class SoftDirty:
         for line in text.splitlines():
             if match := _MAPPING.match(line):
                 start, end = int(match[1], 16), int(match[2], 16)
-                found.append((start, (end - start) // _PAGE))
-        largest, first = max((pages for _, pages in found), default=0), 0
-        for start, pages in found:
+                ranges.append((start, (end - start) // _PAGE))
+        largest, first = max((pages for _, pages in ranges), default=0), 0
+        for start, pages in ranges:
             if pages and pages * _LEAST_SHARE >= largest:
                 yield _Mapping(start, pages, first)
                 first += pages

@@ -132,13 +132,13 @@ class Advice:
     @property
     def about_size(self) -> list[str]:
         """The whole VM, the certainty, the source, and what would change the size: lines."""
-        found = [self.size.whole, self.size.sure, f"Source: {self.source}."]
+        lines = [self.size.whole, self.size.sure, f"Source: {self.source}."]
         if not self.reads:
-            found.append(
+            lines.append(
                 "Not known: pages that are only read, so the VM needs more. Use a recording of all "
                 "accesses (`pmlkit record`), or see `pmlkit reads`."
             )
-        return [*found, "What would change it:", *(f"- {line}" for line in self.size.changes)]
+        return [*lines, "What would change it:", *(f"- {line}" for line in self.size.changes)]
 
     @property
     def measure(self) -> str:

@@ -140,8 +140,8 @@ class Ages(Rule):
     """
 
     def events(self, of: Looks) -> Events:
-        found = of.curves.mean(of.parts.sees, of.period_ns)
-        return self.first_events(of) | {"flags_cleared": found}
+        cleared = of.curves.mean(of.parts.sees, of.period_ns)
+        return self.first_events(of) | {"flags_cleared": cleared}
 
     def first_events(self, of: Looks) -> Events:
         return {"pages_scanned": of.curves.recorded.known_memory_pages}

@@ -49,18 +49,18 @@ class Swapping:
     def text(self) -> str:
         """The result in one or two sentences."""
         back = "no page returns" if not self.returns_per_s else f"{self._returns} a second return"
-        found = (
+        answer = (
             f"By the memory model (simulated), {back} from a swap disk with "
             f"{format_bytes(self.vm_bytes)}"
         )
         if self.slowdown <= HURT:
             slower = f", and the work takes {self.slowdown:.3g} times as long" * (self.slowdown > 1)
-            return f"{found}{slower}."
-        found = f"{found}: the work takes up to {self.slowdown:.3g} times as long."
+            return f"{answer}{slower}."
+        answer = f"{answer}: the work takes up to {self.slowdown:.3g} times as long."
         limit = f"within {format_share(HURT - 1)}"
         if self.enough_bytes is None:
-            return f"{found} No size up to that of the recorded VM keeps it {limit}."
-        return f"{found} With {format_bytes(self.enough_bytes)}, it stays {limit}."
+            return f"{answer} No size up to that of the recorded VM keeps it {limit}."
+        return f"{answer} With {format_bytes(self.enough_bytes)}, it stays {limit}."
 
     @property
     def _returns(self) -> str:

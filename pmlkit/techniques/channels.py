@@ -237,9 +237,9 @@ def _flags(setting: Setting) -> _Flags:
 
     def take_all() -> Ints:
         """Read and clear all flags; return the frames whose flag was set, ascending."""
-        found = places.frames[latest() >= cleared[:-1]]
+        frames = places.frames[latest() >= cleared[:-1]]
         cleared[:] = clock.rounds()
-        return found
+        return frames
 
     def used_since(since: int) -> Ints:
         """Return the frames that were accessed in the round `since` or later, ascending."""

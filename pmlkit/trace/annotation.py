@@ -185,17 +185,17 @@ def _columns(
     if len(head) > 1 and _is_time(head[1]):
         plain = ("name", "start", "end")
         return {what: _Column(at, 9) for at, what in enumerate(plain)}, cells, len(plain)
-    found: dict[str, _Column] = {}
+    columns: dict[str, _Column] = {}
     for at, title in enumerate(head):
         match = _HEADER.fullmatch(title.lower())
         for what, names in _NAMES.items():
             if match and match[1] in names:
-                if what in found:
+                if what in columns:
                     raise _wrong(path, number, f"names the {what} twice")
-                found[what] = _Column(at, _UNITS[match[2] or "s"])
-    if not {"name", "start"} <= found.keys():
+                columns[what] = _Column(at, _UNITS[match[2] or "s"])
+    if not {"name", "start"} <= columns.keys():
         raise _wrong(path, number, "has to name the columns: name,start,end")
-    return found, cells[1:], len(head)
+    return columns, cells[1:], len(head)
 
 
 def _is_time(text: str) -> bool:

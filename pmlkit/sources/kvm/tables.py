@@ -165,12 +165,12 @@ def find_tables(facts: Candidates, depth: int) -> PageTables:
     return PageTables(facts.frames[there], levels[there])
 
 
-def _explained(facts: Candidates, found: PageTables) -> int:
+def _explained(facts: Candidates, tables: PageTables) -> int:
     """Return how many frames of a round are tables, or mapped by a leaf entry of one."""
-    explained = np.isin(facts.frames, found.frames)
-    rows = facts.row_of[np.searchsorted(facts.frames, found.frames)]
+    explained = np.isin(facts.frames, tables.frames)
+    rows = facts.row_of[np.searchsorted(facts.frames, tables.frames)]
     for level in (1, 2, 3):
-        mine = rows[(found.levels == level) & (rows >= 0)]
+        mine = rows[(tables.levels == level) & (rows >= 0)]
         leaves = facts.present[mine] if level == 1 else facts.large[mine]
         target = (facts.words[mine][leaves] & np.uint64(_FRAMES)) >> np.uint64(12)
         pages = np.uint64(9 * (level - 1))  # of an entry, as a power of 2
