@@ -155,5 +155,6 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "wss-statements": lambda: wss_bench.statement_table(HELD_OUT),
     "wss-cost": lambda: wss_bench.cost_table(HELD_OUT),
     "wss-chosen": lambda: wss_bench.chosen_table(HELD_OUT, DEVELOPMENT),
+    "wss-chosen-5s": lambda: wss_bench.chosen_table(HELD_OUT, DEVELOPMENT, "5s"),
     "wss-cost-short": lambda: wss_bench.cost_table(SHORT_T, 100_000_000),
 }

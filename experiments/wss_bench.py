@@ -8,8 +8,7 @@
 TRACES is a folder of recordings (`pmlkit corpus record`). POINTS keeps the sweep, so that an
 interrupted one can continue. The statements are those of ``experiments/protocol.md``, by their
 numbers. With ``--short``, T is 0.1 s and no statement is tested: the protocol calls these tables
-exploratory. With ``--development``, T is 1 s, and no statement is tested: this half chooses the
-settings.
+exploratory. With ``--development``, no statement is tested: this half chooses the settings.
 """
 
 from __future__ import annotations
@@ -47,9 +46,10 @@ CHOSEN = (0.001, 0.01)  # budgets of the table of settings that the development 
 SHORT = frontier.Plan(windows=("100ms",), looks=(1, 2, 4), watched=(256, 4096), seeds=1)
 SHORT_BUDGETS = (0.001, 0.01, 0.1)  # ten times those of T = 1 s: looks are ten times as frequent
 # Plans by the names of their folders, and budgets, by the option of the command.
+BOTH = {str(number): plan for number, plan in enumerate(PLANS)}
 SWEEPS = {
-    "": ({str(number): plan for number, plan in enumerate(PLANS)}, frontier.BUDGETS),
-    "--development": ({"0": PLANS[0]}, frontier.BUDGETS),
+    "": (BOTH, frontier.BUDGETS),
+    "--development": (BOTH, frontier.BUDGETS),
     "--short": ({"short": SHORT}, SHORT_BUDGETS),
 }
 PRIMARY_NS = parse_duration_ns("1s")
@@ -239,9 +239,9 @@ def cost_table(folder: Path, window_ns: int = PRIMARY_NS) -> pd.DataFrame:
     return _by_budget(cheap[cheap["window_ns"] == window_ns])
 
 
-def chosen_table(folder: Path, development: Path) -> pd.DataFrame:
-    """Return each technique's error at the settings that the development half chose, T = 1 s."""
-    held_out, training = (frontier.read(one, ["1s"]) for one in (folder, development))
+def chosen_table(folder: Path, development: Path, window: str = "1s") -> pd.DataFrame:
+    """Return each technique's error at the settings that the development half chose."""
+    held_out, training = (frontier.read(one, [window]) for one in (folder, development))
     return _by_budget(frontier.at_settings(held_out, training, CHOSEN))
 
 
