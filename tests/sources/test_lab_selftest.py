@@ -7,7 +7,7 @@ import pytest
 
 from pmlkit.cli.app import main
 from pmlkit.errors import NeedsError, UsageError
-from pmlkit.sources.lab import selftest
+from pmlkit.sources.lab import guests, selftest
 from pmlkit.trace.kinds import Kind
 
 WRITTEN = [*range(4096, 4396), *range(5096, 6596)]
@@ -49,6 +49,14 @@ def test_one_round_is_too_few(log):
 def test_a_guest_without_known_writes_is_refused(log):
     with pytest.raises(UsageError, match="has no known written frames"):
         selftest.check(log(WRITTEN, WRITTEN), "reads")
+
+
+@pytest.mark.parametrize("name", guests.shipped())
+def test_every_guest_is_checked_or_refused(log, name):
+    try:
+        assert not selftest.check(log([], []), name).met
+    except UsageError as error:
+        assert "has no known written frames" in str(error)
 
 
 @pytest.mark.parametrize(("frames", "status"), [(WRITTEN, 0), (WRITTEN[1:], 1)])

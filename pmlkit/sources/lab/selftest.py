@@ -117,8 +117,8 @@ def check(trace: Trace, name: str) -> Check:
     if log.n_rounds < 2:
         raise NeedsError(trace, "2 rounds or more", "collect for longer")
     regions = guests.shipped()[name]["regions"]
-    written = [
-        np.arange(r["gfn"], r["gfn"] + r["pages"]) for r in regions if r["kind"] == "written"
+    written = [  # how a region is used may change from phase to phase: then it has no kind
+        np.arange(r["gfn"], r["gfn"] + r["pages"]) for r in regions if r.get("kind") == "written"
     ]
     if not written:
         raise UsageError(f"{name} has no known written frames", "use `known`")
