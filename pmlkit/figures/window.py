@@ -27,7 +27,7 @@ from pmlkit.timeline import timeline
 from pmlkit.trace.schema import MIB_PAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.path import Path
@@ -284,46 +284,63 @@ def _draw_surface(figure: Figure, sizes: pd.DataFrame, round_ms: float) -> None:
 def _contours(
     axes: Axes, t_ms: Floats, counts: Ints, values: Floats, low: float, high: float
 ) -> None:
-    """Draw lines of equal size at 1, 2, 5, 10, ... MiB, each labelled halfway."""
+    """Draw lines of equal size at 1, 2, 5, 10, ... MiB, each labelled halfway.
+
+    A line without room for its label is left out: nobody could tell its size, and such lines lie
+    on each other at a cliff. The colour bar shows these sizes.
+    """
     levels = [m * 10.0**e for e in range(-3, 7) for m in (1, 2, 5)]
     levels = [level for level in levels if low < level < high]
     if not levels:
         return
+    all_lines = axes.contour(t_ms, counts, values, levels)
+    places = _label_places(axes, levels, all_lines.get_paths())
+    all_lines.remove()
+    if not places:
+        return
     outlined = [withStroke(linewidth=1.6, foreground="#303030")]
     lines = axes.contour(
-        t_ms, counts, values, levels, colors="white", linewidths=0.7, path_effects=outlined
+        t_ms, counts, values, list(places), colors="white", linewidths=0.7, path_effects=outlined
     )
-    places = _label_places(axes, lines.get_paths())
     texts = axes.clabel(
-        lines, fmt=lambda v: f"{v:g} MiB", fontsize=6, inline_spacing=2, manual=places
+        lines,
+        fmt=lambda v: f"{v:g} MiB",
+        fontsize=6,
+        inline_spacing=2,
+        manual=list(places.values()),
     )
     for text in texts:
         text.set_path_effects(outlined)  # type: ignore[arg-type]
 
 
-def _label_places(axes: Axes, contours: Iterable[Path]) -> list[tuple[float, float]]:
+def _label_places(
+    axes: Axes, levels: Sequence[float], contours: Iterable[Path]
+) -> dict[float, tuple[float, float]]:
     """Choose places for labels: near a contour's middle, off the edges, apart from others.
 
-    A contour without such a place has no label: the colour bar shows its value.
+    Returns
+    -------
+    dict of float to (float, float)
+        By level; a level without such a place is missing.
     """
     inches = root_figure(axes).get_size_inches() * (0.64, 0.78)  # about those of the axes
     to_axes = axes.transData + axes.transAxes.inverted()
-    places, taken = [], np.zeros((0, 2))
-    lines = [
-        max((np.asarray(piece) for piece in contour.to_polygons(closed_only=False)), key=len)
-        for contour in contours
+    places, taken = {}, np.zeros((0, 2))
+    lines = {
+        level: max((np.asarray(piece) for piece in contour.to_polygons(closed_only=False)), key=len)
+        for level, contour in zip(levels, contours, strict=True)
         if len(np.asarray(contour.vertices))
-    ]
-    on_paper = [to_axes.transform(vertices) * inches for vertices in lines]
-    for place, (vertices, at) in enumerate(zip(lines, on_paper, strict=True)):
-        others = np.vstack([np.zeros((0, 2)), *on_paper[:place], *on_paper[place + 1 :]])
+    }
+    on_paper = {level: to_axes.transform(line) * inches for level, line in lines.items()}
+    for level, at in on_paper.items():
+        others = np.vstack([np.zeros((0, 2)), *(on_paper[o] for o in lines if o != level)])
         middle = np.argsort(np.abs(np.arange(len(at)) - len(at) / 2), kind="stable")
         inside = np.all((at > (0.2, 0.12)) & (at < inches - (0.2, 0.12)), axis=1)
         apart = np.array([np.hypot(*(taken - point).T).min(initial=9) > 0.36 for point in at])
         clear = np.array([np.hypot(*(others - point).T).min(initial=9) > _CLEAR for point in at])
         good = middle[(inside & apart & clear)[middle]]
         if len(good):
-            places.append(tuple(vertices[good[0]]))
+            places[level] = tuple(lines[level][good[0]])
             taken = np.vstack((taken, at[good[0]]))
     return places
 

@@ -14,10 +14,12 @@ from full_disk import fill_at
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.collections import FillBetweenPolyCollection
+from matplotlib.contour import ContourSet
 from overlaps import faults
 from PIL import Image
 from waiting import HANG_S
 
+import pmlkit
 from pmlkit import figures, workingset
 from pmlkit.errors import NeedsError, OutputError, UsageError
 from pmlkit.figures.heat import cells
@@ -106,6 +108,14 @@ def test_the_data_is_saved_as_csv_and_parquet(drawn, saved, name):
         read = pd.read_parquet(path)
         pd.testing.assert_frame_equal(read, frame.reset_index(drop=True), check_dtype=False)
         assert list(pd.read_csv(path.with_suffix(".csv")).columns) == list(frame.columns)
+
+
+@pytest.mark.parametrize("name", ["hotcold", "rrww"])  # sizes fall off at cliffs
+def test_each_line_of_equal_size_has_its_label(name):
+    axes = figures.surface(pmlkit.open(name)).axes[0]
+    (lines,) = (c for c in axes.collections if isinstance(c, ContourSet))
+    sizes = {f"{level:g} MiB" for level in lines.levels}
+    assert {text.get_text() for text in lines.labelTexts} == sizes and len(sizes) > 1
 
 
 @pytest.mark.parametrize("name", ["wss", "heat", "surface"])
