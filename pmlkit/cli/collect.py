@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from pmlkit.cli.log_options import log_fields, log_options
 from pmlkit.cli.options import as_json, example, option, output, overwrite, say
-from pmlkit.cli.parameters import DURATION
+from pmlkit.cli.parameters import DURATION, NAME
 from pmlkit.cli.show import show
 from pmlkit.errors import UsageError
 from pmlkit.kvm import job as kvm
@@ -36,13 +36,14 @@ _KVM = ("seconds", "switch", "capture", "buffer_kib", "marks")
 
 
 @click.command(epilog=_EXAMPLES)
-@click.argument("domain", required=False)
-@option("--kvm", "vm",
+@click.argument("domain", required=False, type=NAME)
+@option("--kvm", "vm", type=NAME,
         help="A VM of KVM instead of DOMAIN, by libvirt's name, a QMP socket, or the id of the "
              "VMM's process.")  # fmt: skip
 @output("NAME.trace", "The trace to write (with lru-gen, a table NAME.csv).", required=True)
 @option(
     "--host",
+    type=NAME,
     metavar="USER@HOST",
     help="Run the agent on this host, over SSH. [default: this machine]",
 )

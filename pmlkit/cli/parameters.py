@@ -29,6 +29,7 @@ __all__ = [
     "LENGTH",
     "MEMORY",
     "MEMORY_OR_0",
+    "NAME",
     "NUMBER",
     "PAGES",
     "PATH",
@@ -146,6 +147,17 @@ class Ratio(_Parsed):
         return ratio
 
 
+class _Name(click.ParamType):  # type: ignore[type-arg]
+    """A name of a machine or VM, which is not empty: ``--host ""`` must not mean this machine."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not value.strip():
+            self.fail("the name is empty", param, ctx)
+        return value
+
+
 class _Path(click.Path):
     """A path, which is not empty: an unset variable of a script must not pass as no path at all."""
 
@@ -230,7 +242,7 @@ class _Setting(click.ParamType):  # type: ignore[type-arg]
         return name.strip(), text
 
 
-PATH = _Path()
+NAME, PATH = _Name(), _Path()
 DURATION = _Parsed("time", "parse_duration_ns")
 _SINCE_START = _Parsed("time", "parse_duration_ns", zero=True)
 DURATION_TEXT, DURATION_TEXTS = _Unread(), _Unread(several=True)

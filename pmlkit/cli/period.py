@@ -18,7 +18,7 @@ from pmlkit.cli.options import (
     span,
     trace_argument,
 )
-from pmlkit.cli.parameters import ABOVE_0, DURATION, NUMBER, PATH, SHARE
+from pmlkit.cli.parameters import ABOVE_0, DURATION, NAME, NUMBER, PATH, SHARE
 from pmlkit.cli.show import show
 
 if TYPE_CHECKING:
@@ -128,9 +128,11 @@ def _print(advice: Advice) -> None:
 @click.command(epilog=_CALIBRATE)
 @output("FILE.json", "Write the constants, for `pmlkit period --calibration`.")
 @option(
-    "--domain", help="Log this domain during the measurement, for the constants of a real Xen host."
+    "--domain",
+    type=NAME,
+    help="Log this domain during the measurement, for the constants of a real Xen host.",
 )
-@option("--host", metavar="USER@DOM0", help="The host of that domain.")
+@option("--host", type=NAME, metavar="USER@DOM0", help="The host of that domain.")
 @option(
     "--state", default="/run/pmlkit", help="Folder in dom0 with a mark for each running collection."
 )

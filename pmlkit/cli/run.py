@@ -9,7 +9,7 @@ import click
 from click import IntRange
 
 from pmlkit.cli.options import as_json, example, option, output
-from pmlkit.cli.parameters import PATH, TRACE
+from pmlkit.cli.parameters import NAME, PATH, TRACE
 from pmlkit.cli.show import show
 from pmlkit.errors import PmlkitError, UsageError
 
@@ -42,7 +42,9 @@ _EXAMPLES = example(
              "anything. Repeated, all words must match.")  # fmt: skip
 @option("--dry-run", is_flag=True, help="List the runs, and which are finished.")
 @option("--again", is_flag=True, help="Also repeat finished runs.")
-@option("--cluster", metavar="ADDRESS", help="Run on the Dask cluster with this scheduler.")
+@option(
+    "--cluster", type=NAME, metavar="ADDRESS", help="Run on the Dask cluster with this scheduler."
+)
 @option("--snakefile", metavar="FILE", type=PATH, help="Write a Snakefile instead.")
 @option("-v", "--verbose", is_flag=True, help="Print a line when a run has finished.")
 @as_json

@@ -81,6 +81,22 @@ def test_an_empty_path_is_wrong_usage_and_not_the_lack_of_one(run):
     check_one_line(err, "--calibration.*the path is empty")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("collect", "web1", "-o", "w.trace", "--host", ""),
+        ("collect", "", "-o", "w.trace"),
+        ("collect", "--kvm", " ", "-o", "w.trace"),
+        ("calibrate", "--domain", ""),
+        ("run", "demo.yaml", "--cluster", ""),
+    ],
+)
+def test_an_empty_name_is_not_this_machine(run, words):
+    code, _, err = run(*words)
+    assert code == 2
+    check_one_line(err, "the name is empty")
+
+
 # Commands that take a trace, and all of it: they check it, or hand it on.
 WHOLE_TRACES = {"advise", "annotate", "frontier", "info"}
 
