@@ -120,6 +120,8 @@ class MissRatio(_Answer):
             return f"Exact for this recording: {curve.uses:,} uses of {curve.pages:,} pages."
         if curve.low is None:
             return "A model of the LRU stack (AET), without an interval."
+        if curve.sampled_pages == curve.pages:
+            return f"The sample has all {curve.pages:,} pages, so sampling adds no error."
         ends = [
             f"{low:.3g} to {high:.3g} at {format_bytes(size)}" for size, low, high in self._bands
         ]

@@ -409,8 +409,10 @@ def _verdict(error: BaseException) -> tuple[int, str]:
             "-v`, `ulimit -u`), or use a machine with more"
         )
     if isinstance(error, ModuleNotFoundError) and not (error.name or "pmlkit").startswith("pmlkit"):
-        return 1, (
-            f"the Python package {error.name} is missing: `pmlkit doctor` states how to install it"
+        package = (error.name or "").partition(".")[0]
+        return (
+            1,
+            f"the Python package {package} is missing: `pmlkit doctor` states how to install it",
         )
     if isinstance(error, OSError):
         if not error.filename and error.errno in FULL:  # what writes files names them

@@ -47,3 +47,9 @@ def test_mrc_over_time_and_as_people_read_it(run, trace):
 def test_mrc_looks_at_the_time_that_is_asked_for(run, trace):
     _, out, _ = run("mrc", trace, "--start", "10ms", "--kinds", "w", "--json")
     assert json.loads(out)["exact"]["uses"] == 1
+
+
+def test_a_sample_of_all_pages_has_no_interval_of_no_width(run, trace):
+    code, out, _ = run("mrc", trace, "--method", "shards", "--target", "0.8", "--summary")
+    assert code == 0
+    assert "The sample has all 3 pages, so sampling adds no error." in out
