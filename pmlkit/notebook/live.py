@@ -212,7 +212,8 @@ def watch(run: Replay | Running | Collection, out: str | None = None, name: str 
         if trace is None:
             raise
     finally:
-        live.draw()
+        if len(live.table()):  # an empty figure above an error would be no help
+            live.draw()
     if out is not None:
         live.save(views.output_folder(out) / name)
     return trace

@@ -72,6 +72,27 @@ def test_a_played_back_trace_has_the_t_of_several_rounds(make_trace):
     assert "working set, T = 30 ms as it arrived" in figure.figure.caption  # rounds of 10 ms
 
 
+def test_a_collection_that_fails_at_once_leaves_no_empty_figure(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(LiveFigure, "draw", lambda self: drawn.append(len(self.table())))
+
+    class Fails:
+        trace = None
+
+        def __init__(self, *rounds):
+            self.rounds = rounds
+
+        def run(self, show):
+            for seen in self.rounds:
+                show(seen)
+            raise PmlkitError("this is not dom0")
+
+    for rounds in ((), (SEEN,)):
+        with pytest.raises(PmlkitError):
+            collecting.watch(Fails(*rounds))
+    assert set(drawn) == {1}
+
+
 def test_a_single_round_is_a_marker_and_more_are_a_line():
     figure = LiveFigure()
     shapes = []
