@@ -118,7 +118,9 @@ def check(trace: Trace, name: str) -> Check:
         raise NeedsError(trace, "2 rounds or more", "collect for longer")
     regions = guests.shipped()[name]["regions"]
     written = [  # how a region is used may change from phase to phase: then it has no kind
-        np.arange(r["gfn"], r["gfn"] + r["pages"]) for r in regions if r.get("kind") == "written"
+        np.arange(r["gfn"], r["gfn"] + r["pages"])
+        for r in regions
+        if r.get("kind") == "written" and r["gfn"] >= _DATA_GFN
     ]
     if not written:
         raise UsageError(f"{name} has no known written frames", "use `known`")
