@@ -295,7 +295,8 @@ for line in sys.stdin:
         os.write(writing_end, json.dumps(job).encode() + b"\\n")
         agent.serve(orders)
     while not os.path.exists(job["spool"]) or os.path.getsize(job["spool"]) < size:
-        pass
+        if os.waitpid(child, os.WNOHANG)[0]:
+            sys.exit("the agent ended by itself")
     os.kill(child, 9)
     os.waitpid(child, 0)
     print("killed", flush=True)
