@@ -24,6 +24,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[n]) for n in (1, 0)]
 
 import fake_kvm  # noqa: E402
 import tracedat  # noqa: E402
+from rewriting import rewrite  # noqa: E402
 from tracedat import HEADER_PAGE  # noqa: E402
 
 from pmlkit import ftrace  # noqa: E402
@@ -226,7 +227,7 @@ def watched(path):
 def fuzz_one(data, folder):
     """Watch bytes taken for a spool, and make a trace of them; returns it, or None if refused."""
     path = folder / "frames.spool"
-    path.write_bytes(data)
+    rewrite(path, data)
     seen = watched(path)
     try:
         trace = ingest(folder, folder / "x.trace", overwrite=True)

@@ -21,6 +21,7 @@ from parquet_bombs import (
     varint,
     zstd_of_zeros,
 )
+from rewriting import rewrite
 
 from pmlkit import interop
 from pmlkit.errors import PmlkitError, TraceDamaged
@@ -142,7 +143,7 @@ def test_flipped_bytes_of_pages_end_in_one_line(tmp_path):
     for _ in range(60):
         flipped = bytearray(data)
         flipped[rng.randrange(4, 120)] ^= 1 << rng.randrange(8)
-        path.write_bytes(flipped)
+        rewrite(path, flipped)
         try:
             interop.load("parquet", path, tmp_path / "x.trace", overwrite=True, columns="obj=obj")
         except PmlkitError as error:
@@ -184,7 +185,7 @@ def test_flipped_bits_of_a_footer_end_in_one_line(tmp_path, monkeypatch):
     for bit in range(8 * footer, 8 * (len(data) - 4)):
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(flipped)
+        rewrite(path, flipped)
         try:
             interop.load("parquet", path, tmp_path / "x.trace", overwrite=True, columns="obj=obj")
         except PmlkitError as error:

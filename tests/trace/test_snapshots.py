@@ -9,6 +9,7 @@ import pytest
 from factories import make_meta, make_trace, reseal
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rewriting import rewrite
 
 from pmlkit.errors import TraceDamaged, UsageError
 from pmlkit.trace import snapshots
@@ -226,7 +227,7 @@ def test_a_flipped_bit_anywhere_is_found(tmp_path):
     data = bytearray(file.read_bytes())
     for place in range(0, len(data), 3):
         data[place] ^= 1 << place % 8
-        file.write_bytes(data)
+        rewrite(file, data)
         with pytest.raises(TraceDamaged, match=FILE):
             _ = Trace.open(tmp_path / "x").tables
         data[place] ^= 1 << place % 8
