@@ -232,8 +232,8 @@ def statement_table(folder: Path) -> pd.DataFrame:
 def cost_table(folder: Path, window_ns: int = PRIMARY_NS) -> pd.DataFrame:
     """Return each technique's error within each budget, in percent of W, sorted by the last.
 
-    A star marks what exists nowhere. A dagger marks what has no estimate for more than `SILENT` of
-    the time in some column: such times are not scored.
+    A star marks a technique whose inputs are simulated. A dagger marks what has no estimate for
+    more than `SILENT` of the time in some column: such times are not scored.
     """
     cheap = pd.read_csv(folder / "at-cost.csv")
     return _by_budget(cheap[cheap["window_ns"] == window_ns])

@@ -236,10 +236,12 @@ def test_real_and_simulated_page_tables_share_no_mean():
 
 
 @pytest.mark.parametrize("simulated", [False, True])
-def test_page_tables_of_one_kind_have_a_mean(simulated):
+def test_page_tables_of_one_kind_have_a_mean_and_the_caption_states_the_kind(simulated):
     tables = made({1: {"a": (0.1, 0.01), "b": (0.3, 0.01)}}, "pml-page-tables")
-    table = frontier.at_cost(tables.assign(simulated=simulated), [0.01])
-    assert table["error"].tolist() == [0.2]
+    tables = tables.assign(simulated=simulated, ns_per_insn=8.0)
+    assert frontier.at_cost(tables, [0.01])["error"].tolist() == [0.2]
+    states = "page tables are simulated for pml-page-tables" in frontier.caption(tables)
+    assert states == simulated
 
 
 def test_a_sweep_tells_real_page_tables_from_simulated_ones():

@@ -244,5 +244,11 @@ def caption(points: pd.DataFrame) -> str:
     return (
         f"{many}, T = {windows} of machines of {' or '.join(fast)} M instructions a second; no "
         f"interval is scaled; 95 % intervals by {RESAMPLES:,} bootstrap samples of the recordings, "
-        "with the setting chosen again in each"
+        f"with the setting chosen again in each{_with_simulated(points)}"
     )
+
+
+def _with_simulated(points: pd.DataFrame) -> str:
+    """Return the end of a caption that names the techniques with simulated page tables."""
+    names = points.loc[points["simulated"], "technique"].unique()
+    return f"; page tables are simulated for {', '.join(names)}" if len(names) else ""
