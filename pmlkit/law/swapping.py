@@ -33,8 +33,8 @@ class Swapping:
     returns_per_s : float
         Pages that return from the swap disk, for each second of the recording.
     slowdown : float
-        The duration, relative to that with enough memory. The VM waits `DISK` for each page. If it
-        idles at times, it may lose less.
+        The duration, relative to that with enough memory. The VM waits `DISK` for each page. It
+        may lose less if it idles at times, and more by the kernel's work for these pages.
     enough_bytes : int or None
         The least size with which `slowdown` is at most `HURT`, in whole MiB, and at least
         `vm_bytes`. None if it is more than the recorded VM has.
@@ -48,23 +48,26 @@ class Swapping:
     @property
     def text(self) -> str:
         """The result in one or two sentences."""
-        back = "no page returns" if not self.returns_per_s else f"{self._returns} a second return"
         answer = (
-            f"By the memory model (simulated), {back} from a swap disk with "
+            f"By the memory model (simulated), {self._returns} from a swap disk with "
             f"{format_bytes(self.vm_bytes)}"
         )
+        waiting = f"waiting for them makes the work take about {self.slowdown:.3g} times as long"
         if self.slowdown <= HURT:
-            slower = f", and the work takes {self.slowdown:.3g} times as long" * (self.slowdown > 1)
-            return f"{answer}{slower}."
-        answer = f"{answer}: the work takes up to {self.slowdown:.3g} times as long."
-        limit = f"within {format_share(HURT - 1)}"
+            return f"{answer}, and {waiting}." if self.returns_per_s else f"{answer}."
+        limit = format_share(HURT - 1)
         if self.enough_bytes is None:
-            return f"{answer} No size up to that of the recorded VM keeps it {limit}."
-        return f"{answer} With {format_bytes(self.enough_bytes)}, it stays {limit}."
+            most = f"No size up to that of the recorded VM keeps the waiting within {limit}."
+        else:
+            most = f"With {format_bytes(self.enough_bytes)}, waiting adds {limit} at most."
+        return f"{answer}: {waiting}. {most}"
 
     @property
     def _returns(self) -> str:
-        return f"{self.returns_per_s:,.0f} pages" if self.returns_per_s >= 10 else "a few pages"
+        if not self.returns_per_s:
+            return "no page returns"
+        digits = ",.0f" if self.returns_per_s >= 10 else ".2g"
+        return f"{self.returns_per_s:{digits}} pages a second return"
 
     def as_dict(self) -> Json:
         """Return the numbers for JSON."""

@@ -16,6 +16,7 @@ from pmlkit.costs import Clock
 from pmlkit.errors import PmlkitError, UsageError
 from pmlkit.law import advice as advice_words
 from pmlkit.law import advise, size
+from pmlkit.law.swapping import Swapping
 from pmlkit.techniques import scores
 from pmlkit.techniques.memory import MemoryModel
 from pmlkit.units import format_bytes, parse_share
@@ -181,7 +182,19 @@ def test_a_vm_that_is_too_small_says_what_it_costs():
     # Up to 625 pages may return, so 2048 + kept - 625 pages are needed: 9.84 MiB.
     assert swapping.enough_bytes == 10 << 20
     assert "34 pages a second return" in found.whole
-    assert "up to 1.08 times as long. With 10 MiB, it stays within 5 %" in found.whole
+    assert "about 1.08 times as long. With 10 MiB, waiting adds 5 % at most" in found.whole
+
+
+@pytest.mark.parametrize(
+    ("returns", "words"),
+    [
+        (0, "no page returns from a swap disk with 64 MiB."),
+        (0.123, "0.12 pages a second return from a swap disk with 64 MiB, and waiting"),
+        (9876.5, "9,876 pages a second return from a swap disk with 64 MiB, and waiting"),
+    ],
+)
+def test_how_often_pages_return_is_said_with_the_digits_that_matter(returns, words):
+    assert words in Swapping(64 << 20, returns, 1.01, 64 << 20).text
 
 
 def test_no_recorded_size_may_be_enough():
@@ -191,7 +204,7 @@ def test_no_recorded_size_may_be_enough():
         law.Curves(replace(recorded, memory_pages=pages, guest=guest)), vm.WINDOW_NS, 0.5
     )
     assert found.swapping.enough_bytes is None
-    assert "No size up to that of the recorded VM keeps it within 5 %" in found.whole
+    assert "No size up to that of the recorded VM keeps the waiting within 5 %" in found.whole
 
 
 def test_a_size_that_holds_all_needs_no_replay():
