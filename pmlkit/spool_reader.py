@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Json, PathLike
 
 
-__all__ = ["Spool", "holds_frames", "make_way", "new_folder", "read_spool"]
+__all__ = ["Spool", "holds_frames", "make_way", "new_folder", "read_spool", "release"]
 
 T = TypeVar("T")
 
@@ -325,12 +325,12 @@ _locks: dict[str, int] = {}
 
 
 def new_folder(folder: Path) -> None:
-    """Create a spool folder, which no other process takes as long as this one runs.
+    """Create a spool folder, which nobody else takes until `release`, or this process's end.
 
     Raises
     ------
     OutputError
-        If another process fills a folder of this name.
+        If a folder of this name is being filled.
     OSError
     """
     make_way(folder)
@@ -339,6 +339,12 @@ def new_folder(folder: Path) -> None:
     _locks[os.path.realpath(folder)] = handle
     with contextlib.suppress(OSError):  # a file system without locks
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def release(folder: Path) -> None:
+    """End the lock of a spool folder, if there is one: it is filled, or was removed."""
+    if (handle := _locks.pop(os.path.realpath(folder), None)) is not None:
+        os.close(handle)
 
 
 def make_way(folder: Path) -> None:
@@ -352,7 +358,7 @@ def make_way(folder: Path) -> None:
     Raises
     ------
     OutputError
-        If another process fills it.
+        If it is being filled.
     """
     if not folder.exists():
         return
@@ -367,8 +373,6 @@ def make_way(folder: Path) -> None:
 
 
 def _refuse_in_use(folder: Path) -> None:
-    if (ours := _locks.pop(os.path.realpath(folder), None)) is not None:
-        os.close(ours)
     handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,6 +8,7 @@ import pytest
 
 from pmlkit.errors import OutputError, OutputExists
 from pmlkit.sources.spooling import claim, command
+from pmlkit.spool_reader import release
 
 
 @pytest.mark.parametrize("program", ["/usr/bin/pmlkit", "/home/me/pmlkit/__main__.py"])
@@ -61,5 +62,9 @@ def test_a_spool_that_another_process_fills_is_not_taken(tmp_path):
         assert claim(out, True) == (out, tmp_path / "x.trace.spool")
 
 
-def test_a_process_may_take_its_own_spool_again(tmp_path):
-    assert claim(tmp_path / "x.trace", True) == claim(tmp_path / "x.trace", True)
+def test_a_process_takes_its_own_spool_again_when_it_is_filled(tmp_path):
+    out, spool = claim(tmp_path / "x.trace", True)
+    with pytest.raises(OutputError, match="another process is writing it"):
+        claim(out, True)
+    release(spool)
+    assert claim(out, True) == (out, spool)

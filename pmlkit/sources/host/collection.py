@@ -24,7 +24,7 @@ from pmlkit.sources.host.launch import Agent
 from pmlkit.sources.spooling import claim, command
 from pmlkit.sources.watch import Follower, Watcher
 from pmlkit.spool import FRAMES_FILE
-from pmlkit.spool_reader import holds_frames
+from pmlkit.spool_reader import holds_frames, release
 from pmlkit.xen.job import Job, LogOptions
 
 if TYPE_CHECKING:
@@ -190,6 +190,7 @@ class Collection:
     def _discard(self) -> None:
         """Remove the spool, and the folders that were made for it, unless they have more."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        release(self.folder)
         with contextlib.suppress(OSError):
             for each in self._new:
                 each.rmdir()
@@ -241,7 +242,10 @@ class Collection:
         for _ in self._poll():
             pass
         self._follower.close()
-        self._write(status, quietly)
+        try:
+            self._write(status, quietly)
+        finally:
+            release(self.folder)
         return self.trace
 
     def _write(self, status: int, quietly: bool) -> None:

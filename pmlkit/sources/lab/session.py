@@ -30,7 +30,7 @@ from pmlkit.sources.lab.disks import AGENT, RUN, Growing, take_results, write_di
 from pmlkit.sources.lab.parts import STOCK
 from pmlkit.sources.spooling import command, read_text
 from pmlkit.spool import FRAMES_FILE
-from pmlkit.spool_reader import holds_frames, read_spool
+from pmlkit.spool_reader import holds_frames, read_spool, release
 from pmlkit.units import check_memory_mib
 from pmlkit.xen.frames import Frame
 from pmlkit.xen.job import PAGE_TABLES, LogOptions
@@ -252,6 +252,8 @@ def to_trace(
     except BaseException as error:
         keep_spool(error, spool, out, rounds_of(spool / FRAMES_FILE, closed), keep)
         raise
+    finally:
+        release(spool)
 
 
 def keep_spool(

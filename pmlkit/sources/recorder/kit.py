@@ -23,6 +23,7 @@ from pmlkit.sources.recorder import qemu
 from pmlkit.sources.recorder.record import describe, unless_ended
 from pmlkit.sources.recorder.recording import Recording, RecordOptions
 from pmlkit.sources.spooling import claim
+from pmlkit.spool_reader import release
 from pmlkit.units import check_memory_mib
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def record_kit(
             trace = ingest(spool, out, overwrite=options.overwrite)
     finally:
         shutil.rmtree(spool, ignore_errors=True)
+        release(spool)
     return unless_ended(trace, stop)
 
 

@@ -29,7 +29,7 @@ from pmlkit.sources.recorder.messages import Message
 from pmlkit.sources.recorder.recording import Recording, RecordOptions
 from pmlkit.sources.spooling import claim, command
 from pmlkit.spool import FRAMES_FILE
-from pmlkit.spool_reader import holds_frames
+from pmlkit.spool_reader import holds_frames, release
 from pmlkit.units import check_memory_mib
 
 if TYPE_CHECKING:
@@ -106,6 +106,8 @@ def record(
     except BaseException as error:
         _keep_spool(error, spool, out)
         raise
+    finally:
+        release(spool)
     return unless_ended(trace, stop)
 
 
