@@ -210,18 +210,25 @@ def _is_locked(lock: int, partial: Path, final: Path) -> bool:
     """Lock the partial file; return False if it has been renamed meanwhile."""
     if not stat.S_ISREG(os.fstat(lock).st_mode):
         raise OutputExists(partial, replaceable=False)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise being_written(final) from error
-    except OSError:  # a file system without locks
-        pass
+    take_lock(lock, final)
     return _is_same(partial, lock)
 
 
-def being_written(path: PathLike) -> OutputError:
-    """Return the error that another process writes to the same path."""
-    return OutputError(path, "another process is writing it", "wait for it, or give another name")
+def take_lock(handle: int, path: PathLike) -> None:
+    """Lock an open file or folder; a file system without locks passes.
+
+    Raises
+    ------
+    OutputError
+        If another process holds it: it writes `path`.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        hint = "wait for it, or give another name"
+        raise OutputError(path, "another process is writing it", hint) from error
+    except OSError:
+        pass
 
 
 def _is_same(path: Path, handle: int) -> bool:
@@ -314,12 +321,10 @@ class PartialFolder:
         # Never through a link: its target would be cleared.
         self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            take_lock(self._lock, self.display_path)
+        except OutputError:
             self._release()
-            raise being_written(self.display_path) from error
-        except OSError:  # a file system without locks
-            pass
+            raise
         self._clear()
 
     def _clear(self) -> None:

@@ -26,7 +26,7 @@ from pmlkit.errors import (
     TraceVersionError,
     read_error,
 )
-from pmlkit.files import being_written
+from pmlkit.files import take_lock
 from pmlkit.foreign import loads
 from pmlkit.progress import task
 from pmlkit.spool import (
@@ -375,10 +375,6 @@ def make_way(folder: Path) -> None:
 def _refuse_in_use(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise being_written(folder.with_suffix("")) from error
-    except OSError:  # a file system without locks
-        pass
+        take_lock(handle, folder.with_suffix(""))
     finally:
         os.close(handle)

@@ -312,7 +312,7 @@ MUTANTS = [
         "files.py",
         "trace/test_writer.py",
         ("a link is cleared through", "O_DIRECTORY | os.O_NOFOLLOW", "O_DIRECTORY"),
-        ("two write one name", "self._lock, fcntl.LOCK_EX", "self._lock, fcntl.LOCK_SH"),
+        ("two write one name", "handle, fcntl.LOCK_EX", "handle, fcntl.LOCK_SH"),
         (
             "somebody's files are cleared",
             "if not all(_LEFTOVERS",
