@@ -96,11 +96,9 @@ def swapping_at(recorded: Recorded, vm_bytes: int) -> Swapping | None:
     if not recorded.time.ns_per_insn or vm_bytes > recorded.known_memory_pages * PAGE_SIZE:
         return None
     returned = returned_pages(recorded, vm_bytes // PAGE_SIZE)
-    enough: int | None = vm_bytes
-    if _slowdown(recorded, returned) > HURT:
-        enough = _enough(recorded, vm_bytes // PAGE_SIZE)
-    seconds = recorded.duration_ns / 1e9
-    return Swapping(vm_bytes, returned / seconds, _slowdown(recorded, returned), enough)
+    slowdown = _slowdown(recorded, returned)
+    enough = vm_bytes if slowdown <= HURT else _enough(recorded, vm_bytes // PAGE_SIZE)
+    return Swapping(vm_bytes, returned / (recorded.duration_ns / 1e9), slowdown, enough)
 
 
 def _slowdown(recorded: Recorded, returned: int) -> float:
@@ -109,14 +107,15 @@ def _slowdown(recorded: Recorded, returned: int) -> float:
 
 def _enough(recorded: Recorded, too_few: int) -> int | None:
     """Return the least whole MiB, in bytes, of at most `HURT`, by bisection."""
+
+    def is_enough(mib: int) -> bool:
+        return _slowdown(recorded, returned_pages(recorded, mib * MIB_PAGES)) <= HURT
+
     low = too_few // MIB_PAGES
     high = -(-min(peak_pages(recorded), recorded.known_memory_pages) // MIB_PAGES)
-    if _slowdown(recorded, returned_pages(recorded, high * MIB_PAGES)) > HURT:
+    if not is_enough(high):
         return None
     while high - low > 1:
         middle = (low + high) // 2
-        if _slowdown(recorded, returned_pages(recorded, middle * MIB_PAGES)) > HURT:
-            low = middle
-        else:
-            high = middle
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
     return high << 20
