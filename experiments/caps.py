@@ -70,6 +70,7 @@ from pmlkit.sources.spooling import with_us
 from pmlkit.techniques import scores
 from pmlkit.techniques.memory import peak_pages, reserve_pages, returned_pages
 from pmlkit.techniques.recorded import Recorded
+from pmlkit.trace.schema import MIB_PAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -103,7 +104,6 @@ IDLE_MIB = 128  # memory of the guest that measures idle work, MiB
 MOST = 50_000  # most returning pages, by the model, in a guest that is run
 WINDOWS_NS = (300_000_000, 1_000_000_000, 3_000_000_000, 10_000_000_000)
 FEW = 1000  # fewer swap-ins are not compared in percent
-MIB_PAGES = 256
 SIZE_COLUMNS = ["technique", "title", "looks", "p95_mib", "least_mib", "most_mib"]
 SIZE_COLUMNS += ["cap_mib", "saved_mib", "saved"]
 TRUTH = "truth"  # W(t, T) itself, the answer of a perfect technique
