@@ -158,6 +158,17 @@ def test_two_scores_are_compared_program_by_program():
     assert scoreboard.compare(made(theirs), made(theirs))["p"].to_numpy() == pytest.approx(1)
 
 
+@pytest.mark.filterwarnings("error")
+def test_scores_without_a_common_program_have_no_difference():
+    def made(program):
+        rows = pd.DataFrame({"program": [program], "window": "1s", "setting": "default"})
+        return scoreboard.Score("made", rows.assign(mae=0.1, bias=0.0, overhead=0.001))
+
+    table = scoreboard.compare(made("a"), made("b"))
+    assert (table["programs"] == 0).all() and len(table)
+    assert table[["difference", "low", "high"]].isna().all(axis=None)
+
+
 def test_a_class_is_loaded_by_its_name():
     assert techniques.make(NAME, watched=7) == Share(watched=7)
     for name, why in (

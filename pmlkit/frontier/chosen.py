@@ -54,8 +54,11 @@ def choose(
 
 
 def mean_error(errors: Floats) -> tuple[float, float, float]:
-    """Return the mean over recordings, and the ends of its 95 % interval by a bootstrap."""
-    return float(errors.mean()), *bootstrap(errors)
+    """Return the mean over recordings, and the ends of its 95 % interval by a bootstrap.
+
+    NaN without recordings: two scores may have no program in common.
+    """
+    return float(errors.mean()) if len(errors) else float("nan"), *bootstrap(errors)
 
 
 def at_settings(
