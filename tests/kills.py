@@ -29,6 +29,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 import pyarrow.parquet as pq  # noqa: E402
 from batch_case import write_notebook  # noqa: E402
 
+from pmlkit.batch.job import ATTEMPT  # noqa: E402
 from pmlkit.errors import PmlkitError  # noqa: E402
 from pmlkit.sources.ingest import ingest  # noqa: E402
 from pmlkit.trace.reader import Trace  # noqa: E402
@@ -216,13 +217,13 @@ class Run(Case):
         return "run", self.folder / "e.yaml", "-o", self.out
 
     def begun(self):
-        return any(self.out.rglob(".running"))
+        return any(self.out.glob(f"*/{ATTEMPT}*"))
 
     def check_output(self):
         for path in self.out.rglob("run.json"):
             assert json.loads(path.read_text())["status"] in ("done", "failed")
         for path in self.out.rglob("*.ipynb"):
-            if ".running" not in path.parts:
+            if ATTEMPT not in str(path):
                 json.loads(path.read_text())
 
 

@@ -56,7 +56,7 @@ __all__ = [
 
 RECORD = "run.json"
 FORMAT = {"format": "pmlkit-run", "version": 1}
-ATTEMPTS = ".running"
+ATTEMPT = ".running-"  # begins the name of a temporary folder
 _PACKAGES = ("numpy", "pandas", "pyarrow", "matplotlib", "scikit-learn", "papermill", "ipykernel")
 _RECORD_BYTES = 16 << 20
 _GRACE_S = 10  # for papermill to stop its kernel
@@ -133,20 +133,17 @@ def execute_into(job: Job, final: PathLike, processes: Processes | None = None) 
 @contextlib.contextmanager
 def attempt(final: Path) -> Iterator[Path]:
     """Create the temporary folder of a run, named after this process; remove it at the end."""
-    parent = final.parent / ATTEMPTS
+    unique = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    folder = final.parent / f"{ATTEMPT}{final.name}-{unique}"
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        unique = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        folder = parent / f"{final.name}-{unique}"
-        folder.mkdir()  # with the rights of other folders: `mkdtemp` would hide it from colleagues
+        # With the rights of other folders: `mkdtemp` would hide it from colleagues.
+        folder.mkdir(parents=True)
     except OSError as error:
         raise output_error(final, error) from error
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            parent.rmdir()  # if this was the last attempt
 
 
 def adopt(folder: Path, final: Path, notebook: str) -> None:

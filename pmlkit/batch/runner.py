@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pmlkit import signals
 from pmlkit.batch import expand, gather
-from pmlkit.batch.job import ATTEMPTS, Processes, Stopped, execute_into, source_digest
+from pmlkit.batch.job import ATTEMPT, Processes, Stopped, execute_into, source_digest
 from pmlkit.batch.plan import RESULTS, Plan, plan
 from pmlkit.errors import PmlkitError, output_error
 from pmlkit.files import refuse_inside_trace
@@ -255,7 +255,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _remove_attempts(folder: Path) -> None:
     """Remove folders of attempts by dead processes of this machine."""
-    for attempt in folder.glob(f"{ATTEMPTS}/*-{socket.gethostname()}-*"):
+    for attempt in folder.glob(f"{ATTEMPT}*-{socket.gethostname()}-*"):
         number = attempt.name.rsplit("-", 2)[-2]
         if number.isdigit() and not _is_alive(int(number)):
             shutil.rmtree(attempt, ignore_errors=True)

@@ -6,8 +6,10 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pandas as pd
@@ -20,6 +22,7 @@ from waiting import HANG_S, until
 import pmlkit
 from pmlkit import cli
 from pmlkit.batch import expand, results, runner
+from pmlkit.batch.job import ATTEMPT, attempt
 from pmlkit.errors import OutputError, PmlkitError, UsageError
 from pmlkit.trace import annotation
 from pmlkit.trace.reader import Trace
@@ -222,13 +225,25 @@ def test_two_processes_do_not_run_the_same_experiment(case, tmp_path):
 def test_what_a_killed_process_left_is_removed_and_what_is_at_work_is_not(case, tmp_path):
     dead = subprocess.Popen(["true"])
     dead.wait()
-    attempts = tmp_path / "r" / "e" / ".running"
-    host = runner.socket.gethostname()
-    names = [f"x-{host}-{dead.pid}-a", f"x-{host}-{os.getpid()}-b", f"x-elsewhere-{dead.pid}-c"]
-    for name in names:
-        (attempts / name).mkdir(parents=True)
+    folder, host = tmp_path / "r" / "e", socket.gethostname()
+    ends = [f"{host}-{dead.pid}-a", f"{host}-{os.getpid()}-b", f"elsewhere-{dead.pid}-c"]
+    temporary = [folder / f"{ATTEMPT}x-{end}" for end in ends]
+    for each in temporary:
+        each.mkdir(parents=True)
     runner.run(case, tmp_path / "r", Pretend())
-    assert sorted(path.name for path in attempts.iterdir()) == sorted(names[1:])
+    assert [each.exists() for each in temporary] == [False, True, True]
+
+
+def test_attempts_that_begin_and_end_side_by_side_do_not_disturb_each_other(tmp_path):
+    def attempts(number):
+        for repeat in range(100):
+            with attempt(tmp_path / "r" / "e" / f"{number}-{repeat}") as folder:
+                (folder / "figure").write_text("")
+
+    with ThreadPoolExecutor(8) as pool:
+        for ended in pool.map(attempts, range(8)):
+            assert ended is None
+    assert not list((tmp_path / "r" / "e").iterdir())
 
 
 def test_an_unwritable_folder_is_said(case, tmp_path):
@@ -305,9 +320,9 @@ def test_runs_on_this_machine(tmp_path):
     report = runner.run(path, tmp_path / "r")
     (good,), ((bad, record),) = report.done, report.failed
     folder = report.plan.folder
-    assert not list(folder.glob(".running"))
+    assert not list(folder.glob(f"{ATTEMPT}*"))
     executed = (folder / good.id / "good.ipynb").read_text()
-    assert str(folder / good.id) in executed and ".running" not in executed
+    assert str(folder / good.id) in executed and ATTEMPT not in executed
     told = json.loads((folder / good.id / "run.json").read_text())
     assert told["parameters"] == values
     assert told["versions"]["pmlkit"] == pmlkit.__version__
