@@ -338,6 +338,34 @@ def test_runs_on_this_machine(tmp_path):
     assert results.load(report.results, "sizes")["pages"].tolist() == [1e-5]
 
 
+@pytest.mark.parametrize(("deaths", "status"), [(2, "done"), (3, "failed")])
+def test_a_kernel_that_dies_before_its_first_cell_is_started_again(
+    tmp_path, monkeypatch, deaths, status
+):
+    """As a kernel does whose port another program has taken meanwhile."""
+    start = f"""
+import os, pathlib, sys
+died = pathlib.Path({str(tmp_path / "died")!r})
+times = len(died.read_text()) if died.exists() else 0
+if times < {deaths}:
+    died.write_text("x" * (times + 1))
+    sys.exit("Address already in use")
+os.execv(sys.executable, [sys.executable, "-m", "ipykernel_launcher", *sys.argv[1:]])
+"""
+    spec = {"argv": [sys.executable, "-c", start, "-f", "{connection_file}"], "language": "python"}
+    home = tmp_path / "jupyter" / "kernels" / "python3"
+    home.mkdir(parents=True)
+    (home / "kernel.json").write_text(json.dumps(spec | {"display_name": "Python 3"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    run = {"notebook": str(write_notebook(tmp_path / "n.ipynb", "m"))}
+    path = write_experiment(tmp_path / "e.yaml", runs=[run])
+    report = runner.run(path, tmp_path / "r")
+    assert report.plan.record(report.plan.runs[0])["status"] == status
+    assert len((tmp_path / "died").read_text()) == deaths
+    for _, record in report.failed:
+        assert "Kernel died before replying" in record["error"]["message"]
+
+
 def test_a_notebook_without_metadata_is_python(tmp_path):
     path = write_notebook(tmp_path / "n.ipynb", "assert m == 2")
     document = json.loads(path.read_text())
