@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from pmlkit import progress, recordings, techniques
-from pmlkit.costs import prices
+from pmlkit.costs import check_ns_per_insn, prices
 from pmlkit.errors import ClocksDiffer, NeedsError, UsageError, argument
 from pmlkit.selection import edges, times_ns
 from pmlkit.techniques import scores
@@ -519,8 +519,7 @@ class Plan:
     ns_per_insn: float | None = None
 
     def __post_init__(self) -> None:
-        if self.ns_per_insn is not None and not 0 < self.ns_per_insn < float("inf"):
-            raise UsageError(f"an instruction takes {self.ns_per_insn:g} ns: give more than 0")
+        check_ns_per_insn(self.ns_per_insn)
         parse_duration_ns(self.window)
         for time in (self.start, self.end):
             if isinstance(time, str) and not is_named(time):

@@ -19,16 +19,23 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pmlkit.errors import ClocksDiffer
+from pmlkit.errors import ClocksDiffer, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-__all__ = ["INSTRUCTIONS", "PROCESSORS", "Clock", "Cost", "Price", "prices", "work"]
+__all__ = ["INSTRUCTIONS", "PROCESSORS", "Clock", "Cost", "Price", "check_ns_per_insn", "prices",
+           "work"]  # fmt: skip
 
 INSTRUCTIONS = "instructions"  # a unit of prices; the names of `PROCESSORS` are the others
 _TABLE = Path(__file__).with_name("prices.csv")
+
+
+def check_ns_per_insn(ns_per_insn: float | None) -> None:
+    """Raise a `UsageError` unless a length of an instruction, ns, is None or possible."""
+    if ns_per_insn is not None and not 0 < ns_per_insn < float("inf"):
+        raise UsageError(f"an instruction takes {ns_per_insn:g} ns: give more than 0")
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,7 @@ class Clock:
 
     def given(self, ns_per_insn: float | None) -> Clock:
         """Return the clock with `ns_per_insn`, unless it has one already."""
+        check_ns_per_insn(ns_per_insn)
         return replace(self, ns_per_insn=self.ns_per_insn or ns_per_insn)
 
     @property

@@ -43,8 +43,8 @@ from pmlkit.timeline import Timeline, timeline
 from pmlkit.trace import arrow
 from pmlkit.trace.annotation import bounds, time_ns
 from pmlkit.trace.kinds import Kind, parse_kinds
-from pmlkit.trace.schema import SAMPLED
-from pmlkit.units import format_ns
+from pmlkit.trace.schema import PAGE_SIZE, SAMPLED
+from pmlkit.units import format_bytes, format_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -58,6 +58,7 @@ __all__ = [
     "Part",
     "Selection",
     "Stream",
+    "check_page_size",
     "edges",
     "select",
     "stream",
@@ -105,6 +106,17 @@ class Part:
     refs: References
     first: int
     timeline: Timeline
+
+
+def check_page_size(trace: Trace) -> None:
+    """Raise `NeedsError` if an import has pages that no processor logs, or counts costs of."""
+    size = trace.meta.domain["page_size"]
+    if size != PAGE_SIZE:
+        raise NeedsError(
+            trace,
+            f"pages of {format_bytes(PAGE_SIZE)} (its pages have {format_bytes(size)})",
+            f"import it again, with {argument('page_size', PAGE_SIZE)}",
+        )
 
 
 def select(trace: Trace, **selection: Unpack[Selection]) -> Part:

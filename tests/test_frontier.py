@@ -342,6 +342,18 @@ def test_a_clock_that_is_not_known_is_refused(make_trace):
         frontier.sweep([path], frontier.plan("50ms", techniques="prl"))
 
 
+def test_a_given_length_of_an_instruction_is_the_clock_of_a_trace_without_one(make_trace, tmp_path):
+    path = make_trace("host.trace", rounds=30, clock={"kind": "host", "ns_per_insn": None}).path
+    points = {
+        ns: frontier.sweep(
+            [path], frontier.plan("50ms", "1", None, "prl", ns_per_insn=ns), tmp_path
+        )
+        for ns in (1, 4)  # what is kept of one is not taken for the other
+    }
+    np.testing.assert_allclose(points[4]["overhead"], 4 * points[1]["overhead"])
+    assert (points[1]["overhead"] > 0).all()
+
+
 @pytest.mark.parametrize(
     "wrong, what",
     [
@@ -351,6 +363,8 @@ def test_a_clock_that_is_not_known_is_refused(make_trace):
         ({"techniques": "pmll"}, "do you mean 'pml'"),
         ({"seeds": 0}, "seeds is 0"),
         ({"window": ()}, "without windows"),
+        ({"ns_per_insn": 0.0}, "takes 0 ns"),
+        ({"ns_per_insn": float("nan")}, "takes nan ns"),
     ],
 )
 def test_a_wrong_plan_says_what_is_wrong(wrong, what):

@@ -11,7 +11,7 @@ import click
 from click import IntRange
 
 from pmlkit.cli.options import as_json, example, names, only_answer, option, output
-from pmlkit.cli.parameters import DURATION_TEXTS, TRACE
+from pmlkit.cli.parameters import ABOVE_0, DURATION_TEXTS, TRACE
 from pmlkit.cli.show import show
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ _EXAMPLES = example(
              "64,256,1024,4096,16384]")  # fmt: skip
 @option("--seeds", default=None, type=IntRange(1),
         help="Number of runs of techniques that draw random numbers. [default: 3]")  # fmt: skip
+@option("--ns-per-insn", default=None, type=ABOVE_0,
+        help="Length of an instruction, if the clock of a TRACE does not contain it.")  # fmt: skip
 @option("--jobs", default=1, type=IntRange(1), help="Number of traces to process in parallel.")
 @option(
     "--again", is_flag=True, help="Run everything in FOLDER again, after a change of a technique."

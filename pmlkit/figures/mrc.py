@@ -21,7 +21,6 @@ from pmlkit.figures.axes import (
 from pmlkit.figures.several import finish_several, name_lines, styles, titles
 from pmlkit.figures.style import finish, new_figure, paper_figure
 from pmlkit.several import labelled
-from pmlkit.trace.schema import MIB_PAGES
 from pmlkit.units import format_share
 
 if TYPE_CHECKING:
@@ -90,6 +89,8 @@ def compare_curves(
         The trace of all curves, or that of each.
     """
     traces, of_each = trace if isinstance(trace, Mapping) else None, styles(curves)
+    owners = trace if isinstance(trace, Mapping) else dict.fromkeys(curves, trace)
+    mib_pages = {name: owner.meta.mib_pages for name, owner in owners.items()}
     shown = (
         {name: NAMES.get(name, name) for name in curves}
         if traces is None
@@ -104,17 +105,19 @@ def compare_curves(
         write_empty(axes, "no page is used")
         return _finished(figure, trace, "miss ratio against memory: no page is used.")
     for name, curve in thin.items():
-        _draw_curve(axes, shown[name], curve, of_each[name])
+        _draw_curve(axes, shown[name], curve, of_each[name], mib_pages[name])
     first = next(iter(curves))
     for name in [first] if traces is None else traces:
         knee = curves[name].knee()
-        at = knee / MIB_PAGES, curves[name].at(knee)
+        at = knee / mib_pages[name], curves[name].at(knee)
         axes.plot(*at, "o", ms=3.5, color=of_each[name]["color"])
-    axes.set(xscale="log", ylim=(0, 1.02), xlim=(min(map(_left, curves.values())), None))
+    left = min(_left(curve) / mib_pages[name] for name, curve in curves.items())
+    axes.set(xscale="log", ylim=(0, 1.02), xlim=(left, None))
     plain_log(axes.xaxis)
     axes.grid(True, which="major")
     name_lines(axes, shown.values())
-    at_knee = f"The dot is the knee of the first curve, {curves[first].knee() / MIB_PAGES:.3g} MiB"
+    knee_mib = curves[first].knee() / mib_pages[first]
+    at_knee = f"The dot is the knee of the first curve, {knee_mib:.3g} MiB"
     dots = at_knee if traces is None else "Dots are the knees of the curves"
     return _finished(
         figure,
@@ -130,8 +133,10 @@ def _finished(figure: Figure, trace: Trace | Mapping[str, Trace], caption: str) 
     return finish(figure, trace, caption)
 
 
-def _draw_curve(axes: Axes, name: str, curve: MissRatioCurve, style: Style) -> None:
-    size = np.maximum(curve.sizes_pages, 0.5) / MIB_PAGES
+def _draw_curve(
+    axes: Axes, name: str, curve: MissRatioCurve, style: Style, mib_pages: float
+) -> None:
+    size = np.maximum(curve.sizes_pages, 0.5) / mib_pages
     axes.step(size, curve.miss_ratio, where="post", label=name, lw=1.0, **style)
     if curve.low is not None and curve.high is not None:
         band: Style = {"color": style["color"], "alpha": 0.2, "lw": 0, "step": "post"}
@@ -139,10 +144,10 @@ def _draw_curve(axes: Axes, name: str, curve: MissRatioCurve, style: Style) -> N
 
 
 def _left(curve: MissRatioCurve) -> float:
-    """Return the size in MiB at which a curve has fallen by a hundredth."""
+    """Return the size in pages at which a curve has fallen by a hundredth."""
     fallen = curve.miss_ratio < 1 - 0.01 * (1 - curve.cold)
     first = int(curve.sizes_pages[np.argmax(fallen)]) if fallen.any() else 1
-    return max(min(first, curve.pages / 20), 1) / 2 / MIB_PAGES
+    return max(min(first, curve.pages / 20), 1) / 2
 
 
 @paper_figure
@@ -180,7 +185,7 @@ def miss_ratio_over_time(
     if grid.empty or not grid.notna().to_numpy().any():
         write_empty(axes, "no page is used")
         return finish(figure, trace, f"miss ratio over time{part}: no page is used.")
-    _draw_grid(axes, grid, limits[0] / 1e9)
+    _draw_grid(axes, grid, limits[0] / 1e9, trace.meta.mib_pages)
     mark_phases(axes, trace)
     return finish(
         figure,
@@ -190,10 +195,10 @@ def miss_ratio_over_time(
     )
 
 
-def _draw_grid(axes: Axes, grid: pd.DataFrame, start_s: float) -> None:
+def _draw_grid(axes: Axes, grid: pd.DataFrame, start_s: float, mib_pages: float) -> None:
     pages = grid.index.to_numpy()
-    edges = np.sqrt(pages[1:] * pages[:-1]) / MIB_PAGES
-    edges = np.concatenate(([pages[0] / 1.2 / MIB_PAGES], edges, [pages[-1] * 1.05 / MIB_PAGES]))
+    edges = np.sqrt(pages[1:] * pages[:-1])
+    edges = np.concatenate(([pages[0] / 1.2], edges, [pages[-1] * 1.05])) / mib_pages
     times = np.concatenate(([start_s], grid.columns.to_numpy() / 1e9))
     values = np.ma.masked_invalid(grid.to_numpy())
     mesh = axes.pcolormesh(times, edges, values, cmap="viridis_r", vmin=0, vmax=1, rasterized=True)

@@ -16,7 +16,6 @@ from pmlkit.figures.several import common_axis, finish_several, styles, titles
 from pmlkit.figures.style import COLORS, finish, new_figure, pad, paper_figure
 from pmlkit.several import common_window, labelled
 from pmlkit.timeline import FAR, default_window
-from pmlkit.trace.schema import MIB_PAGES
 from pmlkit.units import Window, format_ns, parse_window
 
 if TYPE_CHECKING:
@@ -136,12 +135,14 @@ def _wss_of_several(
     figure = new_figure(columns, 1.9, {"wss": wss[["trace", *tables[next(iter(tables))]]]})
     axes = figure.subplots()
     spans, ends = common_axis(axes, traces, start, end), []
+    of_mib = {label: trace.meta.mib_pages for label, trace in traces.items()}
     for label, title in titles(traces, line.kinds).items():
-        sizes = _mib(tables[label], line).dropna()
+        sizes = _mib(tables[label], line, of_mib[label]).dropna()
         seconds = (tables[label]["t_ns"] - spans[label][0]) / 1e9
         axes.plot(seconds[sizes.index], sizes, **of_each[label])
         ends += [(sizes.iloc[-1], title, of_each[label])] if len(sizes) else []
-    axes.set(ylim=(0, 1.08 * max(_peak([line], table) for table in tables.values())))
+    peaks = [_peak([line], table, of_mib[label]) for label, table in tables.items()]
+    axes.set(ylim=(0, 1.08 * max(peaks)))
     axes.set_ylabel(f"W(t, {common}) (MiB)")
     label_ends(axes, ends)
     name = _name(common, wss)
@@ -215,7 +216,7 @@ def turnover(
         axes.step(drawn["t_ns"] / 1e9, mib, where="pre", lw=1.0, **style)
         ends += [(mib.iloc[-1], name, style)] if mib.notna().any() else []
     axes.axhline(0, color="black", lw=0.6)
-    if axes.dataLim.height < 1 / MIB_PAGES:
+    if axes.dataLim.height < 1 / trace.meta.mib_pages:
         axes.set_ylim(-1, 1)
     axes.set_ylabel("change of W (MiB)")
     _time(axes, trace, time_limits(trace, start, end))
@@ -245,16 +246,16 @@ def _few_lines(
         wss = wss.merge(
             table.drop(columns=["effective_ns", "full", "phase"]), on="t_ns", how="left"
         )
-    figure = new_figure(columns, 1.9, {"wss": wss})
+    figure, mib_pages = new_figure(columns, 1.9, {"wss": wss}), trace.meta.mib_pages
     axes = figure.subplots()
     if PML_LINE in lines:
-        low, high = (_mib(wss, line) for line in lines[::-1])
+        low, high = (_mib(wss, line, mib_pages) for line in lines[::-1])
         axes.fill_between(wss["t_ns"] / 1e9, low.bfill(), high, color="#F3D3BE", lw=0)
-    _plot(axes, lines, wss)
-    axes.set_ylim(0, _peak(lines, wss) * 1.08)
+    _plot(axes, lines, wss, mib_pages)
+    axes.set_ylim(0, _peak(lines, wss, mib_pages) * 1.08)
     axes.set_ylabel(f"W(t, T) (MiB)\nT = {_folded(_name(window, wss))}")
     _time(axes, trace, time_limits(trace, start, end))
-    label_ends(axes, _ends(lines, wss))
+    label_ends(axes, _ends(lines, wss, mib_pages))
     return figure
 
 
@@ -308,23 +309,25 @@ def _guest(trace: Trace, start: Time, end: Time) -> pd.DataFrame | None:
     return trace.guest.loc[inside, ["t_ns", "allocated_bytes", "total_bytes"]]
 
 
-def _mib(wss: pd.DataFrame, line: Line) -> pd.Series[float]:
+def _mib(wss: pd.DataFrame, line: Line, mib_pages: float) -> pd.Series[float]:
     # Windows that the start cuts short are not drawn: they are smaller.
-    return (wss[line.column] / MIB_PAGES).where(wss["full"])
+    return (wss[line.column] / mib_pages).where(wss["full"])
 
 
-def _peak(lines: Iterable[Line], wss: pd.DataFrame) -> float:
-    return max(1 / MIB_PAGES, *(_mib(wss, line).max() for line in lines))
+def _peak(lines: Iterable[Line], wss: pd.DataFrame, mib_pages: float) -> float:
+    return max(1 / mib_pages, *(_mib(wss, line, mib_pages).max() for line in lines))
 
 
-def _plot(axes: Axes, lines: Iterable[Line], wss: pd.DataFrame) -> None:
+def _plot(axes: Axes, lines: Iterable[Line], wss: pd.DataFrame, mib_pages: float) -> None:
     for line in lines:
-        there = _mib(wss, line).notna()
-        axes.plot(wss["t_ns"][there] / 1e9, _mib(wss, line)[there], **line.style)
+        sizes = _mib(wss, line, mib_pages).dropna()
+        axes.plot(wss["t_ns"][sizes.index] / 1e9, sizes, **line.style)
 
 
-def _ends(lines: Iterable[Line], wss: pd.DataFrame) -> list[tuple[float, str, Style]]:
-    drawn = ((line, _mib(wss, line).dropna()) for line in lines)
+def _ends(
+    lines: Iterable[Line], wss: pd.DataFrame, mib_pages: float
+) -> list[tuple[float, str, Style]]:
+    drawn = ((line, _mib(wss, line, mib_pages).dropna()) for line in lines)
     return [(sizes.iloc[-1], line.name, line.style) for line, sizes in drawn if len(sizes)]
 
 
@@ -346,7 +349,8 @@ def _draw_with_memory(
     limits: tuple[int, int],
 ) -> None:
     """Draw lines and memory; large memory gets a second scale above the lines' peak."""
-    peak, ram = _peak(lines, wss) * 1.08, trace.meta.memory_bytes / MIB
+    mib_pages = trace.meta.mib_pages
+    peak, ram = _peak(lines, wss, mib_pages) * 1.08, trace.meta.memory_bytes / MIB
     split = ram > TWO_SCALES_FROM * peak
     if split:
         pad(figure, hspace=0.0, h_pad=0.01)
@@ -357,7 +361,7 @@ def _draw_with_memory(
         lower.set_ylim(0, max(ram * 1.05, peak))
     for axes in (upper, lower) if split else (lower,):
         _plot_memory(axes, guest, ram)
-    _plot(lower, lines, wss)
+    _plot(lower, lines, wss, mib_pages)
     lower.set_ylabel("memory (MiB)")
     _time(lower, trace, limits, labels_on=upper if split else None)
     memory = [(ram, "RAM", RAM)]
@@ -365,7 +369,7 @@ def _draw_with_memory(
         memory.append((guest["allocated_bytes"].iloc[-1] / MIB, "allocated", ALLOCATED))
     ends = [
         (y, f"{name} in\n{_folded(_name(window, wss))}", style)
-        for y, name, style in _ends(lines, wss)
+        for y, name, style in _ends(lines, wss, mib_pages)
     ]
     above = [end for end in memory if split and end[0] > peak]
     label_ends(upper, above)

@@ -24,7 +24,6 @@ from pmlkit.figures.several import finish_several, name_lines, styles, titles
 from pmlkit.figures.style import COLORS, finish, new_figure, paper_figure
 from pmlkit.several import labelled
 from pmlkit.timeline import timeline
-from pmlkit.trace.schema import MIB_PAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["period_trade_off", "reuse_histogram", "surface", "wss_against_window"]
 
 MIB = 1 << 20
-SMALLEST_MIB = 1 / MIB_PAGES  # one page
 
 
 @paper_figure
@@ -59,7 +57,7 @@ def surface(
         trace, [_usual(part, k) for k in windows], counts, start=start, end=end, kinds=kinds
     )
     figure = new_figure(columns, 2.4 if columns == 1 else 2.8, {"surface": sizes})
-    _draw_surface(figure, sizes, _round_ns(trace) / 1e6)
+    _draw_surface(figure, sizes, _round_ns(trace) / 1e6, 1 / trace.meta.mib_pages)
     return finish(
         figure,
         trace,
@@ -95,7 +93,7 @@ def wss_against_window(
     upper.plot(t_ms, half["bytes"] / MIB, color=COLORS["black"])
     upper.set_ylim(bottom=0)
     upper.set(xlabel="" if columns == 1 else "window T (ms)", ylabel="mean W(T) (MiB)")
-    _slope_panel(lower, t_ms, half, 1e9 / round_ns)
+    _slope_panel(lower, t_ms, half, 1e9 / round_ns / trace.meta.mib_pages)
     _letter(upper, lower)
     return finish(
         figure,
@@ -127,7 +125,7 @@ def _windows_of_several(
         curve, round_ns = curves[label], _round_ns(traces[label])
         t_ms = curve["rounds"] * round_ns / 1e6
         upper.plot(t_ms, curve["bytes"] / MIB, label=title, **of_each[label])
-        rate = curve["miss_rate"] / MIB_PAGES * 1e9 / round_ns
+        rate = curve["miss_rate"] / traces[label].meta.mib_pages * 1e9 / round_ns
         lower.plot(t_ms, rate.where(rate > 0), **of_each[label])
     upper.set(xlabel="" if columns == 1 else "window T (ms)", ylabel="mean W(T) (MiB)")
     upper.set_ylim(bottom=0)
@@ -156,7 +154,7 @@ def _letter(*panels: Axes) -> None:
 
 
 def _slope_panel(
-    axes: Axes, t_ms: pd.Series[float], curve: pd.DataFrame, per_second: float
+    axes: Axes, t_ms: pd.Series[float], curve: pd.DataFrame, mib_per_second: float
 ) -> None:
     axes.set_xlabel("window T (ms)")
     axes.set_ylabel("misses (MiB/s)")
@@ -164,7 +162,7 @@ def _slope_panel(
     plain_log(axes.xaxis)
     if not (curve["miss_rate"] > 0).any():
         return write_empty(axes, "no page is missing")
-    misses, slope = (curve[name] / MIB_PAGES * per_second for name in ("miss_rate", "derivative"))
+    misses, slope = (curve[name] * mib_per_second for name in ("miss_rate", "derivative"))
     axes.plot(t_ms, misses, color=COLORS["sky"], lw=2.6, label="misses, counted")
     axes.plot(t_ms, slope, color=COLORS["black"], lw=0.9, label="slope of (a)")
     axes.legend(loc="best", handlelength=1.5)
@@ -257,10 +255,12 @@ def period_trade_off(trace: Trace, advice: Advice, columns: int = 2) -> Figure:
     )
 
 
-def _draw_surface(figure: Figure, sizes: pd.DataFrame, round_ms: float) -> None:
+def _draw_surface(
+    figure: Figure, sizes: pd.DataFrame, round_ms: float, smallest_mib: float
+) -> None:
     grid = sizes.pivot(index="min_count", columns="rounds", values="bytes") / MIB
     t_ms, counts = grid.columns.to_numpy() * round_ms, grid.index.to_numpy()
-    values = np.ma.masked_invalid(np.ma.masked_less(grid.to_numpy(), SMALLEST_MIB))
+    values = np.ma.masked_invalid(np.ma.masked_less(grid.to_numpy(), smallest_mib))
     axes = figure.subplots()
     if not values.count():
         axes.set(xlabel="window T (ms)", ylabel="threshold m (rounds)")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +19,7 @@ import pandas as pd
 
 from pmlkit import progress, techniques
 from pmlkit.compare import on_each, paths_of
-from pmlkit.costs import work
+from pmlkit.costs import check_ns_per_insn, work
 from pmlkit.errors import ClocksDiffer, NeedsError, UsageError, argument
 from pmlkit.files import write_files
 from pmlkit.frontier.grids import SETTING
@@ -64,6 +64,8 @@ class Plan:
         Names; empty: all.
     seeds : int
         Runs of a technique that draws random numbers.
+    ns_per_insn : float, optional
+        Length of an instruction on the machine of a trace that does not contain it.
     """
 
     windows: tuple[str, ...] = ("100ms", "1s", "5s")
@@ -71,6 +73,7 @@ class Plan:
     watched: tuple[int, ...] = (64, 256, 1024, 4096, 16384)
     techniques: tuple[str, ...] = ()
     seeds: int = 3
+    ns_per_insn: float | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for window in self.windows:
@@ -82,6 +85,7 @@ class Plan:
         for name in self.techniques:
             techniques.make(name)
         check_count("seeds", self.seeds, "runs")
+        check_ns_per_insn(self.ns_per_insn)
         if not self.windows or not self.looks:
             raise UsageError("a sweep without windows or without looks: give one of each")
 
@@ -96,9 +100,12 @@ def plan(
     watched: str | Sequence[int] | None = None,
     techniques: str | Sequence[str] = "all",
     seeds: int | None = None,
+    ns_per_insn: float | None = None,
 ) -> Plan:
     """Create a plan from user input, texts with commas; None selects the default of `Plan`."""
-    given: Json = {} if seeds is None else {"seeds": seeds}
+    given: Json = {"ns_per_insn": ns_per_insn}
+    if seeds is not None:
+        given["seeds"] = seeds
     if window is not None:
         given["windows"] = _listed(window)
     if looks is not None:
@@ -172,7 +179,7 @@ def sweep(
     ResolutionError
         If T is shorter than a trace's rounds, or no multiple of them.
     ClocksDiffer
-        If a trace does not contain the length of an instruction.
+        If a trace does not contain the length of an instruction, nor does the plan.
     """
     plan = plan or Plan()
     into = None if folder is None else Path(folder)
@@ -251,6 +258,8 @@ def _digest_of(trace: Trace, plan: Plan) -> str:
     """Return a digest of everything except the techniques that affects the points of a trace."""
     description = (trace.path / "trace.json").read_bytes()
     settings = repr((_VERSION, replace(plan, techniques=()))).encode()
+    if plan.ns_per_insn is not None:
+        settings += repr(plan.ns_per_insn).encode()
     return hashlib.blake2b(description + settings, digest_size=16).hexdigest()
 
 
@@ -274,6 +283,7 @@ def _keep(file: Path, points: pd.DataFrame, digest: str) -> None:
 def _watched(trace: Trace, plan: Plan) -> tuple[Recorded, dict[int, Truth]]:
     """Return the shared inputs of all runs on a trace: the recording, and W for each T."""
     recorded = techniques.Recorded.of(trace)
+    recorded = replace(recorded, time=recorded.time.given(plan.ns_per_insn))
     if recorded.time.ns_per_insn is None:
         raise ClocksDiffer("instructions", f"the time of {trace.path}")
     truths = {}

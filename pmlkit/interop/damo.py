@@ -22,7 +22,6 @@ from pmlkit.interop.reading import ForeignFileError
 from pmlkit.interop.rounds import Imported
 from pmlkit.kernels.pages import sorted_distinct
 from pmlkit.timeline import timeline
-from pmlkit.trace.schema import PAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -59,6 +58,7 @@ def export(
         "intervals": intervals, "target_id": 0,
         "snapshots": [_PLACEHOLDER], "data_source": "unknown",
     }  # fmt: skip
+    page = np.uint64(trace.meta.domain["page_size"])
     before, after = json.dumps([record], indent=1).split(f'\n   "{_PLACEHOLDER}"\n  ')
     # damo identifies files by file(1), whose versions name plain JSON differently.
     plain = path.name.removesuffix(".partial").endswith(".json")
@@ -71,7 +71,8 @@ def export(
         put(before)
         for last in lasts.tolist():
             put("," * (opens > 0) + "\n   ")
-            regions = _regions(*_counts(used, last), trace.memory_pages)
+            starts, ends, counts = _regions(*_counts(used, last), trace.memory_pages)
+            regions = starts * page, ends * page, counts
             for text in _texts(int(begin[opens]), int(end[last]), regions, last + 1 - opens):
                 put(text)
             opens = last + 1
@@ -172,9 +173,12 @@ def _regions(pages: Gfns, counts: Ints, memory_pages: int) -> tuple[Gfns, Gfns, 
 def _texts(
     start_ns: int, end_ns: int, regions: tuple[Gfns, Gfns, Ints], samples: int
 ) -> Iterator[str]:
-    """Yield a snapshot in parts: `json` would take seconds and a gigabyte for a large one."""
-    starts, ends, counts = regions
-    total = int(ends[-1]) * PAGE_SIZE if len(ends) else 0
+    """Yield a snapshot in parts: `json` would take seconds and a gigabyte for a large one.
+
+    Regions are of bytes.
+    """
+    ends = regions[1]
+    total = int(ends[-1]) if len(ends) else 0
     snapshot: Json = {"start_time": start_ns, "end_time": end_ns}
     snapshot |= {"regions": [_PLACEHOLDER] if len(ends) else [], "total_bytes": total}
     text = json.dumps(snapshot, indent=1).replace("\n", "\n   ")
@@ -183,7 +187,7 @@ def _texts(
     for first in range(0, len(ends), _PIECE):
         part = [column[first : first + _PIECE].tolist() for column in regions]
         yield "," * (first > 0) + ",".join(
-            _REGION % (start * PAGE_SIZE, end * PAGE_SIZE, count, 100 * count // samples)
+            _REGION % (start, end, count, 100 * count // samples)
             for start, end, count in zip(*part, strict=True)
         )
     yield after

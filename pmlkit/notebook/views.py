@@ -16,7 +16,7 @@ from pmlkit.notebook.shown import shown
 from pmlkit.recordings import name_of, open_trace, opened
 from pmlkit.timeline import default_window, period_text, timeline
 from pmlkit.trace import known, summary
-from pmlkit.trace.schema import MIB_PAGES, PAGE_SIZE
+from pmlkit.trace.schema import MIB_PAGES
 from pmlkit.units import described, format_bytes, format_ns, format_share
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def regions(trace: Trace | PathLike) -> pd.DataFrame:
     trace = opened(trace)
     sums = trace.regions.groupby("name", sort=False)["pages"].sum().astype("int64")
     pages = sums.to_numpy()
-    return pd.DataFrame({"region": sums.index, "pages": pages, "MiB": pages / MIB_PAGES})
+    return pd.DataFrame({"region": sums.index, "pages": pages, "MiB": pages / trace.meta.mib_pages})
 
 
 def guest_memory(trace: Trace | PathLike) -> pd.DataFrame:
@@ -251,7 +251,9 @@ def seen_by_pml(trace: Trace | PathLike, window: str | int | Window | None = Non
 
 
 def memory_for(
-    curves: Mapping[str, MissRatioCurve], targets: Iterable[float] = (0.1, 0.05, 0.01)
+    curves: Mapping[str, MissRatioCurve],
+    targets: Iterable[float] = (0.1, 0.05, 0.01),
+    mib_pages: float = MIB_PAGES,
 ) -> pd.DataFrame:
     """Return the memory that miss-ratio curves imply, in MiB.
 
@@ -261,6 +263,8 @@ def memory_for(
         By name.
     targets : sequence of float
         Miss ratios.
+    mib_pages : float
+        Pages in a MiB, ``trace.meta.mib_pages``; default: of 4 KiB.
 
     Returns
     -------
@@ -274,7 +278,7 @@ def memory_for(
     for name, curve in curves.items():
         sizes = {"knee": curve.knee(), **{format_share(t): curve.pages_for(t) for t in targets}}
         facts = {"uses": curve.uses, "pages": curve.pages, "first_uses": curve.cold * 100}
-        mib = {what: pages and pages / MIB_PAGES for what, pages in sizes.items()}
+        mib = {what: pages and pages / mib_pages for what, pages in sizes.items()}
         spread = curve.errors(truth) if truth else ()
         errors = dict(zip(("mean error", "largest error"), spread, strict=False))
         rows.append({"curve": name, **facts, **mib, **errors})
@@ -292,7 +296,7 @@ def _window(trace: Trace, window: str | int | Window | None) -> str | int | Wind
 def _mib(trace: Trace, window: str | int | Window, kinds: str | int) -> pd.DataFrame:
     """Return the ``mean`` and the ``max`` of the working set of each phase, in MiB."""
     table = workingset.estimate(trace, window, step="sliding", kinds=kinds)
-    return (table["pages"] / MIB_PAGES).groupby(table["phase"], sort=False).agg(["mean", "max"])
+    return (table["bytes"] / _MIB).groupby(table["phase"], sort=False).agg(["mean", "max"])
 
 
 # ------------------------------------------------------------------------------
@@ -337,7 +341,7 @@ def _row(trace: Trace) -> dict[str, object]:
         "entries": meta.entries,
         "lost": meta.lost,
         "RAM": meta.memory_bytes // _MIB,
-        "touched": round(_pages(trace) * PAGE_SIZE / _MIB, 1),
+        "touched": round(_pages(trace) / meta.mib_pages, 1),
         "known": f"{met} of {len(answers)}" if answers else None,
     }
 

@@ -27,9 +27,10 @@ import pandas as pd
 from pmlkit.costs import PROCESSORS, Cost
 from pmlkit.errors import NeedsError, UsageError, argument
 from pmlkit.kernels.pml import REARM, pml_log
-from pmlkit.selection import times_ns
+from pmlkit.selection import check_page_size, times_ns
 from pmlkit.trace.kinds import Kind
 from pmlkit.trace.reader import Trace
+from pmlkit.trace.schema import MEMORY_GUESSED
 from pmlkit.trace.writer import TraceWriter
 from pmlkit.units import check_count, exact_ns
 
@@ -153,7 +154,7 @@ def simulate(
     Raises
     ------
     NeedsError
-        If `access` is a PML trace.
+        If `access` is a PML trace, or has pages of another size than PML's.
     UsageError
         If there is no round between `start` and `end`.
     OutputExists, OutputError
@@ -162,6 +163,7 @@ def simulate(
     access = access if isinstance(access, Trace) else Trace.open(access)
     if access.meta.kind != "access":
         raise NeedsError(access, "accesses", "give an access trace, such as `pmlkit record` writes")
+    check_page_size(access)
     span = times_ns(access, start, end)
     first, stop = access.rounds_between(*span)
     if first == stop and span != (None, None):
@@ -304,6 +306,8 @@ def _overheads(
 def _meta(access: Trace, model: PmlModel, overheads: Json) -> TraceMeta:
     meta, count = access.meta, model.rounds_per_round
     recording = {"name": access.path.name, "created": meta.created, "entries": meta.entries}
+    recording["source"] = meta.source
+    guessed = {name: meta.options[name] for name in (MEMORY_GUESSED,) if name in meta.options}
     notes = [
         (
             "simulated from the first writes of each window: repeated writes within a window are "
@@ -319,7 +323,7 @@ def _meta(access: Trace, model: PmlModel, overheads: Json) -> TraceMeta:
         created=None,
         period=period,
         phases=[{**phase, "round": phase["round"] // count} for phase in meta.phases],
-        options={**asdict(model), "recorded": meta.options},
+        options={**asdict(model), **guessed, "recorded": meta.options},
         provenance={**meta.provenance, "simulated_from": recording},
         overheads=overheads,
         notes=[*meta.notes, *notes],

@@ -19,6 +19,7 @@ from pmlkit.errors import NeedsError
 from pmlkit.kernels.by_page import references
 from pmlkit.kernels.pages import PageIndex
 from pmlkit.recordings import name_of
+from pmlkit.selection import check_page_size
 from pmlkit.timeline import timeline
 from pmlkit.trace.kinds import Kind, is_page_table
 
@@ -257,10 +258,11 @@ class Recorded:
         ------
         NeedsError
             If the trace is a PML log (without all accesses there is no ground truth), has no
-            rounds, or has no times.
+            rounds, no times, or pages of another size than a processor's.
         """
         if trace.meta.kind != "access":
             raise NeedsError(trace, "record of all accesses", "record one with `pmlkit record`")
+        check_page_size(trace)
         time, resolution_ns = _times(trace)
         rounds, gfn, kind = _round_gfn_kind(trace)
         n = trace.n_rounds

@@ -190,7 +190,13 @@ DESCRIPTION = fields(
             {name: nullable(number()) for name in _COSTS} | {"rounds": rows(each(number()))}
         ),
         "host": _MAPPING,
-        "provenance": fields({"command": nullable(_TEXT), "versions": nullable(_MAPPING)}),
+        "provenance": fields(
+            {
+                "command": nullable(_TEXT),
+                "versions": nullable(_MAPPING),
+                "simulated_from": nullable(_MAPPING),
+            }
+        ),
         "notes": rows(_TEXT),
         "complete": one_of(True, False, None),
         "losses": one_of(*LOSSES),

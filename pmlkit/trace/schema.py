@@ -255,6 +255,12 @@ class TraceMeta:
         return self.source.startswith("import:")
 
     @property
+    def has_file_clock(self) -> bool:
+        """Whether its times are those of an imported file, also in a log simulated from it."""
+        recording = self.provenance.get("simulated_from") or {"source": self.source}
+        return str(recording.get("source")).startswith("import:")
+
+    @property
     def memory_bytes(self) -> int:
         """Size of the domain's memory, bytes."""
         return self.domain["memory_bytes"]
@@ -263,6 +269,11 @@ class TraceMeta:
     def memory_pages(self) -> int:
         """Size of the domain's memory, pages."""
         return self.memory_bytes // self.domain["page_size"]
+
+    @property
+    def mib_pages(self) -> float:
+        """Number of the domain's pages in a MiB; less than 1 if a page is larger."""
+        return (1 << 20) / self.domain["page_size"]
 
     @property
     def known_memory_pages(self) -> int | None:
@@ -288,7 +299,7 @@ class TraceMeta:
         ns_per_insn = self.clock["ns_per_insn"]
         host = self.host.get("node") or self.source
         machine = f"an emulator ({self.source})" if ns_per_insn else f"the host {host}"
-        return Clock(f"the file ({host})" if self.is_import else machine, ns_per_insn or None)
+        return Clock(f"the file ({host})" if self.has_file_clock else machine, ns_per_insn or None)
 
     @property
     def gfn_limit(self) -> int | None:

@@ -165,7 +165,7 @@ def contents_text(trace: Any) -> str:
 def clock_text(meta: TraceMeta) -> str:
     """Return the clock of a trace's times, as text."""
     kind = meta.clock["kind"]
-    if kind == "host" and meta.is_import:
+    if kind == "host" and meta.has_file_clock:
         return "the imported file's"
     return _CLOCKS.get(kind, str(kind))
 

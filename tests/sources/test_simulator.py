@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from pml_hardware import hardware
 
 import pmlkit
+from pmlkit import interop
 from pmlkit.errors import NeedsError, OutputExists, UsageError
 from pmlkit.sources.simulator import PmlModel, simulate
 from pmlkit.trace.kinds import Kind
 from pmlkit.trace.reader import Trace, TraceMeta, TraceWriter
+from pmlkit.trace.summary import clock_text
 
 MS = 1_000_000
 CHUNK = 3  # entries of an access batch here
@@ -365,3 +367,14 @@ def test_a_part_without_rounds_is_refused(tmp_path, span, says):
     with pytest.raises(UsageError, match=says):
         simulate(access, tmp_path / "p.trace", None, False, *span)
     assert not (tmp_path / "p.trace").exists()
+
+
+def test_a_log_of_an_imported_trace_keeps_what_is_not_known(tmp_path):
+    """The memory ends at the highest page, and the times are the file's, not those of a host."""
+    rows = "0,10,3,w\n10,20,4,w\n20,30,9,r\n"
+    (tmp_path / "x.csv").write_text(f"t_start_ns,t_end_ns,gfn,kind\n{rows}")
+    access = interop.load("csv", tmp_path / "x.csv", tmp_path / "x.trace")
+    log = simulate(access, tmp_path / "log.trace")
+    assert access.meta.known_memory_pages is None and log.meta.known_memory_pages is None
+    assert clock_text(log.meta) == clock_text(access.meta) == "the imported file's"
+    assert log.meta.time.machine.startswith("the file (")
