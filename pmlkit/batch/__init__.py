@@ -10,6 +10,7 @@ schema      read and check the YAML file; errors name the line
 expand      an experiment's runs, each a `Job` with its id
 job         one run: the notebook in a separate process, and its folder
 notebook    start papermill; find the reason why a notebook failed
+papermill_process   papermill as a process that ends with its caller
 plan        an experiment, its runs, and their folder
 dask        the backend of a Dask cluster
 snakemake   the experiment as a Snakefile

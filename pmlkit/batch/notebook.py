@@ -29,26 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["NotebookError", "failure", "notebooks_folder", "start_notebook"]
 
-# papermill imports packages that no notebook needs, which takes longer than all the rest. To check
-# IRIs, jsonschema imports rfc3987_syntax, which builds a grammar. To read notebooks from S3 and
-# HDFS, papermill imports boto3 and pyarrow.
-# The caller holds the other end of stdin and never writes: end of file means that it has died.
-# jupyter_client finds free ports and closes them; the kernel opens them a second later. Between the
-# two, another program can take one, and the kernel dies before its first cell: it is started again.
-_PAPERMILL = """
-import os, sys, threading
-threading.Thread(target=lambda: (os.read(0, 1), os._exit(70)), daemon=True).start()
-for name in "rfc3987_syntax", "boto3", "pyarrow":
-    sys.modules[name] = None
-from papermill.__main__ import papermill
-for is_last in False, False, True:
-    try:
-        papermill()
-    except RuntimeError as error:
-        if is_last or "Kernel died before replying" not in str(error):
-            raise
-"""
-
 
 class NotebookError(PmlkitError):
     """A notebook failed. Attributes: `notebook`, `cell` (from 1, or None), `message`, `executed`.
@@ -94,7 +74,8 @@ def start_notebook(
     -------
     subprocess.Popen
     """
-    command = [sys.executable, "-c", _PAPERMILL, str(notebook), str(executed)]
+    command = [sys.executable, "-m", "pmlkit.batch.papermill_process"]
+    command += [str(notebook), str(executed)]
     # A notebook without metadata names no language, and papermill would refuse it.
     command += ["--no-progress-bar", "--kernel", "python3", "--language", "python"]
     command += ["--cwd", str(folder or Path(notebook).parent)]

@@ -204,11 +204,10 @@ FEWER = {"04_compare": {"seeds": 2}, "10_frontier": {"window": "100ms"}}
 
 def test_papermill_starts_without_what_no_notebook_needs():
     heavy = {"boto3", "pyarrow", "rfc3987_syntax"}
-    ask = f"\nprint({heavy} & {{name for name, module in sys.modules.items() if module}})\n"
-    script = notebooks._PAPERMILL.replace("\npapermill()\n", ask)
-    command = [sys.executable, "-c", script]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout.read().decode().strip() == "set()"
+    ask = f"print({heavy} & {{name for name, module in sys.modules.items() if module}})"
+    script = f"import sys, pmlkit.batch.papermill_process; {ask}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr
 
 
 def test_if_papermill_itself_fails_its_last_words_count(tmp_path):
