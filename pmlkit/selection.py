@@ -60,6 +60,7 @@ __all__ = [
     "Stream",
     "check_page_size",
     "edges",
+    "rounds_of",
     "select",
     "stream",
     "time_ns",
@@ -288,18 +289,32 @@ def stream(
         raise NeedsError(trace, "accesses of all frames, instead of a sample's", hint)
     mask = _mask(trace, kinds, page_tables)
     span = times_ns(trace, start, end, phase, between)
-    first, stop = trace.rounds_between(*span)
+    first, stop = rounds_of(trace, *span)
+    expand = page_tables == "expand" and bool((mask or 0) & (Kind.READ | Kind.EXEC))
+    which = Entries(kinds=mask, region=region, start_ns=span[0], end_ns=span[1])
+    # Entries of an access trace are kinds of use: several may stand for one use.
+    distinct = expand or trace.meta.kind == "access"
+    return Stream(trace, which, first, stop - first, distinct, expand)
+
+
+def rounds_of(
+    trace: Trace, start_ns: int | None = None, end_ns: int | None = None
+) -> tuple[int, int]:
+    """Return the first round of a part of a trace, and the one after its last.
+
+    Raises
+    ------
+    UsageError
+        If the trace has rounds, but none in this part: no analysis can say anything about it.
+    """
+    first, stop = trace.rounds_between(start_ns, end_ns)
     if first == stop and trace.n_rounds:
         lasts = format_ns(trace.duration_ns)
         raise UsageError(
             f"{trace.path} lasts {lasts}: give a {argument('start')} and {argument('end')} "
             "with a round between them"
         )
-    expand = page_tables == "expand" and bool((mask or 0) & (Kind.READ | Kind.EXEC))
-    which = Entries(kinds=mask, region=region, start_ns=span[0], end_ns=span[1])
-    # Entries of an access trace are kinds of use: several may stand for one use.
-    distinct = expand or trace.meta.kind == "access"
-    return Stream(trace, which, first, stop - first, distinct, expand)
+    return first, stop
 
 
 def _mask(trace: Trace, kinds: str | int | None, page_tables: str) -> int | None:

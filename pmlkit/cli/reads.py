@@ -121,13 +121,13 @@ def _compared(
     trace: Trace, one_in: int | None, calibrated: Calibration | None, how: Json
 ) -> pd.DataFrame:
     from pmlkit.reads import judge
-    from pmlkit.selection import times_ns
+    from pmlkit.selection import rounds_of, times_ns
 
     context = click.get_current_context()
     for name in ("method", "window"):
         if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
             raise UsageError(f"--compare uses all methods, round by round: leave out --{name}")
-    first, stop = trace.rounds_between(*times_ns(trace, how["start"], how["end"]))
+    first, stop = rounds_of(trace, *times_ns(trace, how["start"], how["end"]))
     methods = [m for m in METHODS if m != "harvest"]
     rows = judge.compare(trace, methods, calibrated, one_in)
     return judge.by_phase(rows[rows["round"].between(first, stop - 1)])

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from pmlkit.selection import times_ns
+from pmlkit.selection import rounds_of, times_ns
 from pmlkit.timeline import timeline
 from pmlkit.trace.schema import ADDRESSES
 
@@ -156,7 +156,7 @@ def time_limits(trace: Trace, start: Time, end: Time) -> tuple[int, int]:
 
 def timeline_between(trace: Trace, start: Time, end: Time) -> Timeline:
     """Return the timeline of the rounds between `start` and `end`."""
-    first, stop = trace.rounds_between(*time_limits(trace, start, end))
+    first, stop = rounds_of(trace, *time_limits(trace, start, end))
     return timeline(trace, first, stop - first)
 
 

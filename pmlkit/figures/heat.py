@@ -22,6 +22,7 @@ from pmlkit.figures.axes import (
 )
 from pmlkit.figures.style import finish, new_figure, paper_figure
 from pmlkit.kernels.pages import sorted_distinct
+from pmlkit.selection import rounds_of
 from pmlkit.units import format_bytes
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def cells(
     Cells
     """
     start_ns, end_ns = time_limits(trace, start, end)
-    first, stop = trace.rounds_between(start_ns, end_ns)
+    first, stop = rounds_of(trace, start_ns, end_ns)
     entries = partial(trace.iter_entries, start_ns=start_ns, end_ns=end_ns, kinds=kinds)
     used = _used_frames(entries)
     shift, blocks = _rows(used, max_rows)

@@ -23,6 +23,7 @@ from pmlkit.figures.axes import (
 from pmlkit.figures.style import COLORS, finish, new_figure, paper_figure
 from pmlkit.reads import mechanism as reads_mechanism
 from pmlkit.reads.judge import NAMES
+from pmlkit.selection import rounds_of
 from pmlkit.trace.schema import MIB_PAGES
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def mechanism(
     """
     leaf = reads_mechanism.leaf_history(trace, table)
     limits = time_limits(trace, start, end)
-    rounds = np.arange(*trace.rounds_between(*limits))
+    rounds = np.arange(*rounds_of(trace, *limits))
     data = pd.DataFrame(leaf.states[rounds].T, columns=[f"round_{r}" for r in rounds])
     if columns == 2:
         figure = new_figure(columns, 2.5, {"leaf": data})

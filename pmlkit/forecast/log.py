@@ -22,7 +22,7 @@ from pmlkit.errors import NeedsError, UsageError, argument
 from pmlkit.kernels import by_page
 from pmlkit.reads.sampled import ONE_IN, sampled
 from pmlkit.recordings import name_of
-from pmlkit.selection import edges, times_ns
+from pmlkit.selection import edges, rounds_of, times_ns
 from pmlkit.timeline import Timeline, timeline
 from pmlkit.trace.kinds import is_page_table
 from pmlkit.trace.schema import DRAWN, SAMPLED
@@ -181,8 +181,8 @@ def read(
     Raises
     ------
     NeedsError
-        If the trace has no PML log or its rounds have no times, or if `inputs` needs a fixed sample
-        of accessed flags and the trace has none.
+        If the trace has no PML log, no rounds, or rounds without times, or if `inputs` needs a
+        fixed sample of accessed flags and the trace has none.
     UsageError
         If no round overlaps the range, or the trace has more than 10 million steps.
     """
@@ -195,9 +195,9 @@ def read(
             log, "rounds with a length in time", "record with `pmlkit record --window 10ms`"
         )
     start_ns, end_ns = times_ns(trace, start, end)
-    first, stop = log.rounds_between(start_ns, end_ns)
+    first, stop = rounds_of(log, start_ns, end_ns)
     if first == stop:
-        raise UsageError(f"the trace {log.path} has no round between start and end: widen them")
+        raise NeedsError(log, "rounds", "record it for longer")
     entries = log.entries(["round", "gfn", "kind"], start_ns, end_ns)
     rounds = log.rounds.iloc[first:stop]
     step, n_steps = _steps(rounds, round_ns)

@@ -30,6 +30,7 @@ from pmlkit.errors import PmlkitError, TraceDamaged, UnknownName, UsageError
 from pmlkit.files import open_regular, portable, refuse_inside_trace, whole
 from pmlkit.interop.reading import ForeignFileError, foreign
 from pmlkit.interop.rounds import Imported, OutOfOrder, Rows, columns, from_zero, regular_ns, tables
+from pmlkit.selection import rounds_of
 from pmlkit.trace.reader import Trace
 from pmlkit.trace.schema import MEMORY_GUESSED, PAGE_SIZE, TraceMeta
 from pmlkit.trace.writer import TraceWriter
@@ -108,7 +109,13 @@ FORMATS = {
 
 
 def export(
-    trace: Trace, name: str, output: PathLike, overwrite: bool = False, **options: object
+    trace: Trace,
+    name: str,
+    output: PathLike,
+    overwrite: bool = False,
+    start_ns: int | None = None,
+    end_ns: int | None = None,
+    **options: object,
 ) -> int:
     """Write a trace in another program's format.
 
@@ -119,8 +126,10 @@ def export(
         One of `FORMATS`.
     overwrite : bool
         Replace an existing file.
-    options : start_ns, end_ns, kinds, window
-        Selects the entries. `window` (ns) is a tick of oracleGeneral's clock (1 s, as in
+    start_ns, end_ns : int, optional
+        Only rounds that share time with this range, ns.
+    **options
+        `kinds` selects entries. `window` (ns) is a tick of oracleGeneral's clock (1 s, as in
         libCacheSim), or the length of damo's snapshots (a round).
 
     Returns
@@ -131,13 +140,14 @@ def export(
     Raises
     ------
     UsageError
-        If the format does not exist, or cannot be written.
+        If the format does not exist, or cannot be written, or no round is in the range.
     OutputError, OutputExists
     """
     write = _function(name, "export")
     trace = trace if isinstance(trace, Trace) else Trace.open(trace)
+    rounds_of(trace, start_ns, end_ns)  # refuses a part without rounds
     with whole(output, overwrite) as partial:
-        return write(trace, partial, **options)
+        return write(trace, partial, start_ns=start_ns, end_ns=end_ns, **options)
 
 
 def load(

@@ -26,7 +26,7 @@ from pmlkit.errors import FileRefused, NeedsError, UsageError
 from pmlkit.files import read_regular
 from pmlkit.pagetables import PAGES_OF_A_TABLE, is_marked
 from pmlkit.reads.page_sets import Sets, of_log, sets, unseen, window_sizes
-from pmlkit.selection import times_ns
+from pmlkit.selection import rounds_of, times_ns
 from pmlkit.timeline import Windows
 from pmlkit.trace.schema import HOST_CLOCK
 
@@ -118,10 +118,10 @@ def estimate(
     NeedsError
         If the trace does not contain the host's clock.
     UsageError
-        If no interval lies within the trace.
+        If no interval lies within the trace, or no round within the part.
     """
     span = times_ns(trace, start, end)
-    first, stop = trace.rounds_between(*span)
+    first, stop = rounds_of(trace, *span)
     begins, ends = (c[first:stop] for c in _on_host(trace))
     since = table["clock_ns"] - table["length_ns"]
     table = table[(since >= begins[0]) & (table["clock_ns"] <= ends[-1])].reset_index(drop=True)

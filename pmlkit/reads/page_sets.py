@@ -13,7 +13,7 @@ from pmlkit import pagetables
 from pmlkit.errors import NeedsError
 from pmlkit.kernels import by_page
 from pmlkit.pagetables import ACCESSED, CLEARED, LEAF, USER
-from pmlkit.selection import times_ns
+from pmlkit.selection import rounds_of, times_ns
 from pmlkit.timeline import Windows, timeline
 from pmlkit.trace.schema import UNSEEN
 
@@ -210,8 +210,8 @@ def windows_of(
     start: str | int | None = None,
     end: str | int | None = None,
 ) -> Windows:
-    """Return the windows over the rounds from `start` to `end`."""
-    first, stop = trace.rounds_between(*times_ns(trace, start, end))
+    """Return the windows over the rounds from `start` to `end`; UsageError without a round."""
+    first, stop = rounds_of(trace, *times_ns(trace, start, end))
     return timeline(trace, first, stop - first).windows(window, step)
 
 

@@ -25,9 +25,9 @@ import numpy as np
 import pandas as pd
 
 from pmlkit.costs import PROCESSORS, Cost
-from pmlkit.errors import NeedsError, UsageError, argument
+from pmlkit.errors import NeedsError, UsageError
 from pmlkit.kernels.pml import REARM, pml_log
-from pmlkit.selection import check_page_size, times_ns
+from pmlkit.selection import check_page_size, rounds_of, times_ns
 from pmlkit.trace.kinds import Kind
 from pmlkit.trace.reader import Trace
 from pmlkit.trace.schema import MEMORY_GUESSED
@@ -165,12 +165,7 @@ def simulate(
         raise NeedsError(access, "accesses", "give an access trace, such as `pmlkit record` writes")
     check_page_size(access)
     span = times_ns(access, start, end)
-    first, stop = access.rounds_between(*span)
-    if first == stop and span != (None, None):
-        raise UsageError(
-            f"{access.path.name} has no round between {argument('start')} and "
-            f"{argument('end')}: change them"
-        )
+    first, stop = rounds_of(access, *span)
     window, source_batch, vcpu, gfn = _writes(access, span)
     window = window.astype(np.int64) - first
     log = pml_log(window, gfn, vcpu, model.buffer_entries, model.rearm, model.rounds_per_round)

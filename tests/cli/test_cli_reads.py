@@ -90,7 +90,8 @@ def test_what_a_trace_lacks_is_one_line(capsys, path):
     assert code == 1 and "harvest" in err and err.count("\n") == 1
 
 
-def test_a_part_without_a_full_window_is_stated_in_plain_words(capsys):
-    code, out, _ = run(capsys, "reads", "touch-lab", "--end", "0")
-    assert code == 0
-    assert out.startswith("touch-lab has no full window in this part.\n")
+@pytest.mark.parametrize("how", [(), ("--method", "density"), ("--compare",)])
+def test_a_part_without_a_round_is_refused(capsys, path, how):
+    code, out, err = run(capsys, "reads", path, "--end", "0", *how)
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    assert "lasts 60 ms: give a --start and --end with a round between them" in err

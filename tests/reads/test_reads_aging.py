@@ -74,6 +74,8 @@ def test_a_count_beyond_the_bounds_is_cut_and_said(trace):
 def test_intervals_outside_of_the_trace_are_left_out(trace):
     rows = aging.estimate(trace, table((5, 10, 1), (20, 10, 20), (150, 10, 3)))
     assert rows.t_ns.tolist() == [20 * MS]
+    with pytest.raises(UsageError, match="with a round between them"):
+        aging.estimate(trace, table((10, 10, 30)), end=0)
     with pytest.raises(UsageError, match="no interval of the aging lies within"):
         aging.estimate(trace, table((1000, 10, 1)))
 

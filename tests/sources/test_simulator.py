@@ -360,7 +360,7 @@ def test_a_part_keeps_what_is_true_of_it(tmp_path):
 
 @pytest.mark.parametrize(
     "span, says",
-    [(("2ms", "1ms"), "ends before it starts"), (("1s", None), "no round between")],
+    [(("2ms", "1ms"), "ends before it starts"), (("1s", None), "with a round between")],
 )
 def test_a_part_without_rounds_is_refused(tmp_path, span, says):
     access = make_access(tmp_path / "a.trace", SEVEN)
