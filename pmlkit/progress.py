@@ -409,7 +409,7 @@ def over(
 
 
 def note(line: str) -> None:
-    """Print a line that stays, on standard error, above the display; nothing where silent."""
+    """Print a line that stays, on standard error, above the display."""
     reporter = _reporter.get()
     (reporter or Reporter()).note(line)
 

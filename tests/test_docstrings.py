@@ -5,6 +5,7 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import re
 
 import pytest
 
@@ -50,6 +51,48 @@ def test_the_examples_are_true(name, tmp_path, monkeypatch):
         said = []
         runner.run(test, out=said.append)
         assert runner.failures == 0, "".join(said)
+
+
+def described(doc, section):
+    """Return the names that a section of a docstring describes."""
+    found = re.search(rf"^{section}\n-+\n(.*?)(?=\n\n\S[^\n]*\n--|\Z)", doc, re.S | re.M)
+    heads = re.findall(r"^(\w[\w, *]*?)(?: :.*)?$", found[1] if found else "", re.M)
+    return {name.strip(" *") for head in heads for name in head.split(",")}
+
+
+def owned(module):
+    """Yield the functions and classes of a module, and the functions of these classes."""
+    for one in vars(module).values():
+        is_one = inspect.isfunction(one) or inspect.isclass(one)
+        if is_one and one.__module__ == module.__name__:
+            yield one
+            if inspect.isclass(one):
+                yield from filter(inspect.isfunction, vars(one).values())
+
+
+def names_of(one):
+    """Return the names that a docstring may describe; None if there may be any others."""
+    if not inspect.isclass(one):
+        parameters = inspect.signature(one).parameters
+        kinds = {parameter.kind for parameter in parameters.values()}
+        return None if inspect.Parameter.VAR_KEYWORD in kinds else set(parameters)
+    own = [cls for cls in one.__mro__ if cls.__module__.startswith("pmlkit")]
+    names = {name for cls in own for name in inspect.get_annotations(cls)} | set(dir(one))
+    for cls in own:
+        names |= set(re.findall(r"self\.(\w+)", inspect.getsource(cls)))
+        if "__init__" in vars(cls):
+            names |= set(inspect.signature(cls.__init__).parameters)
+    return names
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings_describe_what_there_is(name):
+    for one in owned(importlib.import_module(name)):
+        known, doc = names_of(one), inspect.getdoc(one) or ""
+        sections = ("Parameters", "Attributes") if inspect.isclass(one) else ("Parameters",)
+        wrong = set().union(*(described(doc, section) for section in sections)) - (known or set())
+        assert known is None or not wrong, f"{one.__qualname__} has no {sorted(wrong)}"
+        assert not re.search(r"[.:]\n-{3,}$", doc, re.M), f"{one.__qualname__}: no such section"
 
 
 @pytest.mark.parametrize("name", SHOWN)

@@ -65,6 +65,22 @@ def test_no_module_uses_a_private_name_of_another():
     assert {module: names for module, names in used.items() if names} == {}
 
 
+def test_each_private_name_of_a_module_is_used_in_it():
+    unused = []
+    for module, path in MODULES.items():
+        text = path.read_text()
+        for node in ast.parse(text).body:
+            targets = node.targets if isinstance(node, ast.Assign) else [node]
+            names = [getattr(one, "name", getattr(one, "id", "")) for one in targets]
+            private = (name for name in names if re.match("_[^_]", name))
+            unused += [f"{module}.{name}" for name in private if len(_uses(name, text)) < 2]
+    assert not unused
+
+
+def _uses(name, text):
+    return re.findall(rf"\b{name}\b", text)
+
+
 def test_what_a_longer_way_implies_is_not_drawn(monkeypatch):
     monkeypatch.setattr(layers, "LEVEL", {"a": 0, "b": 1, "c": 2})
     assert layers.direct({"a": set(), "b": {"a"}, "c": {"a", "b"}}) == {

@@ -59,8 +59,8 @@ class Outcome:
         The end of the window in which each forecast was made.
     y : ndarray of float, shape (n,)
         Pages used h windows later.
-    given : ndarray of float, shape (n, knobs)
-        Allocations, pages, in ascending order from left to right.
+    allocations : ndarray of float, shape (n, knobs)
+        Pages, in ascending order from left to right.
     taus : ndarray of float or None
         The quantiles that a model forecasts; None for a rule.
     quantiles : ndarray of float, shape (n, taus) or None
@@ -116,9 +116,11 @@ def leave_one_out(
     if len(all_programs) < 2:
         raise UsageError("one program cannot be held out of one: give traces of two or more")
     outcomes = rule_outcomes(samples, rules, horizon, target)
-    fits = list(itertools.product(programs or all_programs, forecasters.items()))
+    # One list for all forecasters: `Pooled` does not fit its base again on the same samples.
+    others = {p: [s for s in samples if s.program != p] for p in programs or all_programs}
+    fits = list(itertools.product(others, forecasters.items()))
     for program, (name, forecaster) in progress.over(fits, "models", _shown):
-        forecaster.fit([sample for sample in samples if sample.program != program])
+        forecaster.fit(others[program])
         for sample in (sample for sample in samples if sample.program == program):
             outcomes += _model_outcomes(name, sample, forecaster)
     return outcomes
@@ -228,7 +230,7 @@ def allocations_by_quantile(taus: Floats, quantiles: Floats) -> Floats:
 def scores(outcomes: list[Outcome]) -> pd.DataFrame:
     """Return the losses of the quantiles: a row per model, log and quantile.
 
-    Return the losses of the quantiles: one row per model, log and quantile.
+    Returns
     -------
     DataFrame
         ``model``, ``sample``, ``program``, ``composed``, ``windows``, ``tau``, ``coverage`` (0 to

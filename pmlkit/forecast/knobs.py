@@ -61,7 +61,7 @@ class Decision:
         One of `KNOBS`, or ``""`` if none applies.
     asked : float
         Allowed violations.
-    given : ndarray of float, shape (n,)
+    allocations : ndarray of float, shape (n,)
         Pages.
     model : str
         The outcome's name, or another one.

@@ -19,7 +19,7 @@ import pandas as pd
 
 from pmlkit import progress, recordings
 from pmlkit.forecast import compose, features, metrics
-from pmlkit.forecast.analogs import make
+from pmlkit.forecast.analogs import Pooled, make
 from pmlkit.forecast.backtest import allocations_by_quantile, judged_outcome, rule_outcomes
 from pmlkit.forecast.baselines import BASELINES
 from pmlkit.forecast.forecaster import Sample
@@ -31,7 +31,6 @@ from pmlkit.trace.schema import MIB_PAGES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from pmlkit.forecast.analogs import Pooled
     from pmlkit.forecast.backtest import Outcome
     from pmlkit.forecast.forecaster import Forecaster
     from pmlkit.trace.reader import Trace
@@ -228,8 +227,6 @@ def _outcomes(
 
 
 def _make(name: str, horizon: int, base: Forecaster | None) -> Forecaster | Pooled:
-    from pmlkit.forecast.analogs import Pooled
-
     return Pooled(base) if name == "pooled" and base is not None else make(name, horizon)
 
 
@@ -264,7 +261,7 @@ def recommend(
 
     Parameters
     ----------
-    one : Sample
+    sample : Sample
     training : sequence of Sample
         Samples of other programs with the same inputs.
     learner : str

@@ -318,10 +318,6 @@ def _by_name(need: Need) -> str:
     return need.value
 
 
-def _pages(pages: float) -> str:
-    return f"{pages:,.0f} pages ({_bytes(pages)})"
-
-
 def _bytes(pages: float) -> str:
     return format_bytes(round(pages) * PAGE_SIZE)
 

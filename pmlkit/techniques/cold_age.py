@@ -138,7 +138,7 @@ def _lowest(returned: Ints, allowed: float) -> int:
 
     Parameters
     ----------
-    back : ndarray of int64, shape (OLDEST + 1,)
+    returned : ndarray of int64, shape (OLDEST + 1,)
         Pages that came back, by their age then.
     """
     from_age_on = returned[::-1].cumsum()[::-1]

@@ -3,7 +3,7 @@
 
 Accuracy is bias, MAPE and the 95th percentile of the error. Reactivity is the number of windows
 until an estimate is within 10 % of the new level after a step up, or down. Overhead comes from
-`pmlkit.techniques.costs`; intrusiveness and activeness are attributes of the technique.
+`pmlkit.costs`; intrusiveness and activeness are attributes of the technique.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator
 
 from pmlkit.errors import UsageError
 from pmlkit.forecast import ahead, backtest, baselines, metrics, peaks
+from pmlkit.forecast.analogs import Pooled
 from pmlkit.forecast.forecaster import WARM_UP, Forecaster, targets
 from pmlkit.forecast.models import LinearQuantiles
 from pmlkit.trace.schema import MIB_PAGES
@@ -155,6 +156,19 @@ def test_the_held_out_program_is_never_learned_from():
     backtest.leave_one_out(samples, {"spy": Spy(Oracle())}, rules=["last value"])
     assert set(seen) == {sample.name for sample in samples}
     assert all(name[0] not in programs and len(programs) == 2 for name, programs in seen.items())
+
+
+def test_a_base_of_two_models_is_fitted_once_for_each_program():
+    samples, fits = [make_sample(name, seed=i) for i, name in enumerate("abc")], []
+
+    class Spy(Forecaster):
+        def fit(self, given, folds=3):
+            fits.append([sample.program for sample in given])
+            return super().fit(given, folds)
+
+    base = Spy(Oracle())
+    backtest.leave_one_out(samples, {"base": base, "pooled": Pooled(base)}, ["last value"])
+    assert fits == [["b", "c"], ["a", "c"], ["a", "b"]]
 
 
 def test_all_are_judged_on_the_same_windows_with_what_came():

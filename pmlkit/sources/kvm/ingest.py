@@ -51,8 +51,6 @@ __all__ = ["KvmTrace", "ingest"]
 _AT_ONCE = 1 << 19  # events that are sorted at once, or those of one pass of the agent
 _SLACK_NS = 10_000_000
 _EVENTS = 100  # most messages that are kept
-# Address space in a slot's number: 0 is memory, 1 the view of system management mode.
-_ADDRESS_SPACE = 1 << 16
 _UNSEEN = "KVM's log does not contain writes of the VMM itself (virtio, other DMA)"
 _READS = "a page that is only read is not logged, but the page tables that map it are"
 _DRAINS = (
