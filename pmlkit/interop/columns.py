@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pmlkit.errors import UsageError, argument
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 ROLES = ("time", "obj", "size", "op", "vcpu")
 UNITS_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+_DECIMALS = {unit_ns: len(str(unit_ns)) - 1 for unit_ns in UNITS_NS.values()}
 _BATCH = 1 << 17
 _TEXTS = (pa.string(), pa.binary(), pa.large_string(), pa.large_binary())
 _BUFFER = 1 << 20  # bytes of a column that are read at once
@@ -89,9 +91,10 @@ def _named(path: PathLike, name: str, names: Sequence[str]) -> str:
         raise ForeignFileError(path, "", f"has the column {name} twice", "name it by its number")
     if name in names:
         return name
-    if name.isdecimal() and 1 <= int(name) <= len(names):
+    if name.isdecimal() and len(name) <= len(str(len(names))) and 1 <= int(name) <= len(names):
         return names[int(name) - 1]
-    raise ForeignFileError(path, "", f"has no column {name}: its columns are {', '.join(names)}")
+    why = f"has no column {name[:40]}: its columns are {', '.join(names)[:200]}"
+    raise ForeignFileError(path, "", why)
 
 
 class Converter:
@@ -161,6 +164,12 @@ class Converter:
             if numbers.dtype.kind == "i" and (numbers < 0).any():
                 self._refuse(first, numbers < 0, "has a negative obj")
             return numbers.astype(np.uint64)
+        if pa.types.is_nested(column.type):
+            raise ForeignFileError(
+                self._path, "", f"has objects of {column.type}, not numbers or names"
+            )
+        if pa.types.is_floating(column.type):  # pandas writes whole numbers so if one is missing
+            self._refuse(first, np.isnan(column.to_numpy(zero_copy_only=False)), "has no obj")
         self.named = True
         names, index = _distinct(column)
         ids = [self._numbers.setdefault(name, len(self._numbers)) for name in names]
@@ -182,13 +191,15 @@ class Converter:
         """Return times in ns; decimals are scaled exactly."""
         kind = column.type
         if pa.types.is_timestamp(kind):
-            return column.cast(pa.timestamp("ns", kind.tz)).cast(pa.int64()).to_numpy()
-        if pa.types.is_floating(kind):
-            values = column.to_numpy(zero_copy_only=False)
+            values, unit_ns = column.cast(pa.int64()).to_numpy(), UNITS_NS[kind.unit]
+            wrong = np.abs(values.astype(np.float64)) * unit_ns >= 2.0**63
+        elif pa.types.is_floating(kind):
+            values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
             wrong = ~(np.abs(values) * self._unit_ns < 2.0**62)  # true for NaN, too
             self._refuse(first, wrong | (values < 0), "has a value that is not a time")
             return np.rint(values * self._unit_ns).astype(np.int64)
-        if pa.types.is_decimal(kind):
+        elif pa.types.is_decimal(kind):
+            column = _rescaled(column, _DECIMALS[self._unit_ns])
             words = np.frombuffer(column.buffers()[1], np.int64).reshape(-1, 2)
             low, high = words[column.offset : column.offset + len(column)].T
             wrong, values, unit_ns = (high != 0) | (low < 0), low.copy(), 1
@@ -217,6 +228,13 @@ class Converter:
     def _refuse(self, first: int, wrong: Array, why: str) -> None:
         if wrong.any():
             raise ForeignFileError(self._path, self._where(first + int(wrong.argmax())), why)
+
+
+def _rescaled(column: Any, decimals: int) -> Any:
+    """Return decimals of 128 bits with so many decimal places, rounded."""
+    if column.type.scale > decimals:
+        column = pc.round(column, decimals)
+    return column.cast(pa.decimal128(38, decimals))
 
 
 def _distinct(column: Any) -> tuple[list[Any], Array]:

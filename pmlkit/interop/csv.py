@@ -125,10 +125,11 @@ def _head(
     path: PathLike, separator: str | None, header: bool | None, wanted: list[str] | None = None
 ) -> _Head:
     separator = SEPARATORS.get(separator or "", separator)
-    if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
-        raise UsageError(
-            f"the separator {separator!r} is not supported: give one character, or tab, space"
-        )
+    if separator is not None and (
+        len(separator) != 1 or separator in '"\r\n\0' or not separator.isascii()
+    ):
+        why = f"the separator {separator!r} is not supported"
+        raise UsageError(f"{why}: give one character of ASCII, or tab, space")
     number, line = 0, ""
     with _lines(path) as lines:
         for line in lines:
@@ -137,6 +138,9 @@ def _head(
                 break
     if not line.strip():
         raise ForeignFileError(path, "", "is not a CSV of entries (it is empty)")
+    if "\r" in line:
+        why = "ends with a carriage return alone, as on old systems"
+        raise ForeignFileError(path, f"line {number}", why, "convert the ends of lines to LF")
     if separator is None:
         best_row = max(_LIKELY, key=line.count)
         separator = best_row if best_row in line else ","
@@ -160,7 +164,7 @@ def _cells(line: str, separator: str) -> list[str]:
 @contextmanager
 def _lines(path: PathLike) -> Iterator[Iterator[str]]:
     """Context with the lines of a file, each at most a block long."""
-    with open_compressed(path) as file:
+    with open_compressed(path, text=True) as file:
 
         def lines() -> Iterator[str]:
             rest, first = b"", True
@@ -198,6 +202,15 @@ class _Table:
                         return f"line {number}"
         return "the last line"
 
+    def has_types(self, types: Mapping[str, pa.DataType]) -> bool:
+        """Return whether all values of the columns have these types."""
+        try:
+            for _ in self._batches(types):
+                pass
+        except pa.ArrowException:
+            return False
+        return True
+
     def batches(self, types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
         """Yield the columns of `types` in these types.
 
@@ -228,7 +241,7 @@ class _Table:
         if not self._has_rows():  # an empty stream is an error to Arrow
             return
         with (
-            open_compressed(self.path) as file,
+            open_compressed(self.path, text=True) as file,
             csv.open_csv(cast("BinaryIO", file), read, parse, convert) as reader,
         ):
             yield from reader
@@ -265,7 +278,7 @@ def _cell_fault(name: str, cell: str, kind: pa.DataType) -> str | None:
             table = io.BytesIO(b"a\n" + cell.strip().encode() + b"\n")
             options = csv.ConvertOptions(column_types={"a": kind}, strings_can_be_null=False)
             csv.read_csv(table, convert_options=options)
-        elif not pa.types.is_string(kind):
+        elif not (pa.types.is_string(kind) or pa.types.is_binary(kind)):
             return f"it has no {name}"
     except pa.ArrowException:
         return f"its {name} {cell.strip()[:40]!r} is not a {_NAMES.get(str(kind), 'number')}"
@@ -279,8 +292,15 @@ _NAMES = {
 }
 
 
+_OTHER_TYPES: dict[str, pa.DataType] = {"obj": pa.binary(), "time": pa.float64()}
+
+
 def _types(table: _Table, names: Mapping[str, str], time_unit: str) -> dict[str, pa.DataType]:
-    """Return the types of the columns; objects are numbers if all of them can be."""
+    """Return the types of the columns.
+
+    Objects are numbers if all of them can be. Times are exact, unless one of them has more decimal
+    places than a nanosecond: programs print 0.1 + 0.2 as 0.30000000000000004.
+    """
     if time_unit not in UNITS_NS:
         raise UsageError(f"the time unit {time_unit!r} is unknown: use s, ms, us or ns")
     kinds: dict[str, pa.DataType] = {
@@ -288,11 +308,11 @@ def _types(table: _Table, names: Mapping[str, str], time_unit: str) -> dict[str,
         "time": pa.decimal128(19 + _DECIMALS[time_unit], _DECIMALS[time_unit]),
         "size": pa.int64(), "op": pa.string(), "vcpu": pa.uint16(), "obj": pa.uint64(),
     }  # fmt: skip
-    try:
-        for _ in table._batches({names["obj"]: kinds["obj"]}):
-            pass
-    except pa.ArrowException:
-        kinds["obj"] = pa.string()
+    others = {role: kind for role, kind in _OTHER_TYPES.items() if role in names}
+    if not table.has_types({names[role]: kinds[role] for role in others}):
+        for role, other in others.items():
+            if not table.has_types({names[role]: kinds[role]}):
+                kinds[role] = other
     return {name: kinds[role] for role, name in names.items()}
 
 

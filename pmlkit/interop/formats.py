@@ -22,13 +22,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 
 from pmlkit import progress
 from pmlkit.costs import INSTRUCTIONS
 from pmlkit.errors import PmlkitError, TraceDamaged, UnknownName, UsageError
 from pmlkit.files import open_regular, portable, refuse_inside_trace, whole
-from pmlkit.interop.reading import ForeignFileError, foreign
+from pmlkit.interop.reading import HEAD, UTF_16, ForeignFileError, foreign, wrapping_of
 from pmlkit.interop.rounds import Imported, OutOfOrder, Rows, columns, from_zero, regular_ns, tables
 from pmlkit.selection import rounds_of
 from pmlkit.trace.reader import Trace
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pmlkit.interop.rounds import Chunk
-    from pmlkit.types import Array, Ints, Json, PathLike
+    from pmlkit.types import Array, Gfns, Ints, Json, PathLike
 
 
 __all__ = ["FORMATS", "Format", "export", "load", "selected"]
@@ -52,29 +53,44 @@ __all__ = ["FORMATS", "Format", "export", "load", "selected"]
 class Format:
     """A format: its module, whether it has `load` and `export`, and one line about it.
 
-    `unit` is the unit that an export counts.
+    `unit` is the unit that an export counts. `unwraps` names the compressions, and UTF-16, that the
+    module reads itself, or whose first bytes may be those of a file in this format.
     """
 
     module: str
     ways: tuple[str, ...]
     about: str
     unit: str = "entries"
+    unwraps: tuple[str, ...] = ()
 
 
+_HEADLESS = ("zstd", "gzip", "zip", "lz4", UTF_16)  # a first time may be one of their magics
 FORMATS = {
     "csv": Format(
         "csv",
         ("export", "load"),
         "one row per entry: t_start_ns, t_end_ns, vcpu, gfn, kind (the size of a page is lost); "
         "imports others with --columns",
+        unwraps=("zstd", "gzip"),
     ),
     "oracle-general": Format(
         "oracle",
         ("export", "load"),
         "libCacheSim's oracleGeneral: one request per use; kinds and vCPUs are lost",
+        unwraps=_HEADLESS,
     ),
-    "lcs": Format("lcs", ("load",), "libCacheSim's own binary format, versions 1 to 8"),
-    "vscsi": Format("vscsi", ("load",), "vscsiStats of VMware: the requests of a virtual disk"),
+    "lcs": Format(
+        "lcs",
+        ("load",),
+        "libCacheSim's own binary format, versions 1 to 8",
+        unwraps=("zstd", "gzip"),
+    ),
+    "vscsi": Format(
+        "vscsi",
+        ("load",),
+        "vscsiStats of VMware: the requests of a virtual disk",
+        unwraps=_HEADLESS,
+    ),
     "parquet": Format(
         "columns", ("load",), "any Parquet file: one row per request, with named columns"
     ),
@@ -84,6 +100,7 @@ FORMATS = {
         "damo's records (json, perf script): the number of rounds of a window in which "
         "a page was used",
         unit="snapshots",
+        unwraps=("gzip",),
     ),
     "kvm-dirty-ring": Format(
         "kvm",
@@ -94,6 +111,7 @@ FORMATS = {
         "rates",
         ("load",),
         "QEMU's dirty rates (QMP, HMP, virsh): no pages; becomes a table (.csv, .parquet)",
+        unwraps=(UTF_16,),
     ),
     "lackey": Format(
         "lackey",
@@ -191,7 +209,7 @@ def load(
     """
     read = _function(name, "load")
     options = _known_options(name, read, options)
-    _refuse_unfit(path)
+    _refuse_unfit(path, FORMATS[name])
     with foreign(path, name):
         imported = read(Path(path), **options)
     if isinstance(imported, Imported):
@@ -210,15 +228,21 @@ def _known_options(name: str, read: Callable[..., object], options: Json) -> Jso
     return given
 
 
-def _refuse_unfit(path: PathLike) -> None:
-    """Refuse anything but a regular file, before a format's module opens it."""
+def _refuse_unfit(path: PathLike, format: Format) -> None:
+    """Refuse what a format's module cannot read: no regular file, or a file in another wrapping."""
     try:
-        open_regular(path).close()
+        with open_regular(path) as file:
+            head = file.read(HEAD)
     except FileNotFoundError as error:
         raise ForeignFileError(path, "", "does not exist", "check the path") from error
     except OSError as error:
         why = f"cannot be read ({error.strerror or error})"
         raise ForeignFileError(path, "", why, "check its permissions") from error
+    wrapping = wrapping_of(head)
+    if wrapping == UTF_16 not in format.unwraps:
+        raise ForeignFileError(path, "", "is text in UTF-16", "save it as UTF-8")
+    if wrapping and wrapping not in format.unwraps:
+        raise ForeignFileError(path, "", f"is compressed with {wrapping}", "unpack it")
 
 
 def _function(name: str, way: str) -> Callable[..., Any]:
@@ -251,6 +275,7 @@ def _write(
     with TraceWriter(output, meta, overwrite) as writer, progress.task("rows") as task:
         rows = Rows(writer, imported)
         for chunk in _guarded(imported.rounds, path, name):
+            _refuse_beyond(path, rows.rows, chunk[3], imported.page_size)
             try:
                 rows.add(*chunk)
             except OutOfOrder as error:
@@ -268,6 +293,15 @@ def _write(
     del rows, spans, writer
     pa.default_memory_pool().release_unused()  # the audit may need as much again
     return _audited(output)
+
+
+def _refuse_beyond(path: PathLike, before: int, gfn: Gfns, page_size: int) -> None:
+    """Refuse a page beyond 64-bit addresses; `before` rows came before those of `gfn`."""
+    beyond = gfn >= np.uint64((1 << 64) // page_size)
+    if beyond.any():
+        at = int(beyond.argmax())
+        why = f"names page {int(gfn[at]):,}, which is beyond 2^64 bytes"
+        raise ForeignFileError(path, f"row {before + at + 1}", why)
 
 
 def _guarded(chunks: Iterable[Chunk], path: PathLike, name: str) -> Iterator[Chunk]:

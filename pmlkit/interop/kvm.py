@@ -51,8 +51,6 @@ _MAGICS = {
         "is perf's own data",
         "import the output of `perf script --show-lost-events`",
     ),
-    b"\x1f\x8b": ("is compressed with gzip", "unpack it"),
-    b"\x28\xb5\x2f\xfd": ("is compressed with zstd", "unpack it"),
 }
 
 

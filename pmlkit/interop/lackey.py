@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pmlkit.errors import UsageError, argument
 from pmlkit.files import open_regular
 from pmlkit.interop.reading import ForeignFileError, lines
 from pmlkit.interop.rounds import Imported
@@ -47,6 +48,10 @@ _HINT = "use valgrind's --log-file, which keeps the program's own output out"
 
 def load(path: PathLike, instructions: int | None = None) -> Imported:
     """Read accesses; a round has `instructions` (a million)."""
+    length = INSTRUCTIONS if instructions is None else instructions
+    if length < 1:
+        what = f"a round of {length:,} instructions"
+        raise UsageError(f"{what} is not possible: give more {argument('instructions')}")
     total, clock = _count(path, b"\nI"), "the clock counts instructions: one is a nanosecond"
     counted: Sequence[bytes] = _BEGINS[:1]
     unit = "instructions"
@@ -57,7 +62,7 @@ def load(path: PathLike, instructions: int | None = None) -> Imported:
             "the clock counts accesses, because the file has no instructions: one is a nanosecond"
         )
     return Imported(
-        _rounds(path, instructions or INSTRUCTIONS, total, counted),
+        _rounds(path, min(length, max(total, 1)), total, counted),
         notes=("pages are of the program's address space", clock),
         clock=unit,
         ordered=False,

@@ -38,6 +38,7 @@ __all__ = [
     "open_compressed",
     "read_exactly",
     "records",
+    "wrapping_of",
 ]
 
 CHUNK = 1 << 17  # records that are read at once
@@ -46,9 +47,17 @@ LINE_LIMIT = 1 << 16
 _LOST = re.compile(rb"\s*CPU:\d{1,5} \[(?:LOST )?(?:(\d{1,30}) )?EVENTS(?: DROPPED)?\]")
 _PERF_LOST = re.compile(rb"\bPERF_RECORD_LOST(?:_SAMPLES)?:? +lost +(\d{1,30})")
 _HEADER = re.compile(rb"# entries-in-buffer/entries-written: (\d{1,30})/(\d{1,30})\b")
-_MAGIC: dict[bytes, Literal["zstd", "gzip"]] = {
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"\x1f\x8b\x08": "gzip",
+HEAD = 16  # bytes that show a wrapping
+UTF_16 = "UTF-16"
+_UNPACKED: tuple[Literal["zstd", "gzip"], ...] = ("zstd", "gzip")
+_WRAPPINGS = {
+    "zstd": re.compile(rb"\x28\xb5\x2f\xfd"),
+    "gzip": re.compile(rb"\x1f\x8b\x08"),
+    "bzip2": re.compile(rb"BZh[1-9]\x31\x41\x59\x26\x53\x59"),
+    "xz": re.compile(rb"\xfd7zXZ\0"),
+    "zip": re.compile(rb"PK\x03\x04"),
+    "lz4": re.compile(rb"\x04\x22\x4d\x18"),
+    UTF_16: re.compile(rb"\xff\xfe|\xfe\xff"),
 }
 
 
@@ -136,6 +145,11 @@ def lost_of(line: bytes) -> int | None:
 # Bytes
 
 
+def wrapping_of(head: bytes) -> str | None:
+    """Return the compression of a file with this beginning, or UTF-16; None for neither."""
+    return next((name for name, magic in _WRAPPINGS.items() if magic.match(head)), None)
+
+
 def read_exactly(path: PathLike, file: BinaryIO | pa.NativeFile, size: int) -> bytes:
     """Read `size` bytes, or the rest of the file."""
     parts, left = [], size
@@ -152,13 +166,15 @@ def read_exactly(path: PathLike, file: BinaryIO | pa.NativeFile, size: int) -> b
 
 
 @contextlib.contextmanager
-def open_compressed(path: PathLike) -> Iterator[BinaryIO | pa.NativeFile]:
+def open_compressed(path: PathLike, text: bool = False) -> Iterator[BinaryIO | pa.NativeFile]:
     """Context with the file, unpacked if it is Zstandard or gzip."""
     with open_regular(path) as file:
-        head = file.peek(4)[:4] if isinstance(file, io.BufferedReader) else b""
-        name = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+        head = file.peek(HEAD)[:HEAD] if isinstance(file, io.BufferedReader) else b""
+        found = wrapping_of(head)
+        name = next((name for name in _UNPACKED if name == found), None)
         # Times in a binary trace may equal gzip's three magic bytes, so the name must match, too.
-        if name is None or (name == "gzip" and not str(path).endswith((".gz", ".tgz"))):
+        named = text or str(path).endswith((".gz", ".tgz"))
+        if name is None or (name == "gzip" and not named):
             yield file
             return
         packed = pa.PythonFile(cast("io.IOBase", file), "r")

@@ -2,10 +2,12 @@
 """CSV and Parquet: what goes out comes back; those of others by named columns; faults by line."""
 
 import io
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from factories import peak_kb
 from hypothesis import given, settings
@@ -72,6 +74,8 @@ BAD = {
     "a negative time": (f"{HEAD}\n-5,1,1\n", "line 2 .*before the start"),
     "a vcpu beyond": (f"{HEAD},vcpu\n0,1,1,65536\n", "line 2 .*vcpu '65536'"),
     "two kinds of traces": (f"{HEAD},kind\n0,1,1,r\n0,1,1,p1\n", "PML log, and reads"),
+    "a frame beyond 64-bit addresses": (f"{HEAD}\n0,1,2\n0,1,{1 << 52}\n", "row 2 .*2\\^64 bytes"),
+    "carriage returns alone": (f"{HEAD}\r0,1,2\r", "carriage return alone.*to LF"),
     "only a header": (f"{HEAD}\n", "holds no entry"),
     "only blank lines": ("\n\n", "it is empty"),
     "zeros": (b"\0" * 5000, "no column"),
@@ -130,6 +134,61 @@ def test_named_columns_are_what_libcachesim_reads(tmp_path):
         theirs = lru_of_libcachesim(tmp_path / "t.txt", "PLAIN_TXT_TRACE", size)
         for one in (trace, numbered, of_names, only):
             assert whole_misses(one, size) == theirs
+
+
+def test_times_with_more_places_than_a_nanosecond_are_rounded(tmp_path):
+    """Python prints 0.1 + 0.2 and 3 * 0.1 so; truncated, they would be in the tick before."""
+    times = [0.1, 0.2, 0.1 + 0.2, 0.7 + 0.1, 1e-5 + 0.9, 1.1 * 3]
+    rows = "".join(f"{time!r},{page}\n" for page, time in enumerate(times))
+    trace = load(tmp_path, f"t,o\n{rows}", columns="time=t,obj=o", window=10_000)
+    starts = trace.rounds["t_start_ns"].to_numpy() + trace.meta.clock["base_ns"]
+    used = starts[trace.to_pandas(["round"])["round"]]
+    assert used.tolist() == [round(time * 1e5) * 10_000 for time in times]
+
+
+@pytest.mark.parametrize("scale", [0, 3, 9, 12, 20])
+@pytest.mark.parametrize("bits", [128, 256])
+def test_decimals_of_parquet_are_seconds_whatever_their_scale(tmp_path, scale, bits):
+    kind = getattr(pa, f"decimal{bits}")(30, scale)
+    times = pa.array([Decimal(1), Decimal(3), Decimal(4)], kind)
+    made = of_parquet(tmp_path, {"t": times, "o": [1, 2, 3]})
+    assert made.duration_ns == 4 * 10**9 and made.meta.clock["base_ns"] == 10**9
+
+
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64(), pa.int8(), pa.uint64()])
+def test_times_of_parquet_have_any_width(tmp_path, kind):
+    made = of_parquet(tmp_path, {"t": pa.array([1, 3, 4], kind), "o": [1, 2, 3]})
+    assert made.duration_ns == 4 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("objects", "says"),
+    [
+        (pa.array([1.0, float("nan")]), "row 1 .*has no obj"),
+        (pa.array([[1], [2]]), r"objects of list<.*>, not numbers or names"),
+        (pa.array([{"a": 1}, {"a": 2}]), r"objects of struct<.*>, not numbers or names"),
+    ],
+)
+def test_what_is_no_object_is_refused(tmp_path, objects, says):
+    with pytest.raises(ForeignFileError, match=says):
+        of_parquet(tmp_path, {"t": [1, 2], "o": objects})
+
+
+def of_parquet(tmp_path, columns):
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    options = {"overwrite": True, "columns": "time=t,obj=o"}
+    return interop.load("parquet", tmp_path / "t.parquet", tmp_path / "x.trace", **options)
+
+
+def test_names_need_not_be_utf_8(tmp_path):
+    text = "o\nfenêtre\nporte\nfenêtre\n".encode("latin-1")
+    assert gfns(load(tmp_path, text, columns="obj=o")) == [0, 1, 0]
+
+
+@pytest.mark.parametrize("separator", ["é", "", "ab", "\0", '"'])
+def test_a_separator_is_one_character_of_ascii(tmp_path, separator):
+    with pytest.raises(UsageError, match="give one character of ASCII"):
+        load(tmp_path, "t,o\n1,2\n", columns="obj=o", separator=separator)
 
 
 @pytest.mark.parametrize(("unit", "ns"), [("s", 10**9), ("ms", 10**6), ("us", 1000), ("ns", 1)])

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pmlkit import interop
+from pmlkit.errors import UsageError
 from pmlkit.interop.reading import ForeignFileError
 
 
@@ -95,3 +96,15 @@ def test_any_text_is_read_or_refused(lines, data):
         at = data.draw(st.integers(0, len(text) - 1))
         text = text[:at] + data.draw(st.text(max_size=3)) + text[at + 1 :]
     survives("lackey", text.encode("utf-8", "surrogatepass"), instructions=2)
+
+
+@pytest.mark.parametrize("instructions", [3, 1 << 63, 10**30])
+def test_a_round_may_be_longer_than_the_file(load, instructions):
+    trace = load("I  1000,3\nI  2000,3\n L 3000,8\n", instructions=instructions)
+    assert trace.rounds[["t_start_ns", "t_end_ns"]].to_numpy().tolist() == [[0, 2]]
+
+
+@pytest.mark.parametrize("instructions", [0, -1, -(1 << 70)])
+def test_a_round_has_instructions(load, instructions):
+    with pytest.raises(UsageError, match="is not possible: give more `instructions`"):
+        load("I  1000,3\n", instructions=instructions)
