@@ -328,6 +328,9 @@ def _mask(trace: Trace, kinds: str | int | None, page_tables: str) -> int | None
         return None
     if page_tables != "expand" and trace.meta.kind == "pml" and not mask & _LOGGED:
         raise NeedsError(trace, "reads and executions", "a PML log contains writes only: use w")
+    if trace.meta.kind == "access" and mask == Kind.PAGE_TABLE:
+        hint = "use the log of the run, if it has one: trace.pml, NAME.trace/pml.trace"
+        raise NeedsError(trace, "page tables among its kinds", hint)
     return mask | Kind.PAGE_TABLE if page_tables == "keep" and mask & Kind.WRITE else mask
 
 

@@ -158,7 +158,9 @@ def _of_phases(phases: Sequence[str], given: Json) -> Json:
         defined.sort(key=lambda span: span.start_ns)
         annotation.check_met(defined)
         if not traces:
-            return {"start": defined[0].start_ns, "end": defined[-1].end_ns}
+            end_ns = defined[-1].end_ns
+            end = None if end_ns is None else f"{end_ns}ns"
+            return {"start": f"{defined[0].start_ns}ns", "end": end}
         named = {name: _with_phases(value, defined) for name, value in traces.items()}
         names = [span.name for span in defined]
         last = f"{names[-1]}#{names.count(names[-1])}" if names.count(names[-1]) > 1 else names[-1]

@@ -91,14 +91,16 @@ class _Unread(click.ParamType):  # type: ignore[type-arg]
 
 
 class _Time(click.ParamType):  # type: ignore[type-arg]
-    """A time of a trace: a duration, which becomes ns, or ``mark:PHASE``, which stays a text."""
+    """A time of a trace: a duration or ``mark:PHASE``; stays a text, which has its unit."""
 
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from pmlkit.trace.annotation import is_named
 
-        return value if is_named(value) else _SINCE_START.convert(value, param, ctx)
+        if not is_named(value):
+            _SINCE_START.convert(value, param, ctx)
+        return value
 
 
 class _Memory(_Parsed):

@@ -67,7 +67,7 @@ class Snapshots:
         """Add a region of bytes to the next snapshot."""
         if not 0 <= start <= end <= ADDRESS_LIMIT:
             self._refuse(where, f"has a region from {start} to {end}, which is impossible")
-        if accesses < 0:
+        if not accesses >= 0:  # NaN, too
             self._refuse(where, f"has a region with {accesses} accesses")
         if accesses > 0 and end > start:
             self._pages.extend((start // PAGE_SIZE, -(-end // PAGE_SIZE)))

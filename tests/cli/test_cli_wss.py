@@ -57,6 +57,9 @@ def test_the_rows_say_the_effective_t_as_the_note_does(run, tmp_path):
         ("--window 10ms --region cold", [(10_000_000, 1), (20_000_000, 0)]),
         ("--window 10ms --start 10ms", [(20_000_000, 1)]),
         ("--window 10ms --end 10ms", [(10_000_000, 3)]),
+        ("--window 10ms --end 1us", [(10_000_000, 3)]),  # less than a round, with its unit
+        ("--window 10ms --start 1ns --end 2ns", [(10_000_000, 3)]),
+        ("--window 10ms --phase load=1us..20ms", [(10_000_000, 3), (20_000_000, 1)]),
     ],
 )
 def test_wss_options(run, trace, options, expected):
@@ -84,3 +87,10 @@ def test_wss_for_people_has_a_line_per_window_that_is_never_folded(run, make_tra
     assert (code, err) == (0, "")
     assert len(lines) == 2 + 5 + 1  # the last one says what T is
     assert all(name in lines[0] for name, _, _ in regions)
+
+
+@pytest.mark.parametrize("kinds", ["p", "page-tables"])
+def test_an_access_trace_has_no_page_tables_to_count(run, trace, kinds):
+    code, out, err = run("wss", trace, "--kinds", kinds)
+    assert (code, out) == (1, "") and err.count("\n") == 1
+    assert "has no page tables among its kinds: use the log of the run" in err

@@ -214,6 +214,7 @@ def test_snapshots_that_are_not_whole_are_left_out_and_counted(load):
         ([record(snapshot(2, 1))], "lasts from 2000000 to 1000000 ns"),
         ([record(snapshot(0, 2, region(0, 1)), snapshot(1, 3, region(0, 1)))], "overlap"),
         ([record(snapshot(0, 1, region(0, 1, -1)))], "-1 accesses"),
+        ([record(snapshot(0, 1, region(0, 1, float("nan"))))], "nan accesses"),
         ([record(snapshot(0, 1), data_source="damon_stat")], "no addresses"),
         ([record(), record(kdamond_idx=1)], "2 targets"),
         ([record(snapshot(0, 1, {"start": 0, "end": 1}))], "has no nr_accesses"),
