@@ -95,17 +95,17 @@ def compare(
         if method in ("density", "sample"):
             tables = method == "density"
             known = frames if tables else of_log(trace)
-            estimates = [
-                sampled.estimate(
+            estimates = {
+                draw: sampled.estimate(
                     trace, one_in=one_in, draw=draw, frames=known, touched=touched, tables=tables
                 )
                 for draw in draws
-            ]
+            }
         else:
-            estimates = [estimate(trace, method, calibration=calibration, frames=frames)]
+            estimates = {0: estimate(trace, method, calibration=calibration, frames=frames)}
         parts += [
             judged(part.assign(method=method), truth).assign(draw=draw)
-            for part, draw in zip(estimates, draws, strict=False)
+            for draw, part in estimates.items()
         ]
     return pd.concat(parts, ignore_index=True)
 

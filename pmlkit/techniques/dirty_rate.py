@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit.techniques.protocol import Technique
-from pmlkit.techniques.recent import Recent
+from pmlkit.techniques.recent import report_recent
 from pmlkit.techniques.recorded import Need
 
 if TYPE_CHECKING:
@@ -87,12 +87,7 @@ class DirtyBitmap(Technique):
     looks: int = 1
 
     def observe(self, view: View) -> None:
-        period, looks = view.parts(self.looks)
-        recent = Recent(looks)
-        for _ in view.every(period):
-            pages = recent.add(view.dirty.collect())
-            if recent.full:
-                view.report(pages)
+        report_recent(view, self.looks, view.dirty.collect)
 
 
 @dataclass(frozen=True)

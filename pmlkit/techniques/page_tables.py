@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pmlkit.techniques.protocol import Technique
-from pmlkit.techniques.recent import Recent
+from pmlkit.techniques.recent import report_recent
 from pmlkit.techniques.recorded import Need
 
 if TYPE_CHECKING:
     from pmlkit.techniques.view import View
+    from pmlkit.types import Ints
 
 SUBSTITUTE = "a substitute: tables are assumed to map 2 MiB of neighbouring frames each"
 
@@ -44,15 +45,14 @@ class PmlPageTables(Technique):
 
     def observe(self, view: View) -> None:
         view.accessed.scan()  # the flags are as old as the VM: clear all of them first
-        period, looks = view.parts(self.looks)
-        recent = Recent(looks)
-        for _ in view.every(period):
+
+        def harvest() -> Ints:
             frames, real = view.tables.mapped()
-            pages = recent.add(frames[view.accessed.harvest(frames)])
             if not real:
                 view.note(SUBSTITUTE)
-            if recent.full:
-                view.report(pages)
+            return frames[view.accessed.harvest(frames)]
+
+        report_recent(view, self.looks, harvest)
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,4 @@ class PmlEntries(Technique):
     looks: int = 4
 
     def observe(self, view: View) -> None:
-        period, looks = view.parts(self.looks)
-        recent = Recent(looks)
-        for _ in view.every(period):
-            pages = recent.add(view.tables.entries())
-            if recent.full:
-                view.report(pages)
+        report_recent(view, self.looks, view.tables.entries)

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit.techniques.protocol import Technique
-from pmlkit.techniques.recent import Recent
+from pmlkit.techniques.recent import report_recent
 from pmlkit.techniques.recorded import Need
 
 if TYPE_CHECKING:
-    from pmlkit.techniques.channels import LogChannel
     from pmlkit.techniques.view import View
     from pmlkit.types import Ints
 
@@ -40,7 +39,7 @@ class Pml(Technique):
     looks: int = 1
 
     def observe(self, view: View) -> None:
-        watch_log(view, view.pml, self.looks)
+        report_recent(view, self.looks, view.pml.drain)
 
 
 @dataclass(frozen=True)
@@ -94,14 +93,4 @@ class Prl(Technique):
     looks: int = 1
 
     def observe(self, view: View) -> None:
-        watch_log(view, view.references, self.looks)
-
-
-def watch_log(view: View, log: LogChannel, looks: int) -> None:
-    """Report the number of distinct pages in a log over the last `looks` rounds."""
-    period, looks = view.parts(looks)
-    recent = Recent(looks)
-    for _ in view.every(period):
-        pages = recent.add(log.drain())
-        if recent.full:
-            view.report(pages)
+        report_recent(view, self.looks, view.references.drain)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pmlkit.techniques.protocol import Technique
-from pmlkit.techniques.recent import Recent
+from pmlkit.techniques.recent import report_recent
 from pmlkit.techniques.recorded import Need
 
 if TYPE_CHECKING:
@@ -42,9 +42,4 @@ class PrunedScan(Technique):
 
     def observe(self, view: View) -> None:
         view.accessed.pruned()  # the flags are as old as the VM: clear them first
-        period, looks = view.parts(self.looks)
-        recent = Recent(looks)
-        for _ in view.every(period):
-            pages = recent.add(view.accessed.pruned())
-            if recent.full:
-                view.report(pages)
+        report_recent(view, self.looks, view.accessed.pruned)

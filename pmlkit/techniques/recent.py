@@ -10,10 +10,13 @@ import numpy as np
 from pmlkit.kernels.pages import PageIndex
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pmlkit.techniques.view import View
     from pmlkit.types import Ints
 
 
-__all__ = ["Recent"]
+__all__ = ["Recent", "report_recent"]
 
 
 class Recent:
@@ -70,3 +73,19 @@ class Recent:
         self._counts[self.turn % self.looks] = len(ids)
         self._last[ids] = self.turn
         return int(self._counts.sum())
+
+
+def report_recent(view: View, looks: int, look: Callable[[], Ints]) -> None:
+    """Look `looks` times per T; after each look, report the distinct frames of the last T.
+
+    Parameters
+    ----------
+    look : callable
+        Returns the frames that a look finds, each once.
+    """
+    period, looks = view.parts(looks)
+    recent = Recent(looks)
+    for _ in view.every(period):
+        pages = recent.add(look())
+        if recent.full:
+            view.report(pages)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pmlkit.techniques.protocol import Technique
-from pmlkit.techniques.recent import Recent
+from pmlkit.techniques.recent import report_recent
 from pmlkit.techniques.recorded import Need
 
 if TYPE_CHECKING:
@@ -36,9 +36,4 @@ class SoftDirty(Technique):
     looks: int = 1
 
     def observe(self, view: View) -> None:
-        period, looks = view.parts(self.looks)
-        recent = Recent(looks)
-        for _ in view.every(period):
-            pages = recent.add(view.soft_dirty.collect())
-            if recent.full:
-                view.report(pages)
+        report_recent(view, self.looks, view.soft_dirty.collect)

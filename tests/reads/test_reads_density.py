@@ -7,7 +7,7 @@ from pagetable_guest import Guest, in_sample, truth, write_trace
 
 from pmlkit import reads, workingset
 from pmlkit.errors import NeedsError, UsageError
-from pmlkit.reads import sampled
+from pmlkit.reads import judge, sampled
 from pmlkit.trace.reader import Trace
 
 
@@ -35,6 +35,12 @@ def mixed(tmp_path_factory):
 
 def sizes(guest):
     return np.array([len(truth(guest, number)) for number in range(len(guest.rounds))])
+
+
+def test_only_a_method_that_draws_has_draws(mixed):
+    rows = judge.compare(mixed[0], ["written", "density"], one_in=8, draws=(3, 5))
+    draws = rows.groupby("method")["draw"].unique().map(list)
+    assert draws.to_dict() == {"written": [0], "density": [3, 5]}
 
 
 @pytest.mark.parametrize("one_in", [1, 4, 16])
