@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pmlkit.forecast.forecaster import Sample
-    from pmlkit.types import Array, Floats, Ints
+    from pmlkit.types import Array, Floats
 
 __all__ = [
     "BY_PRICE",
@@ -268,40 +268,22 @@ def _labels(o: Outcome) -> dict[str, str | bool]:
     return {"model": o.model, "sample": o.sample, "program": o.program, "composed": o.composed}
 
 
-def relative_slack(o: Outcome, rate: float, counts: Ints | None = None, block: int = 32) -> Floats:
-    """Return slack over use at a given rate of violations, for each draw of blocks of windows.
+def relative_slack(o: Outcome, rate: float) -> float:
+    """Return slack over use at a given rate of violations; NaN if no knob has so few.
 
-    The knob with that rate is chosen with hindsight: the result is a bound, not a forecast.
-
-    Parameters
-    ----------
-    o : Outcome
-    rate : float
-    counts : array of int, shape (draws, blocks), optional
-        How often each block is drawn; default: one draw with each block once.
-    block : int
-        Windows in a block.
-
-    Returns
-    -------
-    ndarray of float, shape (draws,)
-        Interpolated linearly between the two knobs around the rate; NaN if no knob has so few
-        violations.
+    The knob with that rate is chosen with hindsight: the result is a bound, not a forecast. It is
+    interpolated linearly between the two knobs around the rate.
     """
-    edges = np.arange(0, len(o.y), block)
-    weights = np.ones((1, len(edges))) if counts is None else counts
     y = o.y[:, None]
-    missed = weights @ np.add.reduceat((y > o.allocations).astype(float), edges)
-    slack = weights @ np.add.reduceat(np.maximum(o.allocations - y, 0), edges)
-    windows, used = (weights @ np.add.reduceat(x, edges) for x in (np.ones(len(o.y)), o.y))
-    missed, slack = missed / windows[:, None], slack / used[:, None]
+    missed = (y > o.allocations).mean(axis=0)
+    slack = np.maximum(o.allocations - y, 0).sum(axis=0) / o.y.sum()
+    keeps = missed <= rate
+    if not keeps.any():
+        return np.nan
     # Violations never rise with the knob: the first knob that satisfies the rate is the cheapest.
-    rows, keeps = np.arange(len(missed)), missed <= rate
-    right = keeps.argmax(axis=1)
-    left = (missed == missed[rows, np.maximum(right - 1, 0)][:, None]).argmax(axis=1)
-    span = missed[rows, left] - missed[rows, right]
-    share = np.where(span > 0, (rate - missed[rows, right]) / np.where(span > 0, span, 1), 0.0)
-    interpolated = slack[rows, right] + share * (slack[rows, left] - slack[rows, right])
-    # If the first knob satisfies the rate, there is nothing to interpolate with.
-    cheapest = np.where(right == 0, slack[:, 0], interpolated)
-    return np.where(keeps.any(axis=1), cheapest, np.nan)
+    right = int(keeps.argmax())
+    if right == 0:  # there is nothing to interpolate with
+        return float(slack[0])
+    left = int((missed == missed[right - 1]).argmax())
+    share = (rate - missed[right]) / (missed[left] - missed[right])
+    return float(slack[right] + share * (slack[left] - slack[right]))

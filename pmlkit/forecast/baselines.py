@@ -27,6 +27,7 @@ __all__ = ["BASELINES", "MARGINS", "QUANTILES", "Vpa", "extend", "forecast"]
 
 # Up to 64 times: a large margin can correct a rule that is far too low.
 MARGINS = np.geomspace(0.5, 64, 57)
+LONGEST = 192  # windows of a season
 QUANTILES = np.array([0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99, 0.995])
 
 
@@ -53,7 +54,7 @@ def ewma(halflife: int) -> Rule:
     return rule
 
 
-def seasonal(pages: Array, horizon: int, longest: int = 192) -> Floats:
+def seasonal(pages: Array, horizon: int) -> Floats:
     """Allocate the use of one season before the forecast window.
 
     The season is the lag of the largest autocorrelation, at least twice the horizon. It is
@@ -63,14 +64,14 @@ def seasonal(pages: Array, horizon: int, longest: int = 192) -> Floats:
     allocation, season = np.asarray(pages, float).copy(), None
     for t in range(len(values)):
         if t % 16 == 0:
-            season = _season(values[max(t - 4 * longest, 0) : t + 1], 2 * horizon, longest)
+            season = _season(values[max(t - 4 * LONGEST, 0) : t + 1], 2 * horizon)
         if season is not None:
             allocation[t] = pages[t + horizon - season]
     return allocation
 
 
-def _season(past: Floats, shortest: int, longest: int) -> int | None:
-    longest = min(longest, len(past) // 2)
+def _season(past: Floats, shortest: int) -> int | None:
+    longest = min(LONGEST, len(past) // 2)
     if longest <= shortest:
         return None
     x = past - past.mean()

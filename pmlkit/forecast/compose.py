@@ -23,7 +23,7 @@ from pmlkit.forecast.log import window_ns
 from pmlkit.recordings import bundled
 from pmlkit.trace.kinds import Kind
 from pmlkit.trace.reader import Trace
-from pmlkit.trace.schema import TraceMeta
+from pmlkit.trace.schema import PAGE_SIZE, TraceMeta
 from pmlkit.trace.writer import TraceWriter
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ __all__ = [
 ]
 
 DAY_HOURS = 24
+SHORTEST_NS, LONGEST_NS = 1_000_000_000, 6_000_000_000  # of a piece
 
 
 def daily(hours: int, random: np.random.Generator) -> Floats:
@@ -77,16 +78,14 @@ def walk(hours: int, random: np.random.Generator) -> Floats:
 PATTERNS = {"daily": daily, "bursty": bursty, "walk": walk}
 
 
-def pieces(
-    log: Log, shortest_ns: int = 1_000_000_000, longest_ns: int = 6_000_000_000
-) -> list[tuple[int, int]]:
+def pieces(log: Log) -> list[tuple[int, int]]:
     """Divide a log into pieces: its phases, long ones divided, short ones joined to the next.
 
     Returns the first round of each piece, and the end of the last one (exclusive).
     """
     marks = np.flatnonzero(log.phase[1:] != log.phase[:-1]) + 1
-    shortest = max(shortest_ns // log.round_ns, 1)
-    longest = max(longest_ns // log.round_ns, shortest)
+    shortest = max(SHORTEST_NS // log.round_ns, 1)
+    longest = max(LONGEST_NS // log.round_ns, shortest)
     edges = [0]
     for mark in [*marks, log.n_rounds]:
         while mark - edges[-1] > longest:
@@ -237,7 +236,7 @@ def write(log: Log, path: PathLike, overwrite: bool = False) -> Trace:
 
 def _meta(log: Log) -> TraceMeta:
     starts = [0, *(np.flatnonzero(log.phase[1:] != log.phase[:-1]) + 1)]
-    size = log.memory_pages * 4096
+    size = log.memory_pages * PAGE_SIZE
     return TraceMeta(
         kind="pml",
         source="composed",

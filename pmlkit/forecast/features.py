@@ -162,11 +162,7 @@ def _joined(log: Log, k: int, n: int) -> Ints:
 
 def _distinct(references: References, k: int, n: int) -> Ints:
     """Return the distinct pages in each of `n` windows of `k` rounds."""
-    inside = references.round < n * k
-    gfn, window = references.gfn[inside], references.round[inside] // k
-    first = np.ones(len(window), bool)
-    first[1:] = (gfn[1:] != gfn[:-1]) | (window[1:] != window[:-1])
-    return np.bincount(window[first], minlength=n)
+    return np.bincount(_page_windows(references, k)[1], minlength=n)[:n]
 
 
 def _counts(log: Log, k: int, n: int) -> dict[str, Array]:
@@ -197,9 +193,9 @@ def _by_part(occ: References, n: int, parts: int) -> dict[str, Array]:
     return {"part_last": pages[:, -1], "part_max": pages.max(axis=1), "logged": pages.sum(axis=1)}
 
 
-def _page_windows(occ: References, parts: int) -> tuple[Gfns, Ints]:
-    """Return the distinct (page, window) pairs, sorted."""
-    window = occ.round // parts
+def _page_windows(occ: References, k: int) -> tuple[Gfns, Ints]:
+    """Return the distinct pairs of a page and a window of `k` rounds, sorted."""
+    window = occ.round // k
     first = np.ones(len(window), bool)
     first[1:] = (occ.gfn[1:] != occ.gfn[:-1]) | (window[1:] != window[:-1])
     return occ.gfn[first], window[first]

@@ -78,7 +78,7 @@ def _mean_log_slack(samples: list[Sample], horizon: int, rate: float) -> pd.Data
     """Return the mean log of slack over use: programs down, rules and deciders across."""
     outcomes = backtest.rule_outcomes(samples, None, horizon, "at")
     outcomes += [outcome for sample in samples for outcome in _decider_outcomes(sample, horizon)]
-    rows = [(o.program, o.model, float(backtest.relative_slack(o, rate)[0])) for o in outcomes]
+    rows = [(o.program, o.model, backtest.relative_slack(o, rate)) for o in outcomes]
     table = pd.DataFrame(rows, columns=["program", "model", "slack"])
     table["log"] = np.log(table["slack"].clip(lower=1e-6))
     return table.groupby(["program", "model"])["log"].mean().unstack("model")

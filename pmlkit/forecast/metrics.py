@@ -2,8 +2,8 @@
 """Losses of quantile forecasts, and the costs of the allocations that follow from them.
 
 An allocation is decided h windows before the window that it applies to. A window's use beyond the
-allocation is its *shortfall*, an allocation beyond the use is *slack*; both are in MiB*s. A window
-with a shortfall is a *violation*.
+allocation is its *shortfall*, an allocation beyond the use is *slack*. A window with a shortfall is
+a *violation*.
 """
 
 from __future__ import annotations
@@ -11,10 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from scipy.stats import norm
-
-from pmlkit.trace.schema import MIB_PAGES
 
 if TYPE_CHECKING:
     from pmlkit.types import Bools, Floats, Json
@@ -25,7 +22,6 @@ __all__ = [
     "at_levels",
     "cheapest",
     "coverage",
-    "decision",
     "mape",
     "idle_and_short",
     "pinball",
@@ -50,36 +46,6 @@ def mape(y: Floats, forecast: Floats) -> float:
     y, forecast = np.asarray(y, float), np.asarray(forecast, float)
     used = y > 0
     return float(100 * np.mean(np.abs(forecast - y)[used] / y[used])) if used.any() else np.nan
-
-
-def decision(y: Floats, allocation: Floats, window_s: float) -> pd.DataFrame:
-    """Return the costs of allocations.
-
-    Parameters
-    ----------
-    y : array of float, shape (n,)
-        Pages used.
-    allocation : array of float, shape (n,) or (n, knobs)
-        Pages allocated.
-    window_s : float
-
-    Returns
-    -------
-    DataFrame
-        One row per knob: ``violations`` (share of the windows), ``shortfall``, ``slack`` and
-        ``used`` (MiB*s).
-    """
-    y = np.asarray(y, float)[:, None]
-    allocation = np.asarray(allocation, float).reshape(len(y), -1)
-    scale = window_s / MIB_PAGES
-    return pd.DataFrame(
-        {
-            "violations": (y > allocation).mean(axis=0),
-            "shortfall": np.maximum(y - allocation, 0).sum(axis=0) * scale,
-            "slack": np.maximum(allocation - y, 0).sum(axis=0) * scale,
-            "used": float(y.sum()) * scale,
-        }
-    )
 
 
 def runs(missed: Bools) -> Json:

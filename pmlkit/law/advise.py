@@ -23,7 +23,6 @@ from pmlkit.law.size import is_regular, size_of
 from pmlkit.techniques import Recorded, make, run, scores
 from pmlkit.techniques.recorded import Need
 from pmlkit.timeline import timeline
-from pmlkit.trace.reader import Trace
 from pmlkit.trace.summary import source_text
 from pmlkit.units import parse_duration_ns, parse_share
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pmlkit.techniques.protocol import Technique
+    from pmlkit.trace.reader import Trace
     from pmlkit.types import PathLike
 
 __all__ = ["advise", "steady_window"]
@@ -86,7 +86,7 @@ def advise(
     hotcold needs ... to hold what it uses in T = 1 s for 99 % of the time (mean ..., peak ...).
     """
     share, covered = parse_share(budget), parse_share(cover)
-    opened = trace if isinstance(trace, Trace) else recordings.open_trace(recordings.find(trace))
+    opened = recordings.opened(trace)
     reads = opened.meta.kind == "access"
     recorded = Recorded.of(opened) if reads else Recorded.of_log(opened)
     recorded = replace(recorded, time=recorded.time.given(ns_per_insn))

@@ -17,7 +17,7 @@ import pandas as pd
 from pmlkit import frontier, techniques
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.forecast import significance
-from pmlkit.units import format_ns, format_share
+from pmlkit.units import exact_ns, format_share
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -137,7 +137,7 @@ def score(
         )
     means = points.assign(
         program=points["trace"],
-        window=points["window_ns"].map(format_ns),
+        window=points["window_ns"].map(exact_ns),
         setting=[_setting(row, one.knobs()) for row in points.to_dict("records")],
     ).groupby(["program", "window", "setting"], sort=False)
     rows = means[["mae", "bias", "overhead"]].mean().reset_index()

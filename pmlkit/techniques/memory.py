@@ -290,9 +290,9 @@ class Guest:
         self._moves.append((oldest, False))
 
 
-def returned_pages(recorded: Recorded, pages: int, model: MemoryModel | None = None) -> int:
+def returned_pages(recorded: Recorded, pages: int) -> int:
     """Return how many pages return from the disk if the guest has so many pages of memory."""
-    guest = Guest(recorded, model or MemoryModel())
+    guest = Guest(recorded, MemoryModel())
     guest.resize(pages)
     guest.advance(recorded.n_rounds)
     return guest.swap_ins + guest.refaults

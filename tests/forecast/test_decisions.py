@@ -28,14 +28,6 @@ def test_the_quantile_has_the_least_pinball_loss():
     assert min(losses) == losses[1]
 
 
-def test_what_a_decision_costs_by_hand():
-    found = metrics.decision([256, 512], [[512, 256], [256, 512]], window_s=0.5)
-    assert list(found["violations"]) == [0.5, 0]
-    assert list(found["shortfall"]) == [0.5, 0]
-    assert list(found["slack"]) == [0.5, 0]
-    assert list(found["used"]) == [1.5, 1.5]
-
-
 def test_coverage_and_mape():
     assert metrics.coverage([1, 2, 3, 4], [2, 2, 2, 2]) == 0.5
     assert metrics.mape([0, 10, 20], [5, 15, 10]) == pytest.approx(50)
@@ -43,7 +35,7 @@ def test_coverage_and_mape():
 
 
 def slack_at_rate(curve: pd.DataFrame, rate: float) -> float:
-    """Return the slack of a trade-off curve, from `metrics.decision`, at a rate of violations.
+    """Return the slack of a trade-off curve at a rate of violations.
 
     It is interpolated linearly between the two knobs around the rate. Knobs with more slack than
     another one with fewer violations are ignored. NaN if no knob has so few violations.
@@ -197,19 +189,12 @@ def test_slack_at_a_rate_is_that_of_the_curve(rate, seed):
     y = random.integers(1, 50, 200).astype(float)
     given = random.integers(1, 20, (200, 1)) * np.array([0.1, 0.5, 1, 1, 2, 3])
     o = outcome("m", y, given)
-    curve = metrics.decision(o.y, o.allocations, o.window_s)
-    wanted = slack_at_rate(curve, rate) / curve["used"].iloc[0]
-    np.testing.assert_allclose(backtest.relative_slack(o, rate), [wanted])
-
-
-def test_a_block_that_is_drawn_twice_counts_twice():
-    random = np.random.default_rng(0)
-    y, given = random.uniform(1, 9, 96), random.uniform(1, 3, (96, 1)) * np.array([1, 2, 4])
-    drawn = np.array([[2, 0, 1]])
-    again = np.concatenate([np.arange(32), np.arange(32), np.arange(64, 96)])
-    found = backtest.relative_slack(outcome("m", y, given), 0.2, drawn)
+    beyond = given - y[:, None]
+    curve = pd.DataFrame(
+        {"violations": (beyond < 0).mean(axis=0), "slack": beyond.clip(0).sum(axis=0)}
+    )
     np.testing.assert_allclose(
-        found, backtest.relative_slack(outcome("m", y[again], given[again]), 0.2)
+        backtest.relative_slack(o, rate), slack_at_rate(curve, rate) / y.sum()
     )
 
 
