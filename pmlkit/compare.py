@@ -24,7 +24,14 @@ from pmlkit.techniques.runs import time_scale, within
 from pmlkit.timeline import timeline
 from pmlkit.trace.annotation import is_named
 from pmlkit.trace.schema import PAGE_SIZE
-from pmlkit.units import exact_ns, format_bytes, format_ns, format_share, parse_duration_ns
+from pmlkit.units import (
+    check_count,
+    exact_ns,
+    format_bytes,
+    format_ns,
+    format_share,
+    parse_duration_ns,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -526,8 +533,7 @@ class Plan:
                 parse_duration_ns(time)
         for name in self.techniques:
             techniques.make(name)
-        if not isinstance(self.seeds, int) or self.seeds < 1:
-            raise UsageError(f"seeds is {self.seeds!r}: give a whole number, 1 or more")
+        check_count("seeds", self.seeds, "runs")
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from pmlkit.errors import (
     SpoolDamaged,
     TraceNotFound,
     TraceVersionError,
+    output_error,
     read_error,
 )
 from pmlkit.files import take_lock
@@ -330,12 +331,14 @@ def new_folder(folder: Path) -> None:
     Raises
     ------
     OutputError
-        If a folder of this name is being filled.
-    OSError
+        If it cannot be created, or a folder of this name is being filled.
     """
-    make_way(folder)
-    folder.mkdir(parents=True)
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        make_way(folder)
+        folder.mkdir(parents=True)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise output_error(folder.with_suffix(""), error) from error
     _locks[os.path.realpath(folder)] = handle
     with contextlib.suppress(OSError):  # a file system without locks
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -107,7 +107,6 @@ def estimate(
     """
     import pandas as pd
 
-    check_count("min_count", min_count, "uses")
     if isinstance(trace, Mapping | Sequence) and not isinstance(trace, str):
         traces = labelled(trace)
         window = common_window(traces, window, **selection)
@@ -123,7 +122,6 @@ def columns(
     **selection: Unpack[Selection],
 ) -> dict[str, Array]:
     """Return the columns of `estimate` for one recording, without the time to import pandas."""
-    check_count("min_count", min_count, "uses")
     source, names = stream(trace, **selection), trace.region_names
     window = default_window(source.timeline) if window is None else window
     windows = source.timeline.windows(window, step)

@@ -88,6 +88,7 @@ def panel_letter(axes: Axes, letter: str) -> None:
 
 
 UNMARKED = "start"  # the first phase of every recording
+PHASE_POINTS = 6.5  # size of the names of phases
 SLANTED_INCHES = 0.17  # between two slanted names: a line's height over the sine of the slant
 
 
@@ -226,13 +227,13 @@ def _label_phases(axes: Axes, names: Sequence[str], edges: Floats) -> None:
     vars(root_figure(axes)).setdefault("unnamed_phases", []).extend(left_out)
 
 
-def _text_inches(text: str, points: float = 6.5) -> float:
-    return (len(text) * 0.56 + 0.8) * points / 72
+def _text_inches(text: str) -> float:
+    return (len(text) * 0.56 + 0.8) * PHASE_POINTS / 72
 
 
 def _above(axes: Axes, x: float, text: str, slanted: bool = False) -> None:
     axes.text(
-        x, 1.02, text, transform=axes.get_xaxis_transform(), fontsize=6.5, color="#404040",
+        x, 1.02, text, transform=axes.get_xaxis_transform(), color="#404040", fontsize=PHASE_POINTS,
         ha="left" if slanted else "center", va="bottom", clip_on=False,
         rotation=35 if slanted else None, rotation_mode="anchor" if slanted else None,
     )  # fmt: skip
@@ -351,11 +352,11 @@ def _around(spots: Floats, half: float) -> Floats:
     return np.hstack((spots - half, spots + half))
 
 
-def _along(path: Floats, step: float = 3.0) -> Floats:
-    """Return points on a line that are close together: shape (points, 2), as `path`."""
+def _along(path: Floats) -> Floats:
+    """Return points on a line, 3 points apart: shape (points, 2), as `path`."""
     path = np.clip(path, -2000, 2000)
     pieces = [
-        a + (b - a) * np.linspace(0, 1, int(np.hypot(*(b - a)) / step) + 1)[:, None]
+        a + (b - a) * np.linspace(0, 1, int(np.hypot(*(b - a)) / 3) + 1)[:, None]
         for a, b in zip(path, path[1:], strict=False)
         if np.isfinite([a, b]).all()
     ]

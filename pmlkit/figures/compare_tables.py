@@ -38,6 +38,8 @@ __all__ = [
     "shown",
 ]
 
+MOST_COLUMNS = 16  # of an overview on a terminal
+
 
 def shown(comparison: Comparison, trace: str) -> pd.DataFrame:
     """Return the scores of one trace as a table for people: percent, windows, yes and no."""
@@ -100,9 +102,9 @@ def overview(comparison: Comparison, column: str = "mape") -> pd.DataFrame:
     return wide.reset_index().rename(columns={"title": "technique"})
 
 
-def narrow(sheet: pd.DataFrame, most: int = 16) -> pd.DataFrame:
+def narrow(sheet: pd.DataFrame) -> pd.DataFrame:
     """Drop the columns of single recordings from an overview wider than a terminal."""
-    wide = "median" in sheet and len(sheet.columns) > most
+    wide = "median" in sheet and len(sheet.columns) > MOST_COLUMNS
     return sheet[["technique", "mean", "median", "from", "to"]] if wide else sheet
 
 

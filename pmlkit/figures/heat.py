@@ -206,6 +206,7 @@ def heat_map(
     )
 
 
+_LINES = 11  # of ticks on the axis of addresses, about
 _CUT = 3  # white rows in place of an omitted range of addresses
 
 
@@ -256,12 +257,12 @@ def _address_axis(axes: Axes, trace: Trace, grid: Cells, position: Ints) -> None
 
 
 def _address_ticks(
-    addresses: Sequence[int], row_bytes: int, position: Ints, cut: Ints, lines: int = 11
+    addresses: Sequence[int], row_bytes: int, position: Ints, cut: Ints
 ) -> list[tuple[int, int]]:
     """Choose (row, address) pairs, well apart: each range's start, and round addresses."""
     if not len(position):
         return []
-    distance = (position[-1] + 1) / lines
+    distance = (position[-1] + 1) / _LINES
     step = row_bytes << max(int(np.ceil(np.log2(distance))), 0)
     chosen: list[tuple[int, int]] = []
     starts = np.concatenate(([0], cut + 1))

@@ -43,6 +43,7 @@ __all__ = [
 
 
 BATCH = 1 << 18  # uses per batch: their arrays stay in the cache
+WORKERS = 2
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -184,15 +185,13 @@ def ahead(items: Iterable[_Item], depth: int = 4) -> Iterator[_Item]:
         thread.join()
 
 
-def mapped(
-    work: Callable[[_Item], _Result], items: Iterable[_Item], workers: int = 2
-) -> Iterator[_Result]:
+def mapped(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
     """Iterate over ``work(item)`` in the order of `items`; threads work a little ahead."""
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(WORKERS) as pool:
         waiting: deque[Future[_Result]] = deque()
         for item in items:
             waiting.append(pool.submit(work, item))
-            if len(waiting) > 2 * workers:
+            if len(waiting) > 2 * WORKERS:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -12,8 +12,6 @@ from pmlkit.errors import UsageError
 from pmlkit.kernels.pages import sorted_distinct
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pandas as pd
     from numpy.typing import ArrayLike
 
@@ -39,8 +37,8 @@ class MissRatioCurve:
         ``"exact"``, ``"shards"`` or ``"aet"``.
     low, high : ndarray of float, shape (sizes,), or None
         A band that contains the true ratio at a size in 95 of 100 samples, for sampled curves.
-    sampled_uses, sampled_pages : float or None, int or None
-        Numbers of uses and pages in the sample.
+    sampled_pages : int or None
+        Number of pages in the sample.
     rate : float
         The sampled share of the pages.
     """
@@ -52,7 +50,6 @@ class MissRatioCurve:
     method: str
     low: Floats | None = None
     high: Floats | None = None
-    sampled_uses: float | None = None
     sampled_pages: int | None = None
     rate: float = 1.0
 
@@ -89,7 +86,7 @@ class MissRatioCurve:
         """Return the working set for a target miss ratio (0 to 1), in pages.
 
         It is the smallest size whose ratio, cold misses included, is not above the target; None if
-        there is none. `without_cold` leaves cold misses out.
+        there is none.
         """
         if not 0 <= target <= 1:
             raise UsageError(f"a miss ratio of {target} is not possible: give 0 to 1")
@@ -111,20 +108,6 @@ class MissRatioCurve:
         last = np.flatnonzero(below >= below.max() - 1e-12)[-1]  # of a loop: all of its pages
         return int(self.sizes_pages[last])
 
-    def without_cold(self) -> MissRatioCurve:
-        """Return the curve without first uses."""
-        warm = 1 - self.cold
-
-        def scaled(ratio: Floats) -> Floats:
-            return np.clip((ratio - self.cold) / (warm or 1), 0, 1)
-
-        return replace(self._of_ratios(scaled), uses=round(self.uses * warm))
-
-    def _of_ratios(self, change: Callable[[Floats], Floats]) -> MissRatioCurve:
-        """Return the curve with its ratios and its band changed."""
-        low, high = (None if ratio is None else change(ratio) for ratio in (self.low, self.high))
-        return replace(self, miss_ratio=change(self.miss_ratio), low=low, high=high)
-
     def thinned(self, points: int = 512) -> MissRatioCurve:
         """Return the curve at about `points` sizes: all small ones, then a geometric sequence.
 
@@ -133,8 +116,11 @@ class MissRatioCurve:
         last = int(self.sizes_pages[-1])
         wanted = np.append(0, sorted_distinct(np.rint(np.geomspace(1, max(last, 1), points))))
         places = sorted_distinct(self._places(np.minimum(wanted, last)))
-        thinned = self._of_ratios(lambda ratio: ratio[places])
-        return replace(thinned, sizes_pages=self.sizes_pages[places])
+        low, high = (None if end is None else end[places] for end in (self.low, self.high))
+        ratio = self.miss_ratio[places]
+        return replace(
+            self, sizes_pages=self.sizes_pages[places], miss_ratio=ratio, low=low, high=high
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """Return the curve as a DataFrame of ``pages``, ``miss_ratio``, ``low`` and ``high``."""

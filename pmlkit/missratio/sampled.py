@@ -193,9 +193,9 @@ class _Sample:
         low = high = None
         if self._groups:
             low, high = self._band(ratio, sizes, rate, uses)
-        looked_at = whole.uses, len(self._index), rate
-        pages = round(len(self._index) / rate)
-        return MissRatioCurve(sizes, ratio, self.all_uses, pages, "shards", low, high, *looked_at)
+        sampled = len(self._index)
+        counts = self.all_uses, round(sampled / rate)
+        return MissRatioCurve(sizes, ratio, *counts, "shards", low, high, sampled, rate)
 
     def _band(self, ratio: Floats, sizes: Ints, rate: float, uses: float) -> tuple[Floats, Floats]:
         from scipy.special import stdtrit

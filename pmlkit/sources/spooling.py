@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pmlkit.errors import OutputExists, UsageError, output_error
+from pmlkit.errors import OutputExists, UsageError
 from pmlkit.files import portable, refuse_inside_trace
 from pmlkit.spool import folder_of
 from pmlkit.spool_reader import new_folder
@@ -51,8 +51,5 @@ def claim(out: PathLike, overwrite: bool) -> tuple[Path, Path]:
         raise OutputExists(out, may_be_replaced(out))
     if spool.exists() and not overwrite:
         raise OutputExists(spool)
-    try:
-        new_folder(spool)
-    except OSError as error:
-        raise output_error(out, error) from error
+    new_folder(spool)
     return out, spool

@@ -115,9 +115,6 @@ def test_a_loop_misses_until_all_of_it_fits():
     assert curve.at([0, 1, 99, 100, 10**9]).tolist() == [1, 1, 1, 0.1, 0.1]
     assert (curve.cold, curve.knee(), curve.pages_for(0.5)) == (0.1, 100, 100)
     assert curve.pages_for(0.05) is None and curve.pages_for(1) == 0
-    warm = curve.without_cold()
-    assert warm.at([99, 100]).tolist() == [1, 0] and warm.pages_for(0) == 100
-    assert warm.uses == 900
 
 
 def test_hot_and_cold_pages_make_a_knee_between_them():
@@ -131,7 +128,7 @@ def test_hot_and_cold_pages_make_a_knee_between_them():
 def test_nothing_was_used():
     for curve in (missratio.exact([]), missratio.aet([]), missratio.shards([])):
         assert curve.at(5) in (0, 1) and curve.knee() == 0 and curve.pages == 0
-        assert curve.without_cold().pages_for(1) == 0 and len(curve.to_frame()) >= 1
+        assert curve.pages_for(1) == 0 and len(curve.to_frame()) >= 1
 
 
 def test_a_thinned_curve_says_the_same_at_its_sizes():

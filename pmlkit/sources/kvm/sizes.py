@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pmlkit.errors import OutputExists, UsageError, output_error
+from pmlkit.errors import OutputExists, UsageError
 from pmlkit.files import refuse_inside_trace, whole
 from pmlkit.sources.host.collection import CollectError, Collection
 from pmlkit.sources.kvm.stream import KvmStream, Round
@@ -42,10 +42,7 @@ class Sizes(Collection):
         if out.exists() and not self.overwrite:
             raise OutputExists(out)
         spool = folder_of(out)
-        try:
-            new_folder(spool)
-        except OSError as error:
-            raise output_error(out, error) from error
+        new_folder(spool)
         return out, spool
 
     def _write(self, status: int, quietly: bool) -> None:
