@@ -204,6 +204,7 @@ def working_sets(trace: Trace | PathLike, window: str | int | Window | None = No
         ``phase``, then the mean of W(t, T) over the phase, ``mean``, its maximum, ``peak``, and
         the means of the pages ``read``, ``written`` and ``executed``. A harvest of accessed flags
         has only ``not written`` and ``written``. A window counts for the phase in which it ends.
+        Windows that are cut short, as by the start of the recording, do not count.
     """
     trace = opened(trace)
     columns = {"r": "read", "w": "written", "x": "executed"}
@@ -245,7 +246,7 @@ def seen_by_pml(trace: Trace | PathLike, window: str | int | Window | None = Non
     log, window = trace.pml, _window(trace, window)
     used, logged = (_mib(source, window, "rwx")["mean"] for source in (trace, log))
     table = pd.DataFrame({"used": used, "logged": logged})
-    table["missed"] = (1 - table["logged"] / table["used"]).fillna(0) * 100
+    table["missed"] = 100 * (1 - table["logged"] / table["used"]).mask(table["used"] == 0, 0)
     table = table.rename_axis("phase").reset_index().round(DECIMALS)
     return described(table, {"used": "MiB", "logged": "MiB", "missed": "%"}, _SHORT_PHASE)
 
@@ -294,9 +295,11 @@ def _window(trace: Trace, window: str | int | Window | None) -> str | int | Wind
 
 
 def _mib(trace: Trace, window: str | int | Window, kinds: str | int) -> pd.DataFrame:
-    """Return the ``mean`` and the ``max`` of the working set of each phase, in MiB."""
+    """Return the ``mean`` and the ``max`` of each phase's full windows, in MiB; NaN without one."""
     table = workingset.estimate(trace, window, step="sliding", kinds=kinds)
-    return (table["bytes"] / _MIB).groupby(table["phase"], sort=False).agg(["mean", "max"])
+    full = table[table["full"]]
+    by_phase = (full["bytes"] / _MIB).groupby(full["phase"], sort=False).agg(["mean", "max"])
+    return by_phase.reindex(table["phase"].unique())
 
 
 # ------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tables that the notebooks show, against answers worked out by hand."""
 
+import numpy as np
 import pytest
 from factories import write_irregular
 
@@ -122,6 +123,17 @@ def test_working_sets_by_phase(trace):
     table = views.working_sets(trace, "10ms").set_index("phase") * 256
     assert table.loc["read"].round().tolist() == [4, 4, 4, 1, 0]
     assert table.loc["write"].round().tolist() == [3, 3, 0, 2, 1]
+
+
+def test_windows_that_the_start_cuts_short_count_for_no_phase():
+    table = views.working_sets("hotcold", "1s").set_index("phase")
+    windows = pmlkit.wss("hotcold", "1s", "sliding")
+    full = windows[windows["full"]]
+    assert not (full["phase"] == "start").any() and table.loc["start"].isna().all()
+    for phase in table.index.drop("start"):
+        mean = full.loc[full["phase"] == phase, "bytes"].mean() / 2**20
+        assert table.loc[phase, "mean"] == pytest.approx(mean, abs=1e-3)
+    assert np.isnan(views.seen_by_pml("hotcold", "1s")["missed"].iloc[0])
 
 
 def test_what_pml_misses(trace, make_trace):
