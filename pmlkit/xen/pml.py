@@ -40,6 +40,14 @@ _HINT = "the domain must be an HVM or PVH guest without assigned devices: see th
 _HINTS = dict.fromkeys(
     (14, 15), "`xl info` shows Xen's free memory, `xl log-dirty-status` the memory of logs"
 )
+# Reasons and hints for errors of a closing that have no XENPML_REFUSED_*.
+_CLOSING = {
+    errno.ENOENT: ("another program has switched the log off", "record the domain again"),
+    errno.ETIME: (
+        "an operation on the log was broken off",
+        "run `xl disable-log-dirty`, then record the domain again",
+    ),
+}
 
 
 class Handle:
@@ -152,9 +160,10 @@ class PmlLog(Handle):
 
     def _refused(self, call: str, number: int, refusal: int) -> XenError:
         """Make the error of a call, with Xen's reason if it gives one (`refusal`, or 0)."""
-        text = self._lib.xenpml_refusal_text(refusal) if refusal else None
-        why = self._ffi.string(text).decode() if text else ""
-        return XenError(call, number, why, self.domid, _HINTS.get(refusal, _HINT) if why else "")
+        if not refusal:
+            return XenError(call, number, "", self.domid)
+        why = self._ffi.string(self._lib.xenpml_refusal_text(refusal)).decode()
+        return XenError(call, number, why, self.domid, _HINTS.get(refusal, _HINT))
 
     def _map(self) -> None:
         self.vcpus = self.status()["vcpus"]
@@ -250,8 +259,11 @@ class PmlLog(Handle):
         bits = {n: self._buffer(n, size) if w else cffi.NULL for n, w in wanted.items()}
         closed = cffi.new("struct xenpml_round *", {"flags": flags, "pages": pages, **bits})
         if self._lib.xenpml_close_round(self._h, self.domid, closed) < 0:
-            number = self._ffi.errno
-            raise self._refused("XEN_DOMCTL_pml_close_round", number, closed.refusal)
+            call, number = "XEN_DOMCTL_pml_close_round", self._ffi.errno
+            if number in _CLOSING:
+                why, hint = _CLOSING[number]
+                raise XenError(call, number, why, self.domid, hint)
+            raise self._refused(call, number, closed.refusal)
         values: Json = {**self._values(closed, "struct xenpml_round")}
         for name in wanted:
             values[name] = cffi.buffer(bits[name], size) if wanted[name] else None

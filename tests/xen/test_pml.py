@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The log's life in a program that uses it, over the real reader and a host that is a folder."""
 
+import errno
 import subprocess
 import sys
 
@@ -53,6 +54,18 @@ def test_a_guided_round_without_memory_is_refused_in_words(xen):
     assert enabled == "enabled"
     assert "set shadow_memory higher" in refused and "`xl info`" in refused
     assert not xen.log_dirty()
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOENT, "another program has switched the log off): record the domain again"),
+        (errno.ETIME, "broken off): run `xl disable-log-dirty`, then record the domain again"),
+    ],
+)
+def test_a_log_that_others_have_ended_is_told_in_words(xen, number, words):
+    enabled, refused = told(xen.environment(FAKE_CLOSING_FAILS=number))
+    assert enabled == "enabled" and words in refused
 
 
 def test_a_program_whose_log_has_no_trouble(xen):

@@ -223,6 +223,8 @@ int xenpml_close_round(xenpml_handle *h, uint32_t domid, struct xenpml_round *ro
         return refuse(ESRCH);
     if ( !running || owner != domid )
         return refuse(ENOENT);
+    if ( fake_number("FAKE_CLOSING_FAILS", 0) )
+        return refuse(fake_number("FAKE_CLOSING_FAILS", 0));
 #ifdef XENPML_ROUND_PRUNED
     round->refusal = XENPML_REFUSED_NOT;
     if ( round->flags & XENPML_ROUND_GUIDED && fake_number("FAKE_SHORT_CLOSING", 0) )
