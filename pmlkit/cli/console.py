@@ -90,9 +90,15 @@ class _Console(Console):
 def console(error: bool = False) -> Console:
     """Make a console without markup: names of regions may contain [brackets] and :colons:."""
     stream = sys.stderr if error else sys.stdout
-    width = None if stream.isatty() or os.environ.get("COLUMNS") else UNFOLDED
+    # In a width of 0, which some terminals state, nothing would be printed.
+    known = {n: v for n, v in os.environ.items() if n != "COLUMNS" or _is_width(v)}
+    width = None if stream.isatty() or "COLUMNS" in known else UNFOLDED
     how: Json = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": True}
-    return _Console(stderr=error, width=width, **how)
+    return _Console(stderr=error, width=width, _environ=known, **how)
+
+
+def _is_width(text: str) -> bool:
+    return text.isdecimal() and len(text) < 10 and int(text) > 0
 
 
 def answer(lines: Iterable[str], *tables: Callable[[], object]) -> None:

@@ -161,7 +161,10 @@ class _Name(click.ParamType):  # type: ignore[type-arg]
 
 
 class _Path(click.Path):
-    """A path, which is not empty: an unset variable of a script must not pass as no path at all."""
+    """A path, which is not empty: an unset variable of a script must not pass as no path at all.
+
+    Nor is it ``-``, which means standard input or output elsewhere, and would be a file here.
+    """
 
     def __init__(self) -> None:
         # An unreadable path is not wrong usage (exit code 2): opening it raises the error.
@@ -170,6 +173,9 @@ class _Path(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
             self.fail("the path is empty", param, ctx)
+        if value == "-":
+            why = "standard input and output are not supported: give a file"
+            self.fail(f"{why} (./- if it has this name)", param, ctx)
         return super().convert(value, param, ctx)
 
 

@@ -52,6 +52,7 @@ def load(path: PathLike, instructions: int | None = None) -> Imported:
     if length < 1:
         what = f"a round of {length:,} instructions"
         raise UsageError(f"{what} is not possible: give more {argument('instructions')}")
+    next(_accesses(path), None)  # a file of another format is refused before it is read as a whole
     total, clock = _count(path, b"\nI"), "the clock counts instructions: one is a nanosecond"
     counted: Sequence[bytes] = _BEGINS[:1]
     unit = "instructions"

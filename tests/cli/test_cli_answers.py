@@ -45,6 +45,14 @@ def test_wss_begins_with_its_summary(run, trace):
     assert summary == found.as_dict()
 
 
+@pytest.mark.parametrize("columns", ["0", "00", "-3", "wide", "", "9" * 40])
+def test_a_width_that_is_none_is_as_if_it_were_not_stated(run, trace, monkeypatch, columns):
+    """Some terminals and scripts state 0 columns, in which nothing can be printed."""
+    plain = run("wss", trace, "--window", "100ms")
+    monkeypatch.setenv("COLUMNS", columns)
+    assert run("wss", trace, "--window", "100ms") == plain
+
+
 def test_an_answer_is_folded_at_words_to_the_width(run, trace, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     lines = run("wss", trace, "--window", "100ms", "--summary").splitlines()

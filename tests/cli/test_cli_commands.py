@@ -68,11 +68,12 @@ def test_help_states_each_default_once(name):
 
 
 @pytest.mark.parametrize("name", LEAVES)
-def test_no_path_is_empty(name):
+@pytest.mark.parametrize("path", ["", "-"])
+def test_no_path_is_empty_or_a_dash(name, path):
     for param in leaf(name).params:
         if isinstance(param.type, click.Path):
             with pytest.raises(click.BadParameter):
-                param.type.convert("", param, None)
+                param.type.convert(path, param, None)
 
 
 def test_an_empty_path_is_wrong_usage_and_not_the_lack_of_one(run):

@@ -225,3 +225,24 @@ def test_a_missing_package_is_no_defect_of_pmlkit(run, trace, monkeypatch):
     code, _, err = run("plot", trace, "wss", "-o", trace.parent / "f")
     assert code == 1
     check_one_line(err, "the Python package matplotlib is missing: `pmlkit doctor`")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "export hotcold csv -o -",
+        "import csv - -o x.trace",
+        "plot hotcold wss -o -",
+        "simulate hotcold -o -",
+        "run -",
+        "annotate hotcold -",
+        "wss -",
+    ],
+)
+def test_a_dash_is_no_file(run, tmp_path, monkeypatch, words):
+    """It means standard input or output elsewhere; here a file of this name was written."""
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*words.split())
+    assert (code, out) == (2, "")
+    check_one_line(err, r"standard input and output are not supported: give a file \(\./- if")
+    assert not list(tmp_path.iterdir())

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pmlkit import interop
 from pmlkit.errors import UsageError
+from pmlkit.interop import lackey
 from pmlkit.interop.reading import ForeignFileError
 
 
@@ -108,3 +109,9 @@ def test_a_round_may_be_longer_than_the_file(load, instructions):
 def test_a_round_has_instructions(load, instructions):
     with pytest.raises(UsageError, match="is not possible: give more `instructions`"):
         load("I  1000,3\n", instructions=instructions)
+
+
+def test_another_file_is_refused_before_it_is_read_as_a_whole(load, monkeypatch):
+    monkeypatch.setattr(lackey, "_count", None)  # a hundred gigabytes would take minutes
+    with pytest.raises(ForeignFileError, match="line 1 .*not a line of lackey"):
+        load("total 4\nI  1000,3\n")
