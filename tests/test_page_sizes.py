@@ -2,6 +2,7 @@
 """Pages of other sizes: an import may have them, and every size in bytes counts them as such."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from pmlkit import advise, cli, compare, figures, frontier, interop, missratio
 from pmlkit.errors import NeedsError
 from pmlkit.notebook import views
 from pmlkit.sources import simulator
+from pmlkit.units import format_bytes
 
 LARGE, TIMES = 65536, 16  # bytes of a page, and how many of the usual size that is
 SIZES = ["wss", "kinds", "window", "percentiles", "turnover", "mrc", "mrc-time"]
@@ -61,6 +63,19 @@ def test_several_recordings_keep_their_own_sizes(pair):
     np.testing.assert_allclose(theirs, TIMES * ours)
     ours, theirs = (line.get_ydata() for line in figures.draw(traces, "wss").axes[0].lines[:2])
     np.testing.assert_allclose(theirs, TIMES * np.asarray(ours))
+
+
+def test_a_table_of_several_curves_counts_the_pages_of_each(pair, capsys):
+    assert cli.main(["mrc", *(str(trace.path) for trace in pair)]) == 0
+    rows = [re.split(r"\s{2,}", row.strip()) for row in capsys.readouterr().out.splitlines()]
+    cells = {row[0]: row[1:] for row in rows if len(row) == 3}
+    sizes, curves = (LARGE // TIMES, LARGE), [missratio.of_trace(trace) for trace in pair]
+    both = list(zip(curves, sizes, strict=True))
+    assert cells["memory at the knee"] == [format_bytes(c.knee() * size) for c, size in both]
+    pages = curves[1].pages * TIMES >> 3  # an eighth of the largest size, in the small pages
+    ratios = [curves[0].at(pages), curves[1].at(pages // TIMES)]
+    row = cells[f"miss ratio at {format_bytes(pages * sizes[0])}"]
+    assert row == [f"{ratio:.4f}" for ratio in ratios]
 
 
 def test_tables_of_notebooks_count_the_size_of_a_page(pair):

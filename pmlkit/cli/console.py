@@ -414,21 +414,29 @@ def named(header: str, lines: Mapping[str, str]) -> None:
 ROWS, COLUMNS = 12, 6
 
 
-def curves(by_method: Mapping[str, Json], page_size: int) -> None:
-    """Print curves by method: number of uses, derived working sets, and ratios at some sizes."""
+def curves(by_name: Mapping[str, Json], page_sizes: Sequence[int]) -> None:
+    """Print curves by name: number of uses, derived working sets, and ratios at some sizes.
 
-    def size(pages: float | None) -> str:
+    Parameters
+    ----------
+    page_sizes : sequence of int
+        Of each curve, bytes.
+    """
+
+    def size(pages: float | None, page_size: int) -> str:
         return "never" if pages is None else format_bytes(pages * page_size)
 
-    page = make_table("", *by_method, right=range(1, 1 + len(by_method)))
+    each, least = list(zip(by_name.values(), page_sizes, strict=True)), min(page_sizes)
+    page = make_table("", *by_name, right=range(1, 1 + len(by_name)))
     for label, value in _LINES.items():
-        page.add_row(label, *(value(curve) for curve in by_method.values()))
-    page.add_row("memory at the knee", *(size(curve["knee_pages"]) for curve in by_method.values()))
-    for target in next(iter(by_method.values()))["pages_for"]:
-        sizes = (size(curve["pages_for"][target]) for curve in by_method.values())
+        page.add_row(label, *(value(curve) for curve, _ in each))
+    page.add_row("memory at the knee", *(size(curve["knee_pages"], of) for curve, of in each))
+    for target in each[0][0]["pages_for"]:
+        sizes = (size(curve["pages_for"][target], of) for curve, of in each)
         page.add_row(f"memory for a miss ratio of {target}", *sizes)
-    for pages in _spread(max(curve["sizes_pages"][-1] for curve in by_method.values())):
-        page.add_row(f"miss ratio at {size(pages)}", *(_at(c, pages) for c in by_method.values()))
+    for pages in _spread(max(curve["sizes_pages"][-1] * of // least for curve, of in each)):
+        ratios = (_at(curve, pages * least // of) for curve, of in each)
+        page.add_row(f"miss ratio at {size(pages, least)}", *ratios)
     put(console(), page)
 
 

@@ -158,8 +158,8 @@ def _show(
     else:
         each = list(results.values())
         lines, value = [*(line for one in each for line in one.lines), each[0].origin], rows
-    page_size = next(iter(traces.values())).meta.domain["page_size"]
-    tables = [] if only_answer else [lambda: console.curves(rows, page_size)]
+    page_sizes = [column.trace.meta.domain["page_size"] for column in columns.values()]
+    tables = [] if only_answer else [lambda: console.curves(rows, page_sizes)]
     show(as_json, value, console.answer, lines, *tables)
 
 

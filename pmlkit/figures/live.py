@@ -17,12 +17,12 @@ from pmlkit.sources.watch import Seen
 from pmlkit.units import format_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
     from typing import Any
 
     from pmlkit.figures.style import Figure, Style
-    from pmlkit.types import Ints, PathLike
+    from pmlkit.types import PathLike
 
 
 __all__ = ["LiveFigure"]
@@ -50,7 +50,7 @@ class LiveFigure:
         self._display: Any = None  # IPython's handle of what is displayed
         self._drawn = 0.0
 
-    def follow(self, rounds: Ints) -> Iterator[Seen]:
+    def follow(self, rounds: Iterable[Seen]) -> Iterator[Seen]:
         """Yield the rounds, and draw each as it arrives.
 
         Parameters

@@ -111,8 +111,8 @@ def wss(
 ) -> str:
     """Draw the working set over time, of full windows; parameters as in `draw`."""
     from pmlkit import workingset
+    from pmlkit.answers.wss import window_text
     from pmlkit.figures.axes import time_limits
-    from pmlkit.units import exact_ns
 
     table = workingset.estimate(trace, window, "sliding", start=start, end=end)
     table = table[table["full"]]
@@ -120,8 +120,7 @@ def wss(
     t_s, mib = table["t_ns"].to_numpy() / 1e9, table["bytes"].to_numpy() / (1 << 20)
     if not len(table):
         return "no window is full: give a shorter T"
-    asked = int(table["asked_ns"].iloc[0])
-    name = exact_ns(asked) if asked >= 0 else str(window)
+    name = window_text(window, table["asked_ns"].to_numpy())
     peak = int(mib.argmax())
     what = f"W(t, {name}), MiB: the peak is {mib[peak]:.4g} at {t_s[peak]:.4g} s"
     drawn = line(t_s, mib, (low, high), "s", screen)

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from factories import write_irregular
 
 from pmlkit import cli, missratio, workingset
 from pmlkit.errors import UnknownName
@@ -25,6 +26,11 @@ def trace(make_trace):
 def area(text, side="|"):
     """Return the rows of the area of a figure."""
     return [row.partition(side)[2] for row in text.splitlines() if side in row and "+" not in row]
+
+
+def test_rounds_without_times_have_a_window_in_rounds(tmp_path):
+    trace = write_irregular(tmp_path / "x.trace", [[(1, W)], [(2, W)]], np.zeros(2, np.int64))
+    assert "W(t, 1r), MiB" in terminal.draw(trace, "wss")
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 133])
