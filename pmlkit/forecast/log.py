@@ -291,7 +291,7 @@ def _rounds_at_step_ends(rounds: pd.DataFrame, round_ns: int, n_steps: int) -> I
 
 
 def _program(log: Trace, composed: Json | None) -> str:
-    name = composed["program"] if composed else str(log.meta.domain.get("name") or log.path.stem)
+    name = composed["program"] if composed else log.meta.domain["name"]
     return name.split("-")[0]
 
 

@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,7 +36,7 @@ from scipy.stats import spearmanr
 from pmlkit import pagetables
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.reads import page_sets
-from pmlkit.recordings import open_trace
+from pmlkit.recordings import name_of, open_trace
 from pmlkit.timeline import timeline
 
 if TYPE_CHECKING:
@@ -324,7 +323,7 @@ def main(arguments: Sequence[str]) -> int:
     parts = []
     for path in paths:
         rows = scores(open_trace(path), WINDOWS)
-        rows.insert(0, "guest", Path(path).stem)
+        rows.insert(0, "guest", name_of(path))
         parts.append(rows)
     pd.concat(parts, ignore_index=True).to_csv(out, index=False)
     return 0

@@ -119,7 +119,8 @@ def answer(trace: Any, met: int = 0, known: int = 0, checked: bool = False) -> s
     sound = "undamaged: " * checked
     answers = f"; {met} of {known} known answers are met" * bool(known)
     length = f"{format_ns(trace.duration_ns)} in {trace.n_rounds:,} rounds"
-    return f"{trace.path.stem} is {sound}{state} of {length}, {lost}{answers}."
+    name = trace.path.name.removesuffix(".trace")
+    return f"{name} is {sound}{state} of {length}, {lost}{answers}."
 
 
 def origin_text(meta: TraceMeta) -> str:

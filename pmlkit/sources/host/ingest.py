@@ -145,7 +145,7 @@ def _split_rounds(spool: XenSpool) -> tuple[Structs, int, int]:
     logs : structured ndarray
         The records kept, by round and, in it, by the time at which their buffer was taken.
     count : int
-        Return the rounds of the trace: the closed ones, and up to two that were not closed (one
+        The rounds of the trace: the closed ones, and up to two that were not closed (one
         during its closing, one still running).
     left_out : int
         Entries of records after the last closed round of a collection that came to its end.
