@@ -179,20 +179,20 @@ class PmlLog(Handle):
         ]
         return fields, self._ffi.offsetof(kind, "data")
 
-    def drain(self, vcpu: int, take: Take, limit: int | None = None) -> int:
+    def drain(self, vcpu: int, take: Take) -> int:
         """Read the new records of a vCPU; returns their number.
+
+        A call reads little more than a ring's records: a vCPU that writes quickly must not delay
+        the others.
 
         Parameters
         ----------
         take : callable
             Called with ``(records, parts)``: a list of records (cffi structs, theirs until it
             returns) and the payload of a RECORDS frame in parts.
-        limit : int, optional
-            Approximate limit of records: a vCPU that writes quickly must not delay the others.
         """
         log, read, total = self._logs[vcpu], self._lib.xenpml_log_read, 0
-        limit = limit or self.options.slots
-        while total < limit:
+        while total < self.options.slots:
             count, got = 0, 1
             while count < _BATCH:
                 got = read(log, self._each[count])

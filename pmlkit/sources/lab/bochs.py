@@ -141,7 +141,7 @@ def configuration(
 class Machine:
     """A running Bochs with its serial console and clock; a context manager that ends it."""
 
-    def __init__(self, bochs: Bochs, folder: Path, limits: Limits, nice: int = 0) -> None:
+    def __init__(self, bochs: Bochs, folder: Path, limits: Limits) -> None:
         self.folder, self.limits = Path(folder), limits
         rest = []
         if bochs.debugger:
@@ -150,7 +150,7 @@ class Machine:
         command = [*bochs.command, "-q", "-f", str(self.folder / "bochsrc"), *rest]
         with open(self.folder / "bochs.out", "wb") as out:
             self.process = subprocess.Popen(
-                [*with_us(), "nice", "-n", str(nice), *command],
+                [*with_us(), *command],
                 env={**os.environ, **bochs.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=out,

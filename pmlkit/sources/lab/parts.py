@@ -123,16 +123,16 @@ def kernel(progress: Tell | None = None) -> Kernel:
     return replace(unpacked, path=vmlinux)
 
 
-def medium_tools(progress: Tell | None = None) -> tuple[Path, dict[str, str]]:
+def medium_tools() -> tuple[Path, dict[str, str]]:
     """Fetch grub-mkrescue and its dependencies; returns (folder, environment for it)."""
     skip = ("libc6", "dpkg", "perl-base", "debconf")
-    root = debian.fetch(_MEDIUM, progress, skip=skip).root
+    root = debian.fetch(_MEDIUM, skip=skip).root
     return root, unpacked_environment(root)
 
 
-def firmware(progress: Tell | None = None) -> tuple[Path, Path]:
+def firmware() -> tuple[Path, Path]:
     """Fetch the emulated machine's BIOS and VGA BIOS; returns their paths."""
-    share = debian.fetch(_FIRMWARE, progress, dependencies=False).root / "usr" / "share"
+    share = debian.fetch(_FIRMWARE, dependencies=False).root / "usr" / "share"
     return share / "bochs" / "BIOS-bochs-latest", share / "vgabios" / "vgabios.bin"
 
 
