@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check the project's English: Markdown, notebooks, `--help` texts, captions.
+"""Check the project's English: Markdown, notebooks, experiments, `--help`, captions, messages.
 
 The rules are `docs/styles/pmlkit/*.yml`, in the format of Vale (https://vale.sh). Vale itself is a
 binary that no package index of Python or Debian carries, so this module reads its rules: the kinds
@@ -7,7 +7,7 @@ binary that no package index of Python or Debian carries, so this module reads i
 are not covered yet.
 
     python -m docs.prose                    # every text that is covered
-    python -m docs.prose docs/index.md      # these, covered or not; "help" and "captions" too
+    python -m docs.prose docs/index.md      # these, covered or not; "help", "captions", "messages"
 """
 
 import argparse
@@ -37,10 +37,10 @@ _METAVAR = re.compile(
     r"(?<!`)\b[A-Z]{2,}(?:[.-][a-z]+)|\b(?:TRACE|DOMAIN|NAME|FOLDER|HOST|DIR|GUEST|FILE)s?\b"
 )
 _PARSER = MarkdownIt("commonmark").enable("table")
-# A caption has at least as many words; shorter texts in a figure are labels.
-_CAPTION_WORDS = 6
-# What is no caption: HTML, and the description of a parameter for several docstrings.
-_OTHER = re.compile(r"\s*(?:<|\w+(?:, \w+)* : )")
+# A caption or message has at least as many words; shorter texts are labels.
+_LEAST_WORDS = 6
+# What is neither: HTML, a parameter's description for several docstrings, a regular expression.
+_OTHER = re.compile(r"\s*(?:<|\w+(?:, \w+)* : )|.*\(\?P<")
 
 
 class Block(NamedTuple):
@@ -193,25 +193,39 @@ def of_help():
 def of_captions(folder=ROOT / "pmlkit" / "figures"):
     """Yield the sentences in the modules of figures, and the first lines of their docstrings."""
     for path in sorted(folder.rglob("*.py")):
-        tree = ast.parse(path.read_text())
-        docs = {
-            id(node.body[0].value)
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-            and isinstance(node.body[0], ast.Expr)
-        }
-        inner = {
-            id(part) for n in ast.walk(tree) if isinstance(n, ast.JoinedStr) for part in n.values
-        }
+        where, tree = path.relative_to(ROOT).as_posix(), ast.parse(path.read_text())
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-                summary = (ast.get_docstring(node) or "").partition("\n")[0]
-                yield Block(path.relative_to(ROOT).as_posix(), node.lineno, summary)
-            if id(node) in docs | inner:
-                continue
-            text = _constant(node)
-            if len(text.split()) >= _CAPTION_WORDS and not _OTHER.match(text):
-                yield Block(path.relative_to(ROOT).as_posix(), node.lineno, text)
+                yield Block(where, node.lineno, (ast.get_docstring(node) or "").partition("\n")[0])
+        for line, text in _strings(tree):
+            yield Block(where, line, text)
+
+
+def of_messages(folder=ROOT / "pmlkit"):
+    """Yield the sentences that other modules print: errors, notes, answers."""
+    for path in sorted(folder.rglob("*.py")):
+        if path.parent.name != "figures":
+            for line, text in _strings(ast.parse(path.read_text())):
+                if "\n" not in text:  # else a script or a file
+                    # In capitals are arguments, constants and conferences, not abbreviations.
+                    text = re.sub(r"[A-Z]{3,}", lambda match: match[0].capitalize(), text)
+                    for block in blocks(text, path.relative_to(ROOT).as_posix()):
+                        yield block._replace(line=line)
+
+
+def _strings(tree):
+    """Yield the line and the text of the longer strings of a module, without docstrings."""
+    docs = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and isinstance(node.body[0], ast.Expr)
+    }
+    inner = {id(part) for n in ast.walk(tree) if isinstance(n, ast.JoinedStr) for part in n.values}
+    for node in ast.walk(tree):
+        text = "" if id(node) in docs | inner else _constant(node)
+        if len(text.split()) >= _LEAST_WORDS and not _OTHER.match(text):
+            yield node.lineno, text
 
 
 def _constant(node):
@@ -225,31 +239,44 @@ def _constant(node):
     return ""
 
 
+def of_experiment(path, where):
+    """Yield the title, the description and the captions of an experiment."""
+
+    def walk(value):
+        for name, part in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(part, dict | list):
+                yield from walk(part)
+            elif name in ("title", "about", "caption"):
+                yield from blocks(part, where)
+
+    for block in walk(yaml.safe_load(path.read_text())):
+        yield block._replace(line=0)
+
+
+_CODE = {"help": of_help, "captions": of_captions, "messages": of_messages}
+_FILES = {".ipynb": of_notebook, ".yaml": of_experiment}
+
+
 def read(place):
-    """Return the blocks of a place: a file's path from the root, `help` or `captions`."""
-    if place == "help":
-        return list(of_help())
-    if place == "captions":
-        return list(of_captions())
+    """Return the blocks of a place: a file's path from the root, or a name in `_CODE`."""
+    if place in _CODE:
+        return list(_CODE[place]())
     path = ROOT / place
-    return list(
-        of_notebook(path, place) if path.suffix == ".ipynb" else blocks(path.read_text(), place)
-    )
+    if path.suffix in _FILES:
+        return list(_FILES[path.suffix](path, place))
+    return list(blocks(path.read_text(), place))
 
 
 def places():
     """Return all places with prose that the project tracks."""
-    named = ["ls-files", "--cached", "--others", "--exclude-standard", "*.md", "*.ipynb"]
+    texts = "*.md", "*.ipynb", ":(glob)experiments/*.yaml"
+    named = ["ls-files", "--cached", "--others", "--exclude-standard", *texts]
     done = subprocess.run(["git", *named], cwd=ROOT, capture_output=True, text=True, check=True)
-    return [
-        *(name for name in done.stdout.split("\n") if name and (ROOT / name).exists()),
-        "help",
-        "captions",
-    ]
+    return [*(name for name in done.stdout.split("\n") if name and (ROOT / name).exists()), *_CODE]
 
 
 def covered():
-    """Return the places that must be free of errors."""
+    """Return the places that must be free of problems."""
     listed = yaml.safe_load((ROOT / "docs" / "prose.yaml").read_text())["not_yet"] or ()
     return [place for place in places() if not any(fnmatch(place, one) for one in listed)]
 
@@ -300,22 +327,18 @@ def check(found, known=None, of=None):
 
 
 def main(arguments=None):
-    """Print the problems of the texts; end with 1 if one is an error."""
+    """Print the problems of the texts; end with 1 if there is one."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument(
-        "places", nargs="*", help="files, `help`, `captions`; all that are covered if none"
+        "places", nargs="*", help="files, or " + ", ".join(_CODE) + "; all that are covered if none"
     )
-    parser.add_argument("--errors", action="store_true", help="do not show warnings")
     told = parser.parse_args(arguments)
     found = [problem for place in told.places or covered() for problem in check(read(place))]
-    errors = [problem for problem in found if problem.level == "error"]
-    for problem in errors if told.errors else found:
+    for problem in found:
         print(problem)
-    if found:
-        print(f"{len(errors)} errors, {len(found) - len(errors)} warnings")
-    return bool(errors)
+    return bool(found)
 
 
 if __name__ == "__main__":

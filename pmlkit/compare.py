@@ -107,9 +107,9 @@ class Comparison:
         scale = time_scale(self.plan.scale, window_ns)
         clock = "as published" if scale == 1 else f"multiplied by {scale:.3g}"
         return (
-            f"Techniques as published against W(t, T), T = {exact_ns(window_ns)} of "
+            f"Techniques as published against W(t, T), T = {exact_ns(window_ns)} on "
             f"{self.machines}; the intervals of their sources {clock}{self.plan.part_caption}. "
-            "They look unequally often and at unequal cost: `pmlkit frontier` compares them at "
+            "They differ in their number of looks and in cost: `pmlkit frontier` compares them at "
             "equal cost"
         )
 

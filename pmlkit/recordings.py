@@ -225,7 +225,7 @@ def bundled(name: str | None = None) -> Path | list[str]:
 # The purpose of each recording; `overview` lists it.
 GOOD_FOR = {
     "gcc-jobs": "forecasts: compilations that begin when commits come in",
-    "hotcold": "known answers: 300 hot pages all the time, 1500 cold ones in one phase",
+    "hotcold": "known answers: 300 hot pages all the time, 1,500 cold ones in one phase",
     "log-archive": "forecasts: lines in waves, searches, sorting and packing",
     "numpy-jobs": "forecasts: jobs of very different sizes, in bursts",
     "pressure": "swapping: a large working set between two small ones, with too little memory",

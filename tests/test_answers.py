@@ -64,7 +64,7 @@ def test_a_window_cut_short_is_left_out_of_every_number(make_trace):
     trace = make_trace(events=[small, small, small, small, large])
     found = answers.working_set(trace, 2 * ROUND_NS)
     assert (found.mean, found.peak, found.windows, found.partial) == (4096, 4096, 2, 1)
-    assert "1 cut short left out" in str(found)
+    assert "without 1 cut short" in str(found)
 
 
 def test_a_window_longer_than_the_recording_is_refused(make_trace):

@@ -9,10 +9,10 @@ from tree import ROOT
 from docs import prose
 
 
-def found(text, level="error"):
+def found(text):
     """Return the (line, rule) of each problem of a Markdown text."""
     problems = prose.check(list(prose.blocks(text, "x.md")), known={"PML"})
-    return [(one.line, one.rule) for one in problems if one.level == level]
+    return [(one.line, one.rule) for one in problems]
 
 
 @pytest.mark.parametrize(
@@ -66,10 +66,9 @@ def test_a_problem_has_the_line_and_the_sentence():
     assert first.sentence == "It is\ndrawn anew."
 
 
-def test_26_words_are_a_warning_and_31_an_error():
-    of = {n: "A " + "long " * (n - 2) + "sentence." for n in (25, 26, 30, 31)}
-    assert [n for n in of if found(of[n], "warning")] == [26, 30, 31]
-    assert [n for n in of if found(of[n])] == [31]
+def test_25_words_are_the_most():
+    of = {n: "A " + "long " * (n - 2) + "sentence." for n in (25, 26)}
+    assert [n for n in of if found(of[n])] == [26]
 
 
 def test_a_sentence_ends_before_a_capital_and_not_at_a_short_form():
@@ -88,6 +87,26 @@ def test_cells_of_notebooks_are_read_and_code_is_not(tmp_path):
     (tmp_path / "n.ipynb").write_text(json.dumps(told))
     problems = list(prose.check(list(prose.of_notebook(tmp_path / "n.ipynb", "n.ipynb"))))
     assert [one.where for one in problems] == ["n.ipynb cell 4"]
+
+
+def test_messages_are_read_and_code_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(prose, "ROOT", tmp_path)
+    (tmp_path / "m.py").write_text(
+        '"""A docstring that may say anything, and mend it."""\n'
+        'raise Error(f"{path} says nothing: give NAME.trace or XQZ instead")\n'
+        'SCRIPT = "for m in a b c; do\\n mend $m; done"\n'
+        'PATTERN = re.compile(r"a (?P<name>b) that one may say c d e f")\n'
+    )
+    problems = list(prose.check(list(prose.of_messages(tmp_path))))
+    assert [(one.where, one.line, one.rule) for one in problems] == [("m.py", 2, "Words")]
+
+
+def test_captions_of_experiments_are_read(tmp_path):
+    (tmp_path / "e.yaml").write_text(
+        "title: Draw it anew\nruns:\n  - notebook: anew\n    gather: {fig-x: {caption: Mend it}}\n"
+    )
+    found = list(prose.check(list(prose.of_experiment(tmp_path / "e.yaml", "e.yaml"))))
+    assert [one.sentence for one in found] == ["Draw it anew", "Mend it"]
 
 
 def test_help_and_captions_are_read():

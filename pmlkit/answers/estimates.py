@@ -77,7 +77,7 @@ class Reads:
     @property
     def _sure(self) -> Iterator[str]:
         if self.windows:
-            short = f", {self.partial:,} cut short left out" if self.partial else ""
+            short = f", without {self.partial:,} cut short" if self.partial else ""
             yield (
                 f"Mean interval {format_bytes(self.low)} to {format_bytes(self.high)}; largest "
                 f"estimate {format_bytes(self.peak)} ({self.windows:,} windows{short})."
@@ -173,7 +173,7 @@ def closest_method(compared: pd.DataFrame) -> Json:
     )
     text = (
         f"Method {facts['method']} is closest to the harvest, which is the truth: its mean error "
-        f"is {format_share(best['mape'] / 100)}{other}, and the truth is within its interval in "
+        f"is {format_share(best['mape'] / 100)}{other}. The truth is within its interval in "
         f"{format_share(best['inside'] / 100)} of {facts['rounds']:,} rounds of this recording."
     )
     return {"answer": text, **facts}

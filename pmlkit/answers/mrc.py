@@ -59,10 +59,10 @@ class _Answer:
 
     @property
     def origin(self) -> str:
-        """What a use is, and what kind of source it is from."""
-        period = "each round" if self.round_ns is None else f"a round of {exact_ns(self.round_ns)}"
-        uses = f"a page that the VM {self.verb} in {period}"
-        return f"A use is {uses}; first uses are misses. Source: {self.source}."
+        """What a use is, and the kind of the source."""
+        period = "a round" if self.round_ns is None else f"a round of {exact_ns(self.round_ns)}"
+        uses = f"Each page that the VM {self.verb} in {period} is one use"
+        return f"{uses}; first uses are misses. Source: {self.source}."
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class MissRatio(_Answer):
         lines = [self.answer, self._sure]
         return [
             *lines,
-            f"Beyond {format_bytes(self.knee_bytes)} (the knee) more memory gains little.",
+            f"Beyond {format_bytes(self.knee_bytes)} (the knee), more memory gains little.",
         ]
 
     @property
@@ -248,7 +248,7 @@ class MissRatios(_Answer):
         lines = [self.answer]
         if most := {target: at for target, at in self.most_ns.items() if at >= 0}:
             ends = " and ".join(f"at {at / 1e9:.3f} s ({target:g})" for target, at in most.items())
-            short = f"; {self.partial:,} cut short left out" if self.partial else ""
+            short = f" (without {self.partial:,} cut short)" if self.partial else ""
             lines.append(f"The window that needs most ends {ends}{short}.")
         return [*lines, self.origin]
 

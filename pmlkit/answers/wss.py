@@ -118,7 +118,7 @@ class WorkingSet:
             how = "overlapping windows" if self.overlapping else "windows, one after the other"
             if self.windows == 1:
                 how = "window"
-            short = f"; {self.partial:,} cut short left out" if self.partial else ""
+            short = f", without {self.partial:,} cut short" if self.partial else ""
             yield f"Percentiles: {sizes} ({self.windows:,} {how}{short}).{self._interpolated}"
             yield from self._larger_cut_short
             if not self.overlapping:

@@ -138,7 +138,7 @@ def read_job(path: PathLike) -> Job:
         RecursionError,
     ) as error:
         hint = "write it again with `pmlkit run ... --snakefile`"
-        raise PmlkitError(f"{path} is no job of pmlkit ({error})", hint) from error
+        raise PmlkitError(f"{path} is not a job of pmlkit ({error})", hint) from error
 
 
 def expand(experiment: Experiment, results: PathLike = "") -> tuple[list[Job], list[Job]]:
@@ -256,12 +256,12 @@ def _notebook(experiment: Experiment, entry: Entry) -> tuple[Path, Json]:
             nbformat.validate(document)
     except FileRefused as error:
         hint = "give a notebook (.ipynb)"
-        raise experiment.error(where, f"{path} is no notebook ({error.why})", hint) from error
+        raise experiment.error(where, f"{path} is not a notebook ({error.why})", hint) from error
     except Exception as error:  # nbformat raises whatever its validators do
         there = ", ".join(sorted(p.stem for p in notebooks_folder().glob("*.ipynb")))
         why = f"there is no notebook {entry.notebook!r}"
         if path.exists():
-            why = f"{path} is no notebook ({type(error).__name__})"
+            why = f"{path} is not a notebook ({type(error).__name__})"
         raise experiment.error(where, why, f"the notebooks are: {there}") from error
     known = _parameter_names(experiment, where, path, document)
     needed = {"traces" if entry.together else "trace"} if entry.traces else set()
@@ -296,7 +296,7 @@ def _parameter_names(
             line = getattr(error, "lineno", None)
             reason = getattr(error, "msg", None) or str(error) or type(error).__name__
             place = f"cell {number} of {path}, tagged `parameters`"
-            why = f"{place}, is no Python ({f'line {line}: ' if line else ''}{reason})"
+            why = f"{place}, is not Python ({f'line {line}: ' if line else ''}{reason})"
             raise experiment.error(where, why, "fix the notebook") from error
         assigned = [n for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
         names |= {node.id for node in assigned}

@@ -97,7 +97,7 @@ def pieces(experiment: Experiment) -> list[Piece]:
             where = (*entry.where, "gather", name)
             if not re.fullmatch(f"({FIGURE}|{TABLE})[a-z0-9-]+", name):
                 hint = "call it fig-NAME or tab-NAME, in small letters, digits and dashes"
-                raise experiment.error(where, f"{name!r} is no name to gather by", hint)
+                raise experiment.error(where, f"{name!r} is not a name of a figure or table", hint)
             if name in by_name:
                 raise experiment.error(where, f"{name} is gathered twice", "rename one")
             by_name[name] = Piece(

@@ -354,7 +354,9 @@ def _describe(error: ValidationError) -> str:
     value: Any = error.instance
     limit: Any = error.validator_value
     if "propertyNames" in error.absolute_schema_path:
-        why = "is set by pmlkit itself" if value in RESERVED else "is no name that Python can use"
+        why = (
+            "is set by pmlkit itself" if value in RESERVED else "is not a name that Python can use"
+        )
         return f"{place}: {value!r} {why}"
     if strays := _strays(error):
         known = _known_keys(error)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["write"]
 
 _TEXT = """\
-# Written by `{command} --snakefile {file}`: write it anew when the experiment has changed.
+# Written by `{command} --snakefile {file}`: write it again when the experiment has changed.
 # Try it:      snakemake --snakefile {file} --dry-run
 # Here:        snakemake --snakefile {file} --cores 2 --keep-going
 # With Slurm:  snakemake --snakefile {file} --executor slurm --jobs 100 --keep-going

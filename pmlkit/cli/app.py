@@ -153,7 +153,7 @@ def cli(ctx: click.Context) -> None:
 def doctor(ctx: click.Context, capabilities: tuple[str, ...], as_json: bool) -> None:
     """Check what this machine supports, and how to fix the rest.
 
-    The exit code is 1 if a named capability (demo, recorder, lab, xen) is missing.
+    The exit code is 1 if a named capability (demo, recorder, lab, xen, kvm) is missing.
     """
     from pmlkit import doctor
     from pmlkit.cli import console
@@ -226,9 +226,9 @@ def wss(
     Several traces are printed side by side, with one T; `pmlkit diff` compares two.
 
     The summary uses full windows only. A row is a window of length T: the time of its end, distinct
-    pages, bytes, the requested and the effective period, and the phase. Further columns count the
-    pages of each region that the workload named. The last column states whether the window is full,
-    or cut short by the start or the end.
+    pages, bytes, T, the effective T, and the phase. Further columns count the pages of each region
+    that the workload named. The last column states whether the window is full, or cut short by the
+    start or the end.
     """
     from pmlkit import answers
     from pmlkit.cli import console, several

@@ -164,7 +164,7 @@ def _verdict(capabilities: Sequence[Capability]) -> list[str]:
     other = [capability.name for capability in capabilities if not capability.ready]
     lines = [f"Works here: {', '.join(ready) or 'nothing'}."]
     if other:
-        lines.append(f"Does not: {', '.join(other)}.")
+        lines.append(f"Does not work here: {', '.join(other)}.")
     remedies = {
         check.name: f"  {check.name}: {check.mend}{' (root)' * check.root}"
         for capability in capabilities

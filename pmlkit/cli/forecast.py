@@ -61,7 +61,7 @@ EXAMPLES = example(
 @option(
     "--allocation",
     type=MEMORY,
-    help="Also print how often this allocation was exceeded so far, as 64 or 1G.",
+    help="Also print how often this allocation was exceeded so far, such as 64 or 1G.",
 )
 @option("--model", type=PATH, help="Forecast with the model in this file.")
 @option("--save", type=PATH, help="Train on all traces and write the model to this file.")

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 _EXAMPLES = example(
-    "pmlkit lab build --fast",
-    "pmlkit lab run known --fast -o known.trace",
-    "pmlkit lab run hotcold --fast --stock -o linux.trace",
+    "pmlkit lab build",
+    "pmlkit lab run known -o known.trace",
+    "pmlkit lab run hotcold --stock --fast -o linux.trace",
     "pmlkit lab run known --kvm --kernel 6.12 -o kvm.trace",
     "pmlkit lab run known --kvm --vmm qemu --kvm-log bitmap -o qemu.trace",
-    "pmlkit lab run sqlite --fast --page-tables snapshot --harvest both -o sqlite.trace",
+    "pmlkit lab run sqlite --page-tables snapshot --harvest both -o sqlite.trace",
 )
 
 # `lab run`: options that Xen and KVM share, and the flags of KVM's own.
@@ -50,10 +50,11 @@ _FLAGS = {
 
 @click.group(epilog=_EXAMPLES)
 def lab() -> None:
-    """Run guests under a real Xen on an emulated processor with PML.
+    """Run guests under a real Xen or KVM on an emulated processor with PML.
 
     Bochs boots Xen (ours, or Debian's with --stock) and Debian's kernel as dom0, which starts the
-    guest and logs it. The lab needs no VT-x, no KVM and no root.
+    guest and logs it. With --kvm, it boots Debian's kernel with KVM instead. The lab needs no VT-x,
+    no KVM of this machine, and no root.
     """
 
 
@@ -115,7 +116,7 @@ def _machine(command: Command) -> Command:
     return command
 
 
-@lab.command(epilog=example("pmlkit lab build --fast", "pmlkit lab build --stock"))
+@lab.command(epilog=example("pmlkit lab build", "pmlkit lab build --stock --fast"))
 @_machine
 @as_json
 def build(as_json: bool, **how: Any) -> None:
@@ -220,7 +221,7 @@ def run(guest: str | None, output: str, list_them: bool, as_json: bool, **how: A
     show_trace(as_json, trace)
 
 
-@lab.command(epilog=example("pmlkit lab shell --fast", "pmlkit lab shell reads --fast --stock"))
+@lab.command(epilog=example("pmlkit lab shell", "pmlkit lab shell reads --stock --fast"))
 @_guest
 @_machine
 def shell(guest: str, **how: Any) -> None:

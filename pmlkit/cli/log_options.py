@@ -46,10 +46,11 @@ _OPTIONS = (
                 "(off). With snapshot, their entries are kept, too. With clear, the guest's "
                 "accessed flags in them are also cleared."),
     option("--harvest", is_flag=False, flag_value=BEST_HARVEST, type=_Harvest(HARVESTS[1:]),
-           help="Read and clear accessed flags at each round's end. The scope is all memory "
-                "(accessed), the regions that the EPT's upper levels show as used (pruned, the "
-                "default without a value), or a sample of these (sampled). With guided, it is the "
-                "frames that the logged page tables map; with both, all memory follows."),
+           help="Read and clear accessed flags at each round's end. With pruned, the default "
+                "without a value, those of the regions that the EPT's upper levels show as used. "
+                "With sampled, a sample of these. With accessed, those of all memory. With guided, "
+                "those of the frames that the logged page tables map. With both, these and then "
+                "all."),
     option("--harvest-every", default=1, type=IntRange(1),
            help="Harvest once in this number of rounds."),
     option("--one-in", default=16, type=IntRange(2, 512),

@@ -60,7 +60,8 @@ _POINTS = 256
         help="Sample at least this many pages; if fewer exist, use all of them.")  # fmt: skip
 @option("--max-pages", type=IntRange(1), help="Largest number of pages that SHARDS samples.")
 @option("--target", "targets", default=(0.1, 0.01), type=RATIO, multiple=True,
-        help="Print the memory for this miss ratio, as 0.1 or 10%; can be repeated.")  # fmt: skip
+        help="Print the memory for this miss ratio, such as 0.1 or 10%; can be "
+             "repeated.")  # fmt: skip
 @option("--window", type=WINDOW, help="Print the ratios of each window of this length instead.")
 @kinds()
 @page_tables

@@ -135,9 +135,9 @@ _SPAN = (
            help="Select this phase only, NAME#2 for its second occurrence. load=2s..5s defines a "
                 "phase. Several phases must be consecutive."),
     option("--end", type=TIME, metavar="TIME", help="Ignore everything after this "
-           "time, as 8s, or mark:NAME or end:NAME of a phase."),
+           "time, such as 8s, or mark:NAME or end:NAME of a phase."),
     option("--start", type=TIME, metavar="TIME", help="Ignore everything before this "
-           "time, as 2s, or mark:NAME or end:NAME of a phase."),
+           "time, such as 2s, or mark:NAME or end:NAME of a phase."),
 )  # fmt: skip
 
 

@@ -158,7 +158,7 @@ def error_against_overhead(
     edge = " The left-most techniques cost nothing." if (points["overhead"] == 0).any() else ""
     figure.caption = (
         f"{of}: mean error against overhead (events times the cost model), T = "
-        f"{comparison.plan.window} of {comparison.machines}. Bars: 95 % intervals {bars}; those "
+        f"{comparison.plan.window} on {comparison.machines}. Bars: 95 % intervals {bars}; those "
         "that leave the axes are cut off. Squares: techniques that change the VM's memory to "
         "measure. The line joins the techniques that no other one beats in both error and "
         f"overhead.{edge}"

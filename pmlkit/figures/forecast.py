@@ -87,7 +87,7 @@ def use(summary: pd.DataFrame, chosen: pd.DataFrame, columns: int = 2) -> Figure
     figure.caption = (
         "Unused allocated memory, relative to the used memory, against the share of windows with "
         f"too little memory. Points are means over {programs} programs; bars are 95 % intervals of "
-        "a bootstrap over programs. Every knob was set in advance, for "
+        "a bootstrap over programs. Every margin and quantile was set in advance, for "
         f"{format_share(asked)} of the windows (dotted). Truth: all accesses. Lower is better, at "
         "or left of the dotted line."
     )
@@ -297,7 +297,7 @@ def limits(table: pd.DataFrame, columns: int = 1) -> Figure:
     label_ends(axes, ends)
     figure.caption = (
         "Unused allocated memory, relative to that of the best rule, at equal violations (5 % of "
-        "the windows). The deciders have increasing knowledge: the log's past; all of the log "
+        "the windows). The forecasters have increasing knowledge: the log's past; all of the log "
         "except near the forecast window; and the workload's coming phase. Dotted: 20 % saved."
     )
     return figure

@@ -248,8 +248,8 @@ def period_trade_off(trace: Trace, advice: Advice, columns: int = 2) -> Figure:
     return finish(
         figure,
         trace,
-        "properties of the period T: (a) the cost of logging for the guest and the host, (b) the "
-        "mean working set, (c) its growth if T is doubled. Horizontal lines: the requested limits "
+        "how to choose the period T. (a) The cost of logging for the guest and the host. (b) The "
+        "mean working set. (c) Its growth if T is doubled. Horizontal lines: the requested limits "
         "of the guest's overhead (the host's has none) and of the growth. Dashed: the chosen "
         f"period. Clock of T: {advice.time.text}. Constants: {', '.join(advice.constants.kinds)}.",
     )

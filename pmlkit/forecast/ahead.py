@@ -249,7 +249,7 @@ def lines(result: Json) -> list[str]:
         text.append(f"  {format_share(float(tau)):>6}  {mib:9.2f} MiB")
     if "exceeds" in result:
         text.append(
-            f"more than {result['allocation_mib']} MiB within as long: after "
+            f"more than {result['allocation_mib']} MiB within the same time: after "
             f"{format_share(result['exceeds'])} of the {result['exceeds_windows']} windows so far"
         )
     if "recommended" in result:

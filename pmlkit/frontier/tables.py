@@ -242,9 +242,9 @@ def caption(points: pd.DataFrame) -> str:
     windows = ", ".join(exact_ns(int(ns)) for ns in points["window_ns"].unique())
     many = f"{len(names)} recording{'s' * (len(names) != 1)}"
     return (
-        f"{many}, T = {windows} of machines of {' or '.join(fast)} M instructions a second; no "
-        f"interval is scaled; 95 % intervals by {RESAMPLES:,} bootstrap samples of the recordings, "
-        f"with the setting chosen again in each{_with_simulated(points)}"
+        f"{many}, T = {windows} on machines of {' or '.join(fast)} M instructions a second. No "
+        f"interval of a technique is scaled. The 95 % intervals come from {RESAMPLES:,} bootstrap "
+        f"samples of the recordings, with the setting chosen again in each{_with_simulated(points)}"
     )
 
 

@@ -319,7 +319,7 @@ def clean(host: Host) -> Iterator[str]:
     for owner in sorted(dead):
         if _remove_all(host, owner):
             pid = owner.split("-")[1]
-            yield f"a collection (process {pid}) had died and left tracing on: switched it off"
+            yield f"a collection (process {pid}) died and left tracing on: it is off now"
 
 
 class Guardian:

@@ -125,8 +125,9 @@ class Advice:
         size, does = self.size, "uses" if self.reads else "writes"
         return (
             f"{self.name} needs {_bytes(size.needed)} to hold what it {does} in T = "
-            f"{exact_ns(self.window_ns)} for {format_share(size.cover, digits=4)} of the time "
-            f"(mean {_bytes(size.mean)}, peak {_bytes(size.peak)})."
+            f"{exact_ns(self.window_ns)} for {format_share(size.cover, digits=4)} of the time. "
+            f"At the ends of all rounds, the mean is {_bytes(size.mean)}, and the peak "
+            f"{_bytes(size.peak)}."
         )
 
     @property
@@ -168,9 +169,9 @@ class Advice:
         missed = rough(choice.blindness.missed) if self.reads else "not known"
         takes = " and ".join(_TAKES[n] for n in sorted(choice.technique.needs, key=_by_name))
         return (
-            f"Predicted: {rough(choice.error)} (95 % of draws and times of looking: "
-            f"{rough(choice.low)} to {rough(choice.high)}); of that {parts}, missed {missed}."
-            f" It takes {takes}."
+            f"Predicted: {rough(choice.error)} (for 95 % of the draws and times of looking, "
+            f"{rough(choice.low)} to {rough(choice.high)}). Its parts are {parts}, and missed "
+            f"pages {missed}. It needs {takes}."
         )
 
     @property
@@ -199,7 +200,7 @@ class Advice:
 
     def _cover_line(self, choice: Prediction) -> str:
         if not np.isfinite(choice.cover) or choice.cover >= 100:
-            return "The estimate of this technique is of no use for the size."
+            return "The estimate of this technique does not help to choose the size."
         more = f"times {choice.cover:.2f}" if choice.cover > 1 else "as it is"
         return f"Its estimate {more} covers W for 95 % of the time."
 
@@ -210,13 +211,13 @@ class Advice:
         rounds = ""
         if self.window_ns < FEW_ROUNDS * self.round_ns:
             long = exact_ns(self.round_ns)
-            rounds = f" The rounds of {long} are long for it: what changes within one is not seen."
+            rounds = f" Rounds of {long} are long for this T: changes within a round are not seen."
         unsteady = ""
         if self.chosen and self.growth > GROWS:
-            unsteady = f", more than the {rough(GROWS)} aimed for: state T with the size"
+            unsteady = f", more than the target of {rough(GROWS)}. State T with the size"
         return (
             f"T = {exact_ns(self.window_ns)}{why}: if it doubles, W grows by "
-            f"{rough(self.growth)}{unsteady}. Times are of {self.machine}.{rounds}{outside}"
+            f"{rough(self.growth)}{unsteady}. Clock of T: {self.machine}.{rounds}{outside}"
         )
 
     def _describe(self, prediction: Prediction) -> str:

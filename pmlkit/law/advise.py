@@ -83,7 +83,7 @@ def advise(
     >>> bool(advice.choice.overhead <= 0.005)
     True
     >>> print(advice.answer)  # doctest: +ELLIPSIS
-    hotcold needs ... to hold what it uses in T = 1 s for 99 % of the time (mean ..., peak ...).
+    hotcold needs ... to hold what it uses in T = 1 s for 99 % of the time. ...
     """
     share, covered = parse_share(budget), parse_share(cover)
     opened = recordings.opened(trace)

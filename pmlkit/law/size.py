@@ -138,11 +138,10 @@ class Size:
                 f"Phase {self.driver} drives the size: windows without it need "
                 f"{self.bytes_text(self.without)}."
             )
-        kept = "Pages that are not touched within T come on top, if they must not be swapped"
         if self.peak_bytes is None:
-            yield f"{kept}."
+            yield "No swapping at all: pages that are not touched within T need more memory."
         else:
-            yield f"{kept}: with {format_bytes(self.peak_bytes)}, the VM would never have swapped."
+            yield f"No swapping at all: the whole VM needs {format_bytes(self.peak_bytes)}."
 
     def as_dict(self) -> Json:
         """Return the numbers for JSON, in pages."""

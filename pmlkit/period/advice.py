@@ -390,8 +390,8 @@ def _log_text(row: pd.Series[float], period: str, memory_pages: int | None) -> s
     return (
         f"In a round of {period}, this VM writes {row.pages:,.0f} pages on average "
         f"({format_bytes(int(row.bytes))}). The log has {row.pages:,.0f} x 8 bytes = "
-        f"{format_bytes(int(row.log_bytes))}, {row.pages / BUFFER_ENTRIES:,.1f} buffers of 512 "
-        "entries and the same number of VM exits; a buffer is full after "
+        f"{format_bytes(int(row.log_bytes))}. These are {row.pages / BUFFER_ENTRIES:,.1f} buffers "
+        "of 512 entries, and the same number of VM exits. A buffer is full after "
         f"{format_ns(int(row.fill_ns))}.{bitmap}"
     )
 

@@ -41,7 +41,7 @@ COLUMNS = ("clock_ns", "length_ns", "pages")
 _MOST = 1 << 62
 _LIMIT_BYTES = 1 << 28  # about ten million intervals
 _MIXED = "the count includes the VMM's own pages and the guest's page tables"
-_BELOW = "the aging counted fewer pages than were certainly touched: is it from the same VM?"
+_BELOW = "the aging counted too few pages, because more were certainly touched: is it from this VM?"
 _ABOVE = "the aging counted more pages than the tables map: the rest is the VMM's, or not mapped"
 
 

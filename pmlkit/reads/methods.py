@@ -81,8 +81,8 @@ METHODS = ("written", "leaves", "present", "accessed", "density", "sample", "har
 _NO_LARGE = "a directory may stand for large pages: without snapshots their number is not known"
 _KERNEL = "pages that only the kernel maps: its tables do not show which of them are used"
 _CALIBRATED = (
-    "The trace alone gives no interval. The one shown was valid in 90 % of the rounds of the lab's "
-    "guests; trust it only if your guest resembles them."
+    "The trace alone gives no interval. The one shown is calibrated to be valid in 90 % of the "
+    "rounds of the lab's guests; trust it only if your guest resembles them."
 )
 _UNSEEN = (
     "some logged frames were not examined: page tables, and the pages that they map, may be missing"

@@ -77,6 +77,6 @@ def _case_line(case: dict[Hashable, Any]) -> str:
     ahead = f"{case['horizon']} window{'s' * (case['horizon'] != 1)} ahead"
     return (
         f"- {case['inputs']}, {ahead}: {case['ratio']:.3g} times the cost of the best rule, "
-        f"`{case['rule']}` (95 %: {case['low']:.3g} to {case['high']:.3g}), and less on "
+        f"`{case['rule']}` (95 % interval {case['low']:.3g} to {case['high']:.3g}), and less on "
         f"{case['lower']} of {case['programs']} programs."
     )

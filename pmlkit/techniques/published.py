@@ -53,18 +53,18 @@ PUBLISHED = {
 }
 DEVIATIONS = (
     "In the read phases, PML sees only the guest's own kernel. The recorded guest is idle except "
-    "for the benchmark, without network and disk: it writes less than the published VM, there and "
-    "in addition to the 400 MB.",
+    "for the benchmark, and has no network and no disk. So it writes less than the published VM in "
+    "the read phases, and less beyond the 400 MB in the others.",
     "The published 308 is a sample in the middle of the first pass of writes. Here a pass takes "
     "less than the time between samples (four per phase), so no sample falls into one.",
     "Counts are distinct pages since the first phase began, as published; the buffer's set-up, "
     "which writes all of it, is left out.",
-    "VMware's error depends on the share p of the VM's memory that is touched: the standard error "
-    "of one period is sqrt((1 - p) / (p n)), n = 100. In the recorded VM of 1 GiB p is 39 %: a "
-    "mean error of 10 % for one period, less for an average. The published VM's size is not known; "
-    "20-22 % would be that of single periods, not averaged, at p = 13 %, about 3 GiB. The rows for "
-    "3 GiB are of that size: samples out of so much memory, each period by itself. They are a fit "
-    "of the size to the published error, and no reproduction of it.",
+    "VMware's error depends on the share p of the VM's memory that is touched. The standard error "
+    "of one period is sqrt((1 - p) / (p n)), with n = 100. In the recorded VM of 1 GiB, p is 39 %, "
+    "so the mean error of one period is 10 %. An average has less. The size of the "
+    "published VM is not known. Single periods, without averages, have an error of 20-22 % at "
+    "p = 13 %, which is a VM of about 3 GiB. The rows for 3 GiB sample a memory of that size, each "
+    "period by itself. Their size is fitted to the published error, so they do not reproduce it.",
     "The weights of VMware's averages are not published; ours are those of "
     "pmlkit.techniques.vmware.Vmware.",
 )

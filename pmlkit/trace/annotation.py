@@ -99,7 +99,9 @@ def parse(text: str) -> Span:
     name, equals, times = text.rpartition("=")
     start, dots, end = times.partition("..")
     if not (equals and dots and name.strip()):
-        raise UsageError(f"{text!r} is no phase: write it as NAME=START..END, such as load=2s..5s")
+        raise UsageError(
+            f"{text!r} is not a phase: write it as NAME=START..END, such as load=2s..5s"
+        )
     ends = parse_duration_ns(end) if end.strip() else None
     return Span(name.strip(), parse_duration_ns(start) if start.strip() else 0, ends)
 
@@ -286,7 +288,7 @@ def checked(trace: Any, phases: Mapping[str, Any] | Iterable[Span]) -> list[Span
     for before, behind in itertools.pairwise(closed):
         if behind.start_ns < (before.end_ns or 0):
             both = f"{_words(before)} and {_words(behind)}"
-            raise UsageError(f"phases overlap: {both}: let one end before the next starts")
+            raise UsageError(f"phases overlap ({both}): let one end before the next starts")
     own = {(row["name"], row["t_ns"]) for row in starts(trace, closed)}
     for span in closed:
         if (span.name, span.start_ns) not in own:
@@ -569,7 +571,7 @@ def check_met(spans: Sequence[Span]) -> None:
 def _rounds_of(trace: Any, name: str) -> tuple[int, int]:
     """Return the first round of a phase, and the one after its last."""
     if not isinstance(name, str):
-        raise UsageError(f"{name!r} is no name of a phase: give a text")
+        raise UsageError(f"{name!r} is not a name of a phase: give a text")
     names = [phase["name"] for phase in trace.phase_starts]
     rounds = [phase["round"] for phase in trace.phase_starts]
     if not names:

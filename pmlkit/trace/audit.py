@@ -77,7 +77,7 @@ def _check_snapshots(trace: Any) -> None:
         _refuse_snapshots(trace, fault)
         rows, last = rows + batch.num_rows, snapshots.last_row(columns)
     stated = trace.files[snapshots.FILE]["rows"]
-    fault = f"holds {rows} rows, and {manifest.NAME} says {stated}" if rows != stated else None
+    fault = f"holds {rows} rows, and {manifest.NAME} states {stated}" if rows != stated else None
     _refuse_snapshots(trace, consistency.beyond_fault(last[0], trace.n_rounds) or fault)
 
 
@@ -164,7 +164,7 @@ class _Scan:
         for name in ("entries", "lost"):
             stated, summed = getattr(self.trace.meta, name), consistency.total(rounds[name])
             if stated is not None and stated != summed:
-                why = f"says {name} {stated}, and the rounds have {summed}"
+                why = f"states {name} {stated}, and the rounds have {summed}"
                 raise TraceDamaged(self.trace.path, manifest.NAME, why)
 
     def _refuse(self, *faults: str | None) -> None:

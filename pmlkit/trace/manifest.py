@@ -218,7 +218,7 @@ def _check_files(path: PathLike, document: Json) -> None:
     rows = sum(part["rows"] for part in _parts(files).values())
     stated = document.get("entries")
     if rows != stated:
-        raise _damaged(path, f"says entries {stated}, and that its files have {rows} rows")
+        raise _damaged(path, f"states entries {stated}, and its files have {rows} rows")
 
 
 def _parts(files: Json) -> Json:

@@ -120,7 +120,7 @@ def _undo(facts: Json) -> str | None:
     except XenError as error:
         return f"a collection that died may have left log-dirty mode on: {error}"
     name = facts.get("name") or domid
-    words = f"a collection of domain {name} had died and left log-dirty mode on: switched it off"
+    words = f"a collection of domain {name} died and left log-dirty mode on: it is off now"
     return words if message else None
 
 

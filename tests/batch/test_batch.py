@@ -141,7 +141,7 @@ def test_a_job_is_the_same_after_a_file(case, tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "pmlkit-job", "version": 2}'])
 def test_what_is_no_job_is_refused(tmp_path, text):
     (tmp_path / "j.json").write_text(text)
-    with pytest.raises(PmlkitError, match="no job of pmlkit"):
+    with pytest.raises(PmlkitError, match="not a job of pmlkit"):
         expand.read_job(tmp_path / "j.json")
 
 

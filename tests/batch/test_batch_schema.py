@@ -69,7 +69,7 @@ WRONG = {
     "a number for a trace": (HEAD + "    traces:\n      - y\n      - 3", 6, "a text, and is 3"),
     "a trace without a name": (HEAD + "    traces: [{made_by: x}]", 4, "no 'trace'"),
     "a parameter that is taken": (HEAD + "    parameters:\n      out: x", 5, "'out' is set by"),
-    "a parameter Python cannot have": (HEAD + "    grid: {a-b: [1]}", 4, "'a-b' is no name"),
+    "a parameter Python cannot have": (HEAD + "    grid: {a-b: [1]}", 4, "'a-b' is not a name"),
     "a date": (HEAD + "    parameters: {a: 2024-01-01}", 4, "a text in quotes"),
     "a text for yes": (HEAD + "    together: always", 4, "yes or no"),
     "traces of a summary": (HEAD + "summary:\n  - {notebook: y, traces: [z]}", 5, "'traces'"),
@@ -211,16 +211,16 @@ def test_an_experiment_or_a_notebook_that_is_a_fifo(tmp_path):
     (tmp_path / "e.yaml").rename(tmp_path / "n.ipynb")
     path = tmp_path / "f.yaml"
     path.write_text(f"title: x\nruns: [{{notebook: {tmp_path}/n.ipynb}}]")
-    with pytest.raises(ExperimentError, match=r"n\.ipynb is no notebook \(it is a FIFO\)"):
+    with pytest.raises(ExperimentError, match=r"n\.ipynb is not a notebook \(it is a FIFO\)"):
         plan(path, tmp_path / "results")
 
 
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ("x=(", r"cell 1 of .*n.ipynb, tagged `parameters`, is no Python \(line 1: '\(' was"),
-        ("x = 1\x00", "is no Python"),
-        ("(" * 5000 + ")" * 5000, "is no Python"),
+        ("x=(", r"cell 1 of .*n.ipynb, tagged `parameters`, is not Python \(line 1: '\(' was"),
+        ("x = 1\x00", "is not Python"),
+        ("(" * 5000 + ")" * 5000, "is not Python"),
         ("x = 1 is 1", "no parameter 'y'"),
     ],
 )
@@ -243,7 +243,7 @@ def test_a_notebook_that_is_none(tmp_path, text, capsys):
     (tmp_path / "n.ipynb").write_text(text)
     path = tmp_path / "f.yaml"
     path.write_text(f"title: x\nruns: [{{notebook: {tmp_path}/n.ipynb}}]")
-    with pytest.raises(ExperimentError, match=r"line 2 of .*n\.ipynb is no notebook"):
+    with pytest.raises(ExperimentError, match=r"line 2 of .*n\.ipynb is not a notebook"):
         plan(path, tmp_path / "results")
     assert capsys.readouterr().err == ""
 

@@ -329,7 +329,9 @@ def test_doctor_states_remedies_first_and_repeats_nothing(run, examined, monkeyp
     monkeypatch.setenv("COLUMNS", width)
     out = run("doctor")
     assert max(len(line) for line in out.splitlines()) <= int(width)
-    assert out.startswith("Works here: demo.\nDoes not: xen.\nTo fix:\n  Xen's tools: apt-get")
+    assert out.startswith(
+        "Works here: demo.\nDoes not work here: xen.\nTo fix:\n  Xen's tools: apt-get"
+    )
     assert out.count("3.11.7") == 1 and "and, as above: Python" in out
 
 

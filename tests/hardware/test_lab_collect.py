@@ -147,8 +147,8 @@ def test_a_killed_collector_leaves_its_frames_and_the_next_one_cleans_up(patched
     assert not trace.meta.complete
     assert patched.known() <= set(trace.to_pandas().gfn)
     assert "on" in patched.said("left_on").lower()
-    assert "had died and left log-dirty mode on: switched it off" in patched.said("next")
-    assert any("had died" in note for note in patched.trace("next").meta.notes)
+    assert "died and left log-dirty mode on: it is off now" in patched.said("next")
+    assert any("died and left" in note for note in patched.trace("next").meta.notes)
     assert patched.said("off") != patched.said("left_on")
 
 
@@ -194,6 +194,6 @@ def test_stock_log_dirty_does_it_at_its_level(stock):
 
 
 def test_stock_log_dirty_is_cleaned_up_too(stock):
-    assert "had died and left log-dirty mode on: switched it off" in stock.said("next")
+    assert "died and left log-dirty mode on: it is off now" in stock.said("next")
     check_rounds(stock, stock.trace("next"))
     assert (stock.folder / "gone.status").read_text().strip() == "0", stock.said("gone")

@@ -177,7 +177,7 @@ def test_what_a_dead_collection_left_is_removed_and_told(kvm):
     left_behind(kvm, kvm.pid, 77)  # alive
     (kvm.tracing / "instances/other").mkdir()
     told = list(tracefs.clean(kvm.host))
-    assert told == [f"a collection (process {pid}) had died and left tracing on: switched it off"
+    assert told == [f"a collection (process {pid}) died and left tracing on: it is off now"
                     for pid in (4710, 4711)]  # fmt: skip
     assert {path.name for path in (kvm.tracing / "instances").iterdir()} == {
         "pmlkit-4711-77-log", "other",

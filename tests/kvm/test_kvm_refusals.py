@@ -345,7 +345,7 @@ def test_the_guardians_death_with_the_agents_is_mended_by_the_next(kvm, tmp_path
     shutil.rmtree(kvm.root / f"proc/{process.pid}")
     job = Job(vm="web1", spool=str(tmp_path / "t"), seconds=0.05)
     agent.collect(job, host=kvm.host)
-    assert b"had died and left tracing on: switched it off" in (tmp_path / "t").read_bytes()
+    assert b"died and left tracing on: it is off now" in (tmp_path / "t").read_bytes()
     assert kvm.instances() == {}
     assert kvm.probes() == []
 

@@ -143,8 +143,8 @@ def test_other_columns(path):
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("entries", 8, "says entries 8, and that its files have 9 rows"),
-        ("lost", 1, "says lost 1, and the rounds have 0"),
+        ("entries", 8, "states entries 8, and its files have 9 rows"),
+        ("lost", 1, "states lost 1, and the rounds have 0"),
     ],
 )
 def test_totals(path, name, value, words):

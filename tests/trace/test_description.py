@@ -113,7 +113,7 @@ def with_field(path, where, value):
         (("complete",), "yes", "complete is 'yes'"),
         (("created",), "soon", "created is 'soon'"),
         (("lost",), -1, "lost is -1"),
-        (("entries",), 1.5, "says entries 1.5"),
+        (("entries",), 1.5, "states entries 1.5"),
         (("kind",), "x", "kind is 'x': it must be access or pml"),
         (("source",), "", "source is ''"),
         (("files",), [], "does not list the files"),

@@ -67,7 +67,7 @@ def test_a_number_is_counted_and_checked(tmp_path):
     trace = losing(tmp_path / "l.trace", 5)
     assert trace.meta.lost == trace.check()["lost"] == 5
     reseal(trace.path, lost=4)
-    with pytest.raises(PmlkitError, match="says lost 4, and the rounds have 5"):
+    with pytest.raises(PmlkitError, match="states lost 4, and the rounds have 5"):
         Trace.open(trace.path).check()
 
 

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["Samples"]
 
 _NOTE = (
-    "idle flags of the host's pages show which frames of the sample were touched, between "
-    "examinations shortly after a round's start and end; an access through a cached translation is "
-    "not seen"
+    "idle flags of the host's pages show which frames of the sample were touched. They are "
+    "examined shortly after a round's start and end. An access through a cached translation is not "
+    "seen"
 )
 
 

@@ -270,7 +270,7 @@ class KvmStream:
         if isinstance(decoded, Pages):
             self._lost += int(np.maximum(decoded.lost[:, 1], 0).sum())
             if self._lost > _MOST_LOST:
-                raise NotUnderstood("a page with which more events were lost than there can be")
+                raise NotUnderstood("a page with an impossible number of lost events")
         return decoded
 
     def again(self, kind: int, payload: bytes) -> Pages:
@@ -350,7 +350,7 @@ class KvmStream:
         if number <= self._sampled:
             raise NotUnderstood(f"a second sample of round {number}")
         if len(gfns) and gfns[-1] >= _MOST_READ:
-            raise NotUnderstood("a sample of frames that cannot be")
+            raise NotUnderstood("a sample of impossible frames")
         self._sampled = number
         return Sample(number, gfns)
 
@@ -383,7 +383,7 @@ class KvmStream:
         self._looked += len(look.frames)
         self._candidates += len(look.words)
         if self._looked > _MOST_LOOKED or self._candidates > _MOST_CANDIDATES:
-            raise NotUnderstood("more examined frames of a round than there can be")
+            raise NotUnderstood("an impossible number of examined frames of a round")
         return look
 
     def _look_over(self, payload: bytes) -> Looked:
@@ -399,7 +399,7 @@ class KvmStream:
         if not isinstance(rows, list) or len(rows) > _MOST_SLOTS:
             raise NotUnderstood("a look without memory slots")
         if not all(_is_span(row) for row in rows):
-            raise NotUnderstood("a look with a memory slot that cannot be")
+            raise NotUnderstood("a look with an impossible memory slot")
         self._looked = -1
         slots = np.array(rows, np.uint64).reshape(-1, 2)
         return Looked(number, logged, left, holes, ns, slots[np.argsort(slots[:, 0])])
@@ -441,7 +441,7 @@ def look_of(payload: bytes) -> Look:
     states = np.frombuffer(payload, np.uint8, count, at + 8 * count)
     highest = int(frames[states != HOLE].max(initial=0))
     if highest >= _MOST_READ or int(states.max(initial=0)) > HOLE:
-        raise NotUnderstood("a look at frames that cannot be")
+        raise NotUnderstood("a look at impossible frames")
     kept = int(np.count_nonzero(states == CANDIDATE))
     return Look(number, frames, states, _entries_of(payload, at + 9 * count, kept))
 
@@ -454,7 +454,7 @@ def _entries_of(payload: bytes, at: int, kept: int) -> Array:
         raise NotUnderstood(f"a look with {len(payload) - at} bytes of {total} entries")
     places = np.frombuffer(payload, "<u2", total, at).astype(np.int64)
     if int(places.max(initial=0)) >= _ENTRIES:
-        raise NotUnderstood("a look with entries that cannot be")
+        raise NotUnderstood("a look with impossible entries")
     words = np.zeros((kept, _ENTRIES), np.uint64)
     rows = np.repeat(np.arange(kept), counts)
     words[rows, places] = np.frombuffer(payload[at + 2 * total :], "<u8")
@@ -484,11 +484,11 @@ def _of_entries(stream: int, cpu: int, entries: Gfns, lost: list[tuple[int, int]
 def _checked(pages: Pages) -> Pages:
     """Return events of a page after checking them."""
     if len(pages.time) and not 0 <= pages.time.min() <= pages.time.max() < LATEST_NS:
-        raise NotUnderstood("an event whose time cannot be")
+        raise NotUnderstood("an event with an impossible time")
     if pages.stream == LOG and len(pages.value) and pages.value.max() >= _MOST_FRAME:
         raise NotUnderstood("an event of a frame whose number has more than 52 bits")
     if len(pages.lost) and pages.lost[:, 1].max() > _MOST_LOST // len(pages.lost):
-        raise NotUnderstood("a page that lost more events than there can be")
+        raise NotUnderstood("a page that lost an impossible number of events")
     return pages
 
 

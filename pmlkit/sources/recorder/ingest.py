@@ -57,8 +57,8 @@ NOT_SEEN = (
     "round, without order"
 )
 DISK_TIMES = (
-    "disk requests are those that QEMU made from the guest's (merged if they are neighbours), at "
-    "the time at which a thread of the host took them. Two runs differ, with either clock"
+    "disk requests are those that QEMU made from the guest's (merged if they are neighbours). "
+    "Their time is when a thread of the host took them. Two runs differ, with either clock"
 )
 MEMORY_DISK = (
     "/disk is a disk whose frames are no memory of the guest, and are not recorded. The guest's "
