@@ -10,7 +10,7 @@ void guest_setup(void)
     kit_paging(kit_option("levels", 4), 64, kit_option("large", 0));
 }
 
-/* Each step overlaps the previous one by half; after the fourth step comes the first again. */
+/* Each step overlaps the previous one; after the fourth step comes the first again. */
 void guest_round(unsigned n, unsigned vcpu)
 {
     for (unsigned i = 0; i < PAGES; i++)
