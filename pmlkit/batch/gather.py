@@ -177,11 +177,9 @@ def _width_pt(pdf: bytes) -> float:
 
 
 def _table(experiment: Experiment, run: Path, piece: Piece) -> dict[str, bytes]:
-    import pandas as pd
+    from pmlkit.figures.tables import latex, read_rows
 
-    from pmlkit.figures.tables import latex
-
-    rows = pd.read_csv(_made(experiment, run, piece, ".csv"), keep_default_na=False, na_values=[""])
+    rows = read_rows(_made(experiment, run, piece, ".csv"))
     for name in (*piece.rows, *piece.columns):
         if name not in rows:
             hint = f"its columns are: {', '.join(map(str, rows.columns))}"

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jinja2
-import pandas as pd
 from PIL import Image  # matplotlib saves its PNGs with it
 
 from pmlkit import __version__
 from pmlkit.figures import FIGURES
-from pmlkit.figures.tables import cell, heads_of, is_number
+from pmlkit.figures.tables import cell, heads_of, is_number, read_rows
 from pmlkit.files import write_files
 
 if TYPE_CHECKING:
@@ -177,7 +176,7 @@ def _figure(out: PathLike, png: Path) -> Shown:
 
 
 def _table(out: Path, tex: Path) -> Shown:
-    frame = pd.read_csv(tex.with_suffix(".csv"), keep_default_na=False)
+    frame = read_rows(tex.with_suffix(".csv"))
     text = tex.read_text()
     return Shown(
         links=_links(out, tex),

@@ -71,7 +71,7 @@ def plan(experiment: PathLike, out: PathLike = "results", traces: Sequence[str] 
     out : path-like
         Folder of the results of all experiments.
     traces : sequence of str
-        Bundled traces, paths or globs that replace the experiment's own; None: its own.
+        Bundled traces, paths or globs that replace the experiment's own; empty: its own.
 
     Returns
     -------

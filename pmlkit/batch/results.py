@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from pmlkit.errors import PmlkitError
+from pmlkit.figures.tables import read_rows
 from pmlkit.files import whole
 
 if TYPE_CHECKING:
@@ -100,8 +101,7 @@ def tables(folder: Path) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield the name and rows of each table in a run's folder."""
     for tex in sorted(Path(folder).glob("*.tex")):
         if (csv := tex.with_suffix(".csv")).exists():
-            # "None" or "NA" may name a phase; only empty cells are missing.
-            yield tex.stem, pd.read_csv(csv, keep_default_na=False, na_values=[""])
+            yield tex.stem, read_rows(csv)
     if (own := Path(folder) / OWN).exists():
         yield own.stem, pd.read_parquet(own)
 

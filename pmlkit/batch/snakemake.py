@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING
 from pmlkit.files import refuse_inside_trace, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pmlkit.batch.plan import Plan
     from pmlkit.types import PathLike
 
 
 __all__ = ["write"]
 
+_RUN = '-m pmlkit.batch.job {input:q} "$(dirname {output:q})"'
 _TEXT = """\
 # Written by `{command} --snakefile {file}`: write it again when the experiment has changed.
 # Try it:      snakemake --snakefile {file} --dry-run
@@ -89,16 +88,12 @@ def write(plan: Plan, experiment: PathLike, path: PathLike) -> Path:
         file=shlex.quote(str(path)),
         folder=json.dumps(str(plan.folder)),
         runs=json.dumps([job.id for job in plan.runs], indent=4),
-        run_command=_literal(f"{python} -m pmlkit.batch.job {{input:q}} $(dirname {{output:q}})"),
-        page_command=_literal(f"{python} -m pmlkit {_braces(again)}"),
+        run_command=json.dumps(f"{python} {_RUN}"),
+        page_command=json.dumps(f"{python} -m pmlkit {_braces(again)}"),
     )
     with whole(path, overwrite=True) as partial:
         partial.write_text(text)
     return path
-
-
-def _literal(command: Sequence[str]) -> str:
-    return json.dumps(command)
 
 
 def _braces(text: str) -> str:

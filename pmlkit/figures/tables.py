@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pmlkit.types import PathLike
 
 
-__all__ = ["cell", "column", "escape", "heads", "heads_of", "latex", "table"]
+__all__ = ["cell", "column", "escape", "heads", "heads_of", "latex", "read_rows", "table"]
 
 # In characters of small print: the width of one column and of a page, the length from which a text
 # is folded if the table is too wide, the gap between columns.
@@ -91,6 +91,11 @@ def files_of(
         f"{name}.tex": latex(df, caption, label or f"tab:{name}").encode(),
         f"{name}.csv": df.to_csv(index=False).encode(),
     }
+
+
+def read_rows(csv: PathLike) -> pd.DataFrame:
+    """Read the CSV of a `table`: "NA" or "None" may name a phase; only empty cells are missing."""
+    return pd.read_csv(csv, keep_default_na=False, na_values=[""])
 
 
 def latex(df: pd.DataFrame, caption: str, label: str, wide: bool = False) -> str:

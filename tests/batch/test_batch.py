@@ -458,6 +458,16 @@ def test_the_snakefile_names_every_run(case, tmp_path, capsys):
     assert cli.main([*words[:-1], str(tmp_path / "none" / "S")]) == 1
 
 
+def test_a_job_of_the_snakefile_runs_in_a_folder_with_a_blank(case, tmp_path):
+    words = ["run", str(case), "-o", str(tmp_path / "r"), "--snakefile", str(tmp_path / "S")]
+    assert cli.main(words) == 0
+    line = next(one for one in (tmp_path / "S").read_text().splitlines() if "batch.job" in one)
+    command = json.loads(line).replace("{input:q}", "'a b/1.json'")  # as Snakemake quotes
+    command = command.replace("{output:q}", "'a b/1/run.json'")
+    given = subprocess.check_output(["sh", "-c", f"printf '%s,' {command}"], text=True)
+    assert given.endswith(",-m,pmlkit.batch.job,a b/1.json,a b/1,")
+
+
 @needs_snakemake
 def test_snakemake_runs_it(tmp_path):
     write_notebook(tmp_path / "n.ipynb", "m")

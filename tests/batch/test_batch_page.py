@@ -24,7 +24,8 @@ from pmlkit.units import described
 recorded = pmlkit.open(trace)
 folder = views.output_folder(out)
 figures.save(figures.wss_over_time(recorded, "10ms"), folder / "wss")
-table = described(pd.DataFrame({"phase": ["<b>"], "pages": [4096], "size": [16]}), {"size": "MiB"})
+rows = {"phase": ["<b>", "NA"], "pages": [4096, 1], "size": [16, 1], "share": [0.123456, None]}
+table = described(pd.DataFrame(rows), {"size": "MiB"})
 figures.table(table, folder / "sizes", "A & B")"""
 
 
@@ -71,6 +72,8 @@ def test_the_page_says_what_the_runs_and_figures_are(report):
     assert "good redis" in text and "distinct pages used in the last T" in text
     assert "About good" in text and "A &amp; B" in text and "&lt;b&gt;" in text
     assert re.search(r'<td class="number">\s*4,096', text) and "size (MiB)</th>" in text
+    assert re.search(r'<td class="number">\s*0.123<', text) and re.search(r"<td>\s*NA<", text)
+    assert re.search(r'<td class="number">\s*--<', text)  # a missing number
 
 
 def test_parameters_have_a_column_only_if_a_run_has_some(report, tmp_path):
