@@ -20,7 +20,7 @@ from pmlkit.costs import check_ns_per_insn, prices
 from pmlkit.errors import ClocksDiffer, NeedsError, UsageError, argument
 from pmlkit.selection import edges, times_ns
 from pmlkit.techniques import scores
-from pmlkit.techniques.runs import time_scale, within
+from pmlkit.techniques.runs import MOST_SCALE, time_scale, within
 from pmlkit.timeline import timeline
 from pmlkit.trace.annotation import is_named
 from pmlkit.trace.schema import PAGE_SIZE
@@ -537,7 +537,7 @@ class Plan:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return self.techniques or tuple(techniques.TECHNIQUES)
+        return tuple(dict.fromkeys(self.techniques)) or tuple(techniques.TECHNIQUES)
 
     @property
     def is_part(self) -> bool:
@@ -589,7 +589,8 @@ def plan(
             scale = float(scale)
         except ValueError:
             raise UsageError(f"the time scale {scale!r} is neither auto nor a number") from None
-        if not 0 < scale < float("inf"):
-            raise UsageError(f"the time scale is {scale:g}: give a number above 0")
+        if not 0 < scale <= MOST_SCALE:
+            limits = f"a number above 0, and at most {MOST_SCALE:,}"
+            raise UsageError(f"the time scale is {scale:g}: give {limits}")
     start, end = edges(start, end, phase, between)
     return Plan(window, tuple(techniques), scale, seeds, start, end, ns_per_insn)

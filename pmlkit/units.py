@@ -191,6 +191,8 @@ def parse_inches(length: str | float) -> float:
     >>> parse_inches("3.5in"), parse_inches("25.4 mm"), parse_inches(7)
     (3.5, 1.0, 7.0)
     """
+    if isinstance(length, float | int) and not isinstance(length, bool):
+        return float(length)
     match = _LENGTH.fullmatch(str(length).strip().lower())
     if not match:
         hint = "write one as 3.5in, 89mm, 8.9cm or 252pt"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import socket
 import tarfile
 import tempfile
@@ -51,6 +52,10 @@ if TYPE_CHECKING:
 __all__ = ["Cluster"]
 
 CONNECT_S = 30
+# A host, or [an IPv6 address], and its port.
+_ADDRESS = re.compile(
+    r"(?:(?:tcp|tls|wss?|ucx)://)?(?:\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):[0-9]{1,5}/?"
+)
 _AT_WORK: dict[str, Processes] = {}  # on a worker: the processes of each session
 
 
@@ -74,7 +79,7 @@ class Cluster:
     """
 
     def __init__(self, address: str) -> None:
-        if ":" not in address:  # Dask takes minutes to give up, and leaves a traceback
+        if not _ADDRESS.fullmatch(address):  # Dask would take minutes, and leave a traceback
             raise UsageError(
                 f"{address!r} is not the address of a scheduler: write tcp://HOST:8786"
             )

@@ -14,6 +14,7 @@ import contextlib
 import functools
 import inspect
 import io
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -354,6 +355,8 @@ def save(
     UsageError
         If the name has the suffix of another kind of picture.
     """
+    if os.fspath(stem).endswith(os.sep) or Path(stem).name in ("", ".."):
+        raise UsageError(f"{os.fspath(stem)} is a folder: give the stem of its files, as f/name")
     stem = Path(stem)
     figure.files = write_files(stem.parent, files_of(figure, stem.name, data))
     return figure.files

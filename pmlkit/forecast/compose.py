@@ -25,6 +25,7 @@ from pmlkit.trace.kinds import Kind
 from pmlkit.trace.reader import Trace
 from pmlkit.trace.schema import PAGE_SIZE, TraceMeta
 from pmlkit.trace.writer import TraceWriter
+from pmlkit.units import check_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +46,7 @@ __all__ = [
 ]
 
 DAY_HOURS = 24
+LONGEST_HOURS = 8784  # of a year
 SHORTEST_NS, LONGEST_NS = 1_000_000_000, 6_000_000_000  # of a piece
 
 
@@ -126,6 +128,9 @@ def compose(
     """
     if pattern not in PATTERNS:
         raise UsageError(f"there is no pattern {pattern!r}: choose from {', '.join(PATTERNS)}")
+    check_count("hours", hours, "hours")
+    if hours > LONGEST_HOURS:
+        raise UsageError(f"{hours:,} hours are too many: give at most {LONGEST_HOURS:,}, a year")
     if log.composed:
         raise UsageError(f"{log.name} is already composed: compose from a recording")
     spans, phase = _spans(log, pattern, hours, hour_ns, seed)

@@ -91,7 +91,7 @@ class Plan:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return self.techniques or tuple(techniques.TECHNIQUES)
+        return tuple(dict.fromkeys(self.techniques)) or tuple(techniques.TECHNIQUES)
 
 
 def plan(

@@ -123,7 +123,8 @@ def _windows_of(trace: Trace, first: int, stop: int, window: int | None) -> Ints
     """Return the number of the window in which each round ends."""
     if window is None or first == stop:
         return np.arange(stop - first)
-    return timeline(trace, first, stop - first).windows(window, longest=False).enter[:-1]
+    whole = f"{window}ns"  # with its unit, which an integer could lack
+    return timeline(trace, first, stop - first).windows(whole, longest=False).enter[:-1]
 
 
 _MANY = 1 << 21  # pages of rounds that are collected before they are counted

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from pmlkit.techniques.recorded import Recorded
 
 
-__all__ = ["LONGEST_NS", "Run", "run", "time_scale", "within"]
+__all__ = ["LONGEST_NS", "MOST_SCALE", "Run", "run", "time_scale", "within"]
 
 LONGEST_NS = 30_000_000_000  # the longest published interval: VMware's 30 s of VM time
+MOST_SCALE = 1_000_000  # with which that interval is a year
 
 
 @dataclass(frozen=True)

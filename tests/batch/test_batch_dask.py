@@ -149,5 +149,16 @@ def test_no_scheduler_is_one_line(tmp_path, monkeypatch, capsys):
     words = ["run", str(path), "-o", str(tmp_path), "--cluster", "tcp://127.0.0.1:9"]
     assert cli.main(words) == 1
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
-    assert cli.main([*words[:-1], "nonsense"]) == 2
-    assert "'nonsense' is not the address of a scheduler" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["nonsense", "foo://bar", "http://x:1", "tcp://x", "tcp://:8786", "tcp://a b:1", ":1"],
+)
+def test_what_is_no_address_is_refused_before_dask_has_it(tmp_path, capsys, address):
+    """Dask left the traceback of a client that was never made behind the line."""
+    notebook = write_notebook(tmp_path / "n.ipynb")
+    path = write_experiment(tmp_path / "e.yaml", runs=[{"notebook": str(notebook)}])
+    assert cli.main(["run", str(path), "-o", str(tmp_path), "--cluster", address]) == 2
+    error = capsys.readouterr().err
+    assert f"{address!r} is not the address of a scheduler" in error and error.count("\n") == 1

@@ -59,6 +59,19 @@ def test_a_suffix_chooses_the_file(run, make_trace, tmp_path, kind):
     check_one_line(err, "cannot be written as .eps: use .pdf, .svg or .png")
 
 
+@pytest.mark.parametrize("stem", ["./", "folder/", "..", ".", "folder/../"])
+def test_a_folder_is_no_stem(run, make_trace, tmp_path, monkeypatch, stem):
+    """Files named .pdf, .svg and .png were written into it, which `ls` does not show."""
+    trace = make_trace(rounds=20).path
+    (tmp_path / "empty" / "folder").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "empty")
+    for words in (("plot", trace, "wss"), ("mrc", trace)):
+        code, _, err = run(*words, "-o", stem)
+        assert code == 2
+        check_one_line(err, "is a folder: give the stem of its files")
+    assert [path.name for path in (tmp_path / "empty").rglob("*")] == ["folder"]
+
+
 def test_plot_lists_the_figures(run):
     code, out, _ = run("plot", "--list", "--json")
     assert code == 0

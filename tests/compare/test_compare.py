@@ -10,7 +10,7 @@ from factories import write_irregular
 from full_disk import fill_at
 
 import pmlkit
-from pmlkit import cli, compare, interop, recordings, workingset
+from pmlkit import cli, compare, frontier, interop, recordings, workingset
 from pmlkit.compare import SIMULATED
 from pmlkit.errors import NeedsError, OutputError, ResolutionError, UsageError
 from pmlkit.figures import compare as figures_compare
@@ -103,11 +103,19 @@ def test_a_trace_that_cannot_be_compared_ends_the_batch(stepping, make_trace):
         ({"scale": "quick"}, "neither auto nor a number"),
         ({"scale": 0}, "above 0"),
         ({"scale": "inf"}, "above 0"),
+        ({"scale": "1e300"}, "above 0, and at most 1,000,000"),
+        ({"scale": "nan"}, "above 0"),
     ],
 )
 def test_a_plan_that_makes_no_sense_is_refused(plan, says):
     with pytest.raises(UsageError, match=says):
         compare.plan(**plan)
+
+
+@pytest.mark.parametrize("plan", [compare.plan, frontier.plan])
+def test_a_technique_that_is_named_twice_runs_once(plan):
+    assert plan("50ms", techniques="prl, pml,prl").names == ("prl", "pml")
+    assert len(plan("50ms").names) == len(TECHNIQUES)
 
 
 def test_two_traces_of_one_name_are_refused(stepping):

@@ -100,6 +100,9 @@ def test_composing_what_is_composed_or_by_no_pattern():
     made = compose.compose(make_log(), "walk", hours=4, hour_ns=2_000_000_000)
     with pytest.raises(UsageError, match="already composed"):
         compose.compose(made, "walk")
+    for hours in (0, -1, 8785, 1 << 63, 10**30):
+        with pytest.raises(UsageError, match="hours"):
+            compose.compose(make_log("redis-x"), "daily", hours=hours)
     with pytest.raises(UsageError, match="no pattern"):
         compose.compose(make_log(), "weekly")
 

@@ -16,6 +16,7 @@ from needs import REQUIRED
 from waiting import HANG_S
 
 from pmlkit import interop, workingset
+from pmlkit.errors import ResolutionError
 from pmlkit.interop.reading import ForeignFileError
 
 PAGE = 4096
@@ -358,3 +359,11 @@ def test_an_export_counts_a_window_in_pieces(make_trace, tmp_path, monkeypatch):
         if one["nr_accesses"]["samples"]
     }
     assert found == inside.to_dict()
+
+
+@pytest.mark.parametrize("window", [1, 999, 15_000_000])
+def test_a_window_of_an_export_has_its_unit(make_trace, tmp_path, window):
+    """It is an integer of ns here, of which a unit was not forgotten."""
+    with pytest.raises(ResolutionError, match=r"resolves 10 ms: use a multiple of 10 ms"):
+        interop.export(make_trace(), "damo", tmp_path / "x.json", window=window)
+    assert not (tmp_path / "x.json").exists()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 QEMU = "qemu-system-x86_64"
+_LONGEST = 86_400 * 10**9  # ns of a day; or as many instructions
 ICOUNT_SHIFT = 3  # deterministic mode: an instruction lasts 2**3 ns, so the guest has 125 MIPS
 ICOUNT_SHIFTS = (0, 10)  # the least and the largest shift that QEMU supports
 MEMORY_MIB = (64, 3072)  # with more memory, QEMU's RAM offsets are not guest-physical addresses
@@ -56,7 +57,7 @@ def parse_period(text: str) -> Period:
     Raises
     ------
     UsageError
-        If it is neither, or shorter than 10 us or 1000 instructions.
+        If it is neither, shorter than 10 us or 1000 instructions, or longer than a day.
     """
     from pmlkit.units import parse_duration_ns
 
@@ -70,6 +71,9 @@ def parse_period(text: str) -> Period:
         raise UsageError(
             f"a window of {text} is too short to record", "give at least 10us or 1kinsn"
         )
+    if period.count > _LONGEST:
+        what = f"a window of {text} is too long to record"
+        raise UsageError(what, "give at most 24h or 86400Ginsn")
     return period
 
 
