@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
@@ -582,12 +583,14 @@ def plan(
     phase, between
         The part of the trace, in place of `start` and `end`: see `pmlkit.selection`.
     """
+    if not isinstance(techniques, Iterable):
+        raise UsageError(f"techniques is {techniques!r}: give names, or all")
     if isinstance(techniques, str):
         techniques = [] if techniques == "all" else [n.strip() for n in techniques.split(",")]
     if scale != "auto":
         try:
             scale = float(scale)
-        except ValueError:
+        except (TypeError, ValueError):
             raise UsageError(f"the time scale {scale!r} is neither auto nor a number") from None
         if not 0 < scale <= MOST_SCALE:
             limits = f"a number above 0, and at most {MOST_SCALE:,}"

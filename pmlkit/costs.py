@@ -16,6 +16,7 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass, replace
 from functools import cache
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,10 +33,11 @@ INSTRUCTIONS = "instructions"  # a unit of prices; the names of `PROCESSORS` are
 _TABLE = Path(__file__).with_name("prices.csv")
 
 
-def check_ns_per_insn(ns_per_insn: float | None) -> None:
+def check_ns_per_insn(ns_per_insn: object) -> None:
     """Raise a `UsageError` unless a length of an instruction, ns, is None or possible."""
-    if ns_per_insn is not None and not 0 < ns_per_insn < float("inf"):
-        raise UsageError(f"an instruction takes {ns_per_insn:g} ns: give more than 0")
+    possible = isinstance(ns_per_insn, Real) and 0 < float(ns_per_insn) < float("inf")
+    if ns_per_insn is not None and not possible:
+        raise UsageError(f"an instruction takes {ns_per_insn!r} ns: give a number above 0")
 
 
 @dataclass(frozen=True)

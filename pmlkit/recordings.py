@@ -13,12 +13,13 @@ import hashlib
 import json
 import os
 import re
+import reprlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
-from pmlkit.errors import NotATrace, PmlkitError, TraceNotFound, closest
+from pmlkit.errors import NotATrace, PmlkitError, TraceNotFound, UsageError, closest
 from pmlkit.files import whole
 
 if TYPE_CHECKING:
@@ -285,7 +286,14 @@ def find(trace: PathLike) -> Path:
     -------
     Path
         `trace` itself if it exists nowhere.
+
+    Raises
+    ------
+    UsageError
+        If it is no path.
     """
+    if not isinstance(trace, str | os.PathLike):
+        raise UsageError(f"{reprlib.repr(trace)} is no trace: give a Trace, its path, or its name")
     if Path(trace).exists():
         return Path(trace)
     return bundled(str(trace)) if str(trace) in bundled() else located(trace)
@@ -308,7 +316,7 @@ def opened(trace: Trace | PathLike) -> Trace:
     # A trace is path-like, too. Reopening it would lose its settings, such as phases.
     if isinstance(trace, Trace):
         return trace
-    return open_trace(trace) if isinstance(trace, str | os.PathLike) else trace
+    return open_trace(trace)
 
 
 if __name__ == "__main__":

@@ -384,7 +384,7 @@ def edges(
         return f"mark:{phase}", f"end:{phase}"
     if between is None:
         return start, end
-    if isinstance(between, str) or len(between) != 2:
+    if not isinstance(between, list | tuple) or len(between) != 2:
         raise UsageError(f"{argument('between')} takes the names of two phases")
     first, second = between
     return f"mark:{first}", f"mark:{second}"

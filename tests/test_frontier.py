@@ -363,7 +363,7 @@ def test_a_given_length_of_an_instruction_is_the_clock_of_a_trace_without_one(ma
         ({"techniques": "pmll"}, "do you mean 'pml'"),
         ({"seeds": 0}, "seeds is 0"),
         ({"window": ()}, "without windows"),
-        ({"ns_per_insn": 0.0}, "takes 0 ns"),
+        ({"ns_per_insn": 0.0}, "takes 0.0 ns"),
         ({"ns_per_insn": float("nan")}, "takes nan ns"),
     ],
 )

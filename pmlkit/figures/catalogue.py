@@ -17,12 +17,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pmlkit.errors import NeedsError, UnknownName, UsageError
+from pmlkit.recordings import opened
+from pmlkit.several import labelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pmlkit.figures.style import Figure
     from pmlkit.trace.reader import Trace
+    from pmlkit.types import PathLike
 
 
 __all__ = ["FIGURES", "HOMES", "SEVERAL", "about", "draw"]
@@ -72,7 +75,7 @@ def about(name: str) -> str:
 
 
 def draw(
-    trace: Trace | Mapping[str, Trace],
+    trace: Trace | PathLike | Mapping[str, Trace | PathLike],
     name: str,
     window: str | int | None = None,
     **how: str | int | tuple[str, str] | None,
@@ -81,7 +84,7 @@ def draw(
 
     Parameters
     ----------
-    trace : Trace, or dict of str to Trace
+    trace : Trace or path-like, or dict of str to these
         One recording, or several by their labels, for the figures in `SEVERAL`.
     name : str
         One of `FIGURES`.
@@ -103,13 +106,15 @@ def draw(
     if isinstance(trace, Mapping) and name not in SEVERAL:
         known = ", ".join(SEVERAL)
         raise UsageError(f"the figure {name} takes one recording; {known} take several")
-    for one in trace.values() if isinstance(trace, Mapping) else (trace,):
+    traces = labelled(trace) if isinstance(trace, Mapping) else {"": opened(trace)}
+    for one in traces.values():
         if not one.n_rounds:
             raise NeedsError(one, "rounds", "record it for longer")
     function = _function(name)
     if window is not None and "window" in inspect.signature(function).parameters:
         how["window"] = window
-    return function(trace, **{name: value for name, value in how.items() if value is not None})
+    drawn = traces if isinstance(trace, Mapping) else traces[""]
+    return function(drawn, **{name: value for name, value in how.items() if value is not None})
 
 
 def _function(name: str) -> Callable[..., Figure]:

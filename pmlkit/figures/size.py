@@ -71,8 +71,8 @@ class Size:
         UsageError
             If a length is none, or no figure fits it.
         """
-        if venue is not None and venue.lower() not in VENUES:
-            raise UnknownName("venue", venue, VENUES)
+        if venue is not None and str(venue).lower() not in VENUES:
+            raise UnknownName("venue", str(venue), VENUES)
         return cls(_inches(width), _inches(height), DEFAULT if venue is None else venue.lower())
 
     def columns(self) -> int | None:

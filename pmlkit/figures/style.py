@@ -192,6 +192,8 @@ _SHARED = {
 
 
 def _opened(trace: Any) -> Any:
+    if isinstance(trace, Mapping):
+        return trace
     return labelled(trace) if isinstance(trace, list | tuple) else opened(trace)
 
 

@@ -90,6 +90,8 @@ def make(name: str, **parameters: Any) -> Technique:
     UsageError
         If the technique or parameter does not exist.
     """
+    if not isinstance(name, str):
+        raise UnknownName("technique", repr(name), TECHNIQUES)
     if ":" in name:
         technique = foreign_class(name, Technique, "technique")  # type: ignore[type-abstract]
     elif name in TECHNIQUES:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit.errors import UsageError
+from pmlkit.units import is_bare
 
 if TYPE_CHECKING:
     from typing import Any
@@ -90,12 +91,11 @@ def parse_kinds(kinds: str | int | None) -> Kind | None:
                 f"letters from {', '.join(_LETTERS)}"
             )
         return Kind(sum({int(_LETTERS[letter]) for letter in letters}))
-    mask = int(kinds)
-    if not 0 < mask <= 0x17 or mask & 0x08:
+    if not is_bare(kinds) or not 0 < kinds <= 0x17 or kinds & 0x08:
         raise UsageError(
-            f"the kinds mask {mask} is not known: combine READ, WRITE, EXEC, PAGE_TABLE"
+            f"the kinds mask {kinds!r} is not known: combine READ, WRITE, EXEC, PAGE_TABLE"
         )
-    return Kind(mask)
+    return Kind(int(kinds))
 
 
 def select_kinds(kinds: str | int | None) -> Bools:
