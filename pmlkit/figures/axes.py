@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.cbook import STEP_LOOKUP_MAP
 from matplotlib.collections import LineCollection
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
@@ -291,6 +292,8 @@ def _spread(wanted: Floats, height: Floats) -> Floats:
 def name_points(axes: Axes, x: Floats, y: Floats, names: Sequence[str], size: float = 5.5) -> None:
     """Write names next to points, each at the nearest place free of names, marks and lines.
 
+    A name that is far from its point has a thin line to it, which crosses no other name.
+
     Parameters
     ----------
     axes : Axes
@@ -306,12 +309,19 @@ def name_points(axes: Axes, x: Floats, y: Floats, names: Sequence[str], size: fl
     spots = axes.transData.transform(np.c_[x, y]) * scale
     frame = axes.get_window_extent().extents * scale  # type: ignore[operator]
     taken = np.vstack((_around(spots, 2), _obstacles(axes, scale)))
+    named = np.zeros((0, 4))
     for index in np.argsort(-spots[:, 0]):  # from the right, where space is scarcest
         width, height = 0.65 * size * len(names[index]), 1.35 * size
-        boxes = [(shift, _moved(spots[index], shift, width, height)) for shift in _SHIFTS]
-        shift, box = min(boxes, key=lambda it: _cost(it[0], it[1], taken, frame))
-        taken = np.vstack((taken, box))
-        far = np.hypot(*shift) > 8
+        spot = spots[index]
+        boxes = [(shift, _moved(spot, shift, width, height)) for shift in _SHIFTS]
+        costs = [
+            _cost(shift, box, taken, frame) + 1e3 * _crossed(_leader(spot, shift, box), named)
+            for shift, box in boxes
+        ]
+        shift, box = boxes[int(np.argmin(costs))]
+        taken = np.vstack((taken, box, _around(_leader(spot, shift, box), 0.5)))
+        named = np.vstack((named, box))
+        far = np.hypot(*shift) > _FAR
         name = axes.annotate(
             names[index], (x[index], y[index]),
             ((box[0] + box[2]) / 2 - spots[index, 0], (box[1] + box[3]) / 2 - spots[index, 1]),
@@ -322,6 +332,7 @@ def name_points(axes: Axes, x: Floats, y: Floats, names: Sequence[str], size: fl
         name.set_in_layout(False)  # its place was chosen in the layout without it
 
 
+_FAR = 8  # points from a name to its point, beyond which a line joins the two
 # Offsets of a name from its point (points right, up), the nearest first.
 _SHIFTS = [(4, 0), (-4, 0), (0, 5), (0, -5)] + [
     (round(r * np.cos(a), 1), round(r * np.sin(a), 1))
@@ -334,10 +345,9 @@ def _obstacles(axes: Axes, scale: float) -> Floats:
     """Return boxes around the marks and lines in axes: shape (boxes, 4), points."""
     boxes = [np.zeros((0, 4))]
     for line in axes.lines:
-        path = (
-            line.get_transform().transform(np.asarray(line.get_xydata(), float).reshape(-1, 2))
-            * scale
-        )
+        data = np.asarray(line.get_xydata(), float).reshape(-1, 2)
+        drawn = np.column_stack(STEP_LOOKUP_MAP[line.get_drawstyle()](*data.T))
+        path = line.get_transform().transform(drawn) * scale
         joined = line.get_linestyle() not in ("None", "", " ")
         boxes.append(_around(_along(path), 0.8) if joined else _around(path, 2))
     for bars in (c for c in axes.collections if isinstance(c, LineCollection)):
@@ -371,6 +381,21 @@ def _moved(
     left = spot[0] + right - (width if right < -1 else 0 if right > 1 else width / 2)
     low = spot[1] + up - height / 2
     return left, low, left + width, low + height
+
+
+def _leader(
+    spot: Floats, shift: tuple[float, float], box: tuple[float, float, float, float]
+) -> Floats:
+    """Return points on the line from a point to its name: shape (points, 2); none if it is near."""
+    if np.hypot(*shift) <= _FAR:
+        return np.zeros((0, 2))
+    return _along(np.array([spot, [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]]))
+
+
+def _crossed(leader: Floats, named: Floats) -> int:
+    """Return how many points of a line are within boxes of names."""
+    low, high = named[:, None, :2], named[:, None, 2:]
+    return int(((leader >= low) & (leader <= high)).all(axis=2).sum())
 
 
 def _cost(

@@ -125,7 +125,8 @@ def _names(axes: Axes, points: pd.DataFrame) -> None:
 # ------------------------------------------------------------------------------
 # The guest's clock.
 
-_PROGRAMS = (COLORS["blue"], COLORS["vermilion"], COLORS["green"], COLORS["purple"])
+# Patterns are of clocks, so programs have colours that differ in grey, too.
+_PROGRAMS = (COLORS["black"], COLORS["vermilion"], COLORS["sky"], COLORS["green"])
 _CLOCKS: tuple[Style, ...] = (
     {"ls": "-", "marker": "o"},
     {"ls": "--", "marker": "s"},

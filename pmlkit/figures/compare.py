@@ -70,6 +70,8 @@ def over_time(comparison: Comparison, trace: str, columns: int = 2) -> Figure:
         )  # fmt: skip
     for axes in grid.flat[len(names) :]:
         axes.set_axis_off()
+    for axes in grid.flat[max(len(names) - across, 0) : len(names)]:  # the lowest of each column
+        axes.tick_params(labelbottom=True)
     for axes in grid[:, 1:].flat:
         if axes.get_ylim()[1] == top:
             axes.tick_params(axis="y", labelleft=False)
@@ -108,7 +110,7 @@ def _panel(
             [0.97], [0.93], marker="^", ms=3.5, color=COLORS["vermilion"], transform=axes.transAxes
         )
     if estimates["pages"].isna().all():
-        axes.text(0.5, 0.6, "says nothing", transform=axes.transAxes, ha="center", fontsize=6)
+        axes.text(0.5, 0.6, "no estimate", transform=axes.transAxes, ha="center", fontsize=6)
     letters = int(root_figure(axes).get_size_inches()[0] / across * TITLE_LETTERS)
     axes.set_title(textwrap.fill(title, letters, break_on_hyphens=False), fontsize=6.3, pad=2)
 
@@ -146,7 +148,7 @@ def error_against_overhead(
         axes.plot(x[chosen], y[chosen], ls="", ms=3.5, **style)
     _bars(axes, points, x, y)
     axes.step(x[front.index], y[front.index], where="post", color=COLORS["grey"], lw=0.8, zorder=0)
-    axes.set_xlim(x.min() / 4, x.max() * 14)  # space for names
+    axes.set_xlim(x.min() / 10, x.max() * 14)  # space for names
     axes.set_ylim(y.min() / 1.8, y.max() * 1.8)
     axes.set_xlabel("overhead (% of guest time)")
     axes.set_ylabel("mean error (% of the mean W)")

@@ -162,7 +162,7 @@ def runs(judged: pd.DataFrame, chosen: pd.DataFrame, columns: int = 2) -> Figure
             axes.plot([0, 50], [0, 50], color="black", lw=0.6, ls=(0, (1, 2)))
             axes.set_title(f"{name}, {_ahead(horizon)}", loc="left")
             axes.set(xlim=(0, None), ylim=(-2, 102))
-    _outer_labels(figure, "windows with too little (%)", "again, after one (%)")
+    _outer_labels(figure, "windows with too little (%)", "too little again, after one (%)")
     figure.legend(
         handles=[
             Line2D([], [], ls="", ms=3, label=label, **style) for label, style in PARTS.values()

@@ -24,15 +24,16 @@ if TYPE_CHECKING:
 
 __all__ = ["STYLES", "error_against_cost", "leading"]
 
+# In grey, a line is one of four patterns and dark or light.
 STYLES: tuple[Style, ...] = (
     {"color": COLORS["blue"], "ls": "-"},
-    {"color": COLORS["vermilion"], "ls": "-"},
-    {"color": COLORS["green"], "ls": "-"},
-    {"color": COLORS["purple"], "ls": "-"},
+    {"color": COLORS["vermilion"], "ls": (0, (4, 1.5))},
+    {"color": COLORS["green"], "ls": (0, (1, 1))},
+    {"color": COLORS["black"], "ls": (0, (5, 1, 1, 1))},
     {"color": COLORS["orange"], "ls": "-"},
     {"color": COLORS["sky"], "ls": (0, (4, 1.5))},
-    {"color": COLORS["black"], "ls": (0, (1, 1))},
-    {"color": COLORS["green"], "ls": (0, (4, 1.5))},
+    {"color": COLORS["purple"], "ls": (0, (1, 1))},
+    {"color": COLORS["sky"], "ls": (0, (5, 1, 1, 1))},
 )
 OTHERS: Style = {"color": "#B5B5B5", "lw": 0.6, "zorder": 1}
 # Percent: the widest limits of the axes. Settings that cost more than the machine has are not

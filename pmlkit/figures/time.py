@@ -68,10 +68,10 @@ LINES = {
 # A harvest of accessed flags does not tell reads from executions.
 NOT_WRITTEN = Line("r", "not written", COLORS["blue"])
 HARVESTED = {"rwx": LINES["rwx"], "r": NOT_WRITTEN, "w": LINES["w"]}
-# Changes of the working set: sign and style of each.
-CHANGES: dict[str, tuple[int, Style]] = {
-    "came": (1, {"color": COLORS["green"], "ls": "-"}),
-    "left": (-1, {"color": COLORS["vermilion"], "ls": (0, (4, 1))}),
+# Changes of the working set: label, sign and style of each.
+CHANGES: dict[str, tuple[str, int, Style]] = {
+    "came": ("joined", 1, {"color": COLORS["green"], "ls": "-"}),
+    "left": ("left", -1, {"color": COLORS["vermilion"], "ls": (0, (4, 1))}),
 }
 PML_LINE = Line("rwx", "logged", COLORS["vermilion"], (0, (4, 1)))
 
@@ -210,11 +210,11 @@ def turnover(
     axes = figure.subplots()
     drawn = table[table["full"]]
     ends = []
-    for name, (sign, style) in CHANGES.items():
+    for name, (label, sign, style) in CHANGES.items():
         mib = sign * drawn[name] * trace.meta.domain["page_size"] / MIB
         mib = mib.where(mib.index > 0).bfill()  # the drawn part begins at the first window's end
         axes.step(drawn["t_ns"] / 1e9, mib, where="pre", lw=1.0, **style)
-        ends += [(mib.iloc[-1], name, style)] if mib.notna().any() else []
+        ends += [(mib.iloc[-1], label, style)] if mib.notna().any() else []
     axes.axhline(0, color="black", lw=0.6)
     if axes.dataLim.height < 1 / trace.meta.mib_pages:
         axes.set_ylim(-1, 1)
@@ -224,7 +224,7 @@ def turnover(
     return finish(
         figure,
         trace,
-        "the pages that entered the working set, and those that left it, from one window of T = "
+        "the pages that joined the working set, and those that left it, from one window of T = "
         f"{_name(window, table)} to the next. A large but constant set shows nothing here. A "
         "program that moves to other pages shows as much above as below.",
     )

@@ -75,3 +75,36 @@ def test_names_of_points_that_crowd_cover_neither_each_other_nor_the_points():
         assert not any(box.overlaps(other) for other in boxes[i + 1 :])
         inside = axes.transData.transform(np.c_[x, y])
         assert not box.count_contains(inside)
+
+
+def test_the_line_to_a_name_crosses_no_other_name():
+    figure = Figure(figsize=(4, 3), dpi=100)
+    axes = figure.subplots()
+    rng = np.random.default_rng(1)
+    x, y = 0.5 + rng.normal(0, 0.05, (2, 12))
+    axes.plot(x, y, "o", ms=3)
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes_mpl.name_points(axes, x, y, [f"technique-{i}" for i in range(12)])
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(text) for text in axes.texts]  # without their lines
+    far = [text for text in axes.texts if text.arrow_patch]
+    assert far
+    for text in far:
+        start, end = axes.transData.transform(text.xy), Text.get_window_extent(text).get_points()
+        along = start + np.linspace(0, 1, 200)[:, None] * (end.mean(axis=0) - start)
+        others = [box for box, of in zip(boxes, axes.texts, strict=True) if of is not text]
+        assert not any(box.count_contains(along) for box in others)
+
+
+def test_a_name_is_not_on_a_line_of_steps():
+    figure = Figure(figsize=(4, 3), dpi=100)
+    axes = figure.subplots()
+    x, y = np.array([0.2, 0.5, 0.8]), np.array([0.8, 0.5, 0.2])
+    axes.step(x, y, where="post")
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes_mpl.name_points(axes, x, y, ["first", "second", "third"])
+    figure.draw_without_rendering()
+    along = np.r_[np.c_[np.linspace(0.2, 0.5, 99), np.full(99, 0.8)],
+                  np.c_[np.full(99, 0.5), np.linspace(0.8, 0.5, 99)]]  # fmt: skip
+    spots = axes.transData.transform(along)
+    assert not any(Text.get_window_extent(text).count_contains(spots) for text in axes.texts)
