@@ -24,6 +24,7 @@ CALLS = {
     "draw": (lambda trace, **how: draw(trace, "wss", **how), "window width height venue start"),
     "compare": (lambda trace, **how: compare.plan(**how),
                 "window techniques scale seeds start ns_per_insn"),
+    "period": (pmlkit.period.advise, "target accuracy stall_ns start ns_per_insn"),
     "frontier": (lambda trace, **how: frontier.plan(**how), "seeds ns_per_insn"),
 }  # fmt: skip
 TRACES = {
@@ -32,6 +33,10 @@ TRACES = {
     "wss": pmlkit.wss,
     "mrc": missratio.of_trace,
     "advise": pmlkit.advise,
+    "period": pmlkit.period.advise,
+    "reads": pmlkit.reads.estimate,
+    "sets": pmlkit.reads.sets,
+    "truth": pmlkit.reads.truth,
     "draw": lambda trace: draw(trace, "wss"),
 }
 
@@ -72,3 +77,10 @@ def test_a_figure_takes_the_name_of_a_recording():
         .data["wss"]
         .equals(draw(pmlkit.open("touch-lab"), "wss").data["wss"])
     )
+
+
+@pytest.mark.parametrize("share", [0, -0.01, 1.5, float("nan"), float("inf"), 10**30])
+def test_a_period_is_not_recommended_for_an_impossible_share(trace, share):
+    for name in ("target", "accuracy"):
+        with pytest.raises(UsageError, match="share"):
+            pmlkit.period.advise(trace, **{name: share})

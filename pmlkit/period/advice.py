@@ -24,19 +24,21 @@ T that satisfies the overhead limit and beyond which the answer hardly depends o
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from numbers import Real
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from pmlkit.errors import ClocksDiffer, NeedsError
+from pmlkit.errors import ClocksDiffer, NeedsError, UsageError, argument
 from pmlkit.kernels.by_time import Reuse
 from pmlkit.kernels.pages import grown
 from pmlkit.period.costs import BUFFER_ENTRIES, ENTRY_BYTES, Constants, from_trace
 from pmlkit.period.kvm import is_kvms
+from pmlkit.recordings import opened
 from pmlkit.selection import edges, stream, times_ns
 from pmlkit.trace.schema import PAGE_SIZE
-from pmlkit.units import format_bytes, format_ns, format_share
+from pmlkit.units import format_bytes, format_ns, format_share, parse_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from pmlkit.selection import Stream
     from pmlkit.timeline import Windows
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Floats, Ints, Json
+    from pmlkit.types import Floats, Ints, Json, PathLike
 
 
 __all__ = ["BUFFER_ENTRIES", "Advice", "advise", "bitmap_bytes", "log_bytes", "ring_slots"]
@@ -177,8 +179,13 @@ class Advice:
         return {**fields, "table": table.to_dict("records"), "summary": self.summary}
 
 
+def _check_time(name: str, time_ns: object) -> None:
+    if not isinstance(time_ns, Real) or not 0 <= float(time_ns) < float("inf"):
+        raise UsageError(f"{argument(name)} is {time_ns!r}: give ns, 0 or more")
+
+
 def advise(
-    trace: Trace,
+    trace: Trace | PathLike,
     target: float = 0.01,
     accuracy: float = 0.05,
     constants: Constants | None = None,
@@ -193,7 +200,7 @@ def advise(
 
     Parameters
     ----------
-    trace : Trace
+    trace : Trace or path-like
         Its PML log contains the writes; periods are multiples of the length of its usual round.
     target : float
         Share of its time that the guest may lose.
@@ -211,13 +218,18 @@ def advise(
 
     Raises
     ------
+    UsageError
+        If a share or a time is not possible.
     ClocksDiffer
         If the guest's cost can be converted neither from instructions (with the trace's length of
         an instruction) nor from the time of the trace's machine.
     NeedsError
         If the trace has no PML log, or fewer than 4 rounds between start and end.
     """
+    target, accuracy = parse_share(target), parse_share(accuracy)
+    _check_time("stall_ns", stall_ns)
     start, end = edges(start, end, phase, between)
+    trace = opened(trace)
     log = trace.pml
     _check_length(trace, start, end)
     constants = (constants or from_trace(trace)).given(ns_per_insn)

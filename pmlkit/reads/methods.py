@@ -65,6 +65,7 @@ from pmlkit.reads.page_sets import (
     window_sizes,
     windows_of,
 )
+from pmlkit.recordings import opened
 from pmlkit.selection import edges
 from pmlkit.timeline import Windows
 
@@ -72,7 +73,7 @@ if TYPE_CHECKING:
     from pmlkit.kernels.by_page import References
     from pmlkit.reads.calibration import Calibration
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Bools
+    from pmlkit.types import Bools, PathLike
 
 
 __all__ = ["METHODS", "Sets", "estimate", "sets", "truth"]
@@ -91,7 +92,7 @@ _BLIND = "PML alone gives no bound for pages that are only read"
 
 
 def estimate(
-    trace: Trace,
+    trace: Trace | PathLike,
     method: str = "accessed",
     window: str | int = "1r",
     step: str | int | None = None,
@@ -106,7 +107,7 @@ def estimate(
 
     Parameters
     ----------
-    trace : Trace
+    trace : Trace or path-like
         A PML log with marks (and snapshots), or an access trace that has one nested in it.
     method : str
         One of `METHODS`.
@@ -136,6 +137,7 @@ def estimate(
         If the method does not exist.
     """
     start, end = edges(start, end, phase, between)
+    trace = opened(trace)
     if method not in METHODS:
         raise UsageError(f"there is no method {method!r}: choose from {', '.join(METHODS)}")
     if method in ("density", "sample"):

@@ -13,6 +13,7 @@ from pmlkit import pagetables
 from pmlkit.errors import NeedsError
 from pmlkit.kernels import by_page
 from pmlkit.pagetables import ACCESSED, CLEARED, LEAF, USER
+from pmlkit.recordings import opened
 from pmlkit.selection import rounds_of, times_ns
 from pmlkit.timeline import Windows, timeline
 from pmlkit.trace.schema import UNSEEN
@@ -20,7 +21,7 @@ from pmlkit.trace.schema import UNSEEN
 if TYPE_CHECKING:
     from pmlkit.kernels.by_page import References
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Array, Bools, Gfns, Ints
+    from pmlkit.types import Array, Bools, Gfns, Ints, PathLike
     from pmlkit.units import Window
 
 
@@ -71,7 +72,9 @@ class Columns:
     why: Array | str
 
 
-def sets(trace: Trace, start: str | int | None = None, end: str | int | None = None) -> Sets:
+def sets(
+    trace: Trace | PathLike, start: str | int | None = None, end: str | int | None = None
+) -> Sets:
     """Read the sets of each round from the log and the snapshots.
 
     Raises
@@ -79,6 +82,7 @@ def sets(trace: Trace, start: str | int | None = None, end: str | int | None = N
     NeedsError
         If the log has no marks, or there are no snapshots.
     """
+    trace = opened(trace)
     logged, first, stop = log(trace, start, end)
     rows = pagetables.entries(trace, *times_ns(trace, start, end))
     tables = pagetables.table_frames(trace, rows, *times_ns(trace, start, end))
@@ -245,17 +249,21 @@ def frame(
 
 
 def truth(
-    trace: Trace, start: str | int | None = None, end: str | int | None = None, tables: bool = False
+    trace: Trace | PathLike,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    tables: bool = False,
 ) -> References:
     """Return the frames that the harvest found, per round.
 
     Parameters
     ----------
-    trace : Trace
+    trace : Trace or path-like
         An access trace with its log nested in it.
     tables : bool
         Includes page tables, which the processor walks.
     """
+    trace = opened(trace)
     if trace.meta.kind != "access":
         raise NeedsError(
             trace, "harvest of accessed flags", "log it with `pmlkit collect --harvest`"
