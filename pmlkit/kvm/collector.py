@@ -229,7 +229,7 @@ class Collector:
         ended = self.rounds.add(self._calls.until(horizon), horizon)
         self._close_rounds(writer, ended)
         if self._sampler is not None and self.rounds.armed_ns is not None:
-            self._sampler.armed(self.closed, self.rounds.slots)
+            self._sampler.armed(self.closed, self.rounds.armed_ns, self.rounds.slots)
         if got or horizon - self._tick_ns > _TICK_NS:
             self._tick_ns = horizon
             writer.append(Frame.TICK, frames.pack_json(ns=horizon))

@@ -227,9 +227,12 @@ class Sampler:
         self._began_ns: int | None = None
         self._off = False
 
-    def armed(self, number: int, slots: dict[int, Slot]) -> None:
-        """Begin the sample of a round, unless it has begun."""
-        if self._began_ns is None and not self._off:
+    def armed(self, number: int, since_ns: int, slots: dict[int, Slot]) -> None:
+        """Begin the sample of a round that began at `since_ns`, unless it has begun.
+
+        Between the VMM's measurements there is no round: one that began there begins anew.
+        """
+        if (self._began_ns is None or self._began_ns < since_ns) and not self._off:
             self._attempt(lambda: self._begin(number, slots))
 
     def round_closed(
@@ -241,7 +244,7 @@ class Sampler:
         if began is not None and began < end_ns and not self._off:
             self._attempt(lambda: writer.append(
                 Frame.SAMPLE, SET_HEAD.pack(number, 0), words(self._idle.end())))  # fmt: skip
-        self.armed(number + 1, slots)
+        self.armed(number + 1, end_ns, slots)
 
     def _begin(self, number: int, slots: dict[int, Slot]) -> None:
         memory = memory_slots(slots)

@@ -14,6 +14,7 @@ from waiting import until
 from pmlkit import cli, reads
 from pmlkit.errors import PmlkitError, UsageError
 from pmlkit.kvm import idle
+from pmlkit.kvm.collector import now_ns
 from pmlkit.kvm.find import NoRight
 from pmlkit.kvm.idle import IdlePages
 from pmlkit.kvm.job import Job
@@ -166,8 +167,6 @@ def sampled_rounds(kvm, touched):
         for number, frames in enumerate(touched):
             until(lambda: flags(kvm) >= sample_of(number + 1))  # noqa: B023
             touch(kvm, frames)
-            from pmlkit.kvm.collector import now_ns
-
             at = now_ns()
             kvm.feed(LOG, 0, [dirty(at, 4712, frames[0])])
             rearm(kvm, RESET, at + 1000)
@@ -194,6 +193,30 @@ def test_a_sample_is_nested_in_the_trace_and_reads_estimates_with_it(kvm, tmp_pa
     expected = [16 * len(one - {1024}) + 1 for one in found]
     assert rows.pages.tolist() == expected
     assert abs(rows.pages[0] - 256) <= 32
+
+
+def test_what_is_touched_between_measurements_is_in_no_round(kvm, tmp_path):
+    between, inside = sorted(sample_of(2))[:8], sorted(sample_of(2))[8:12]
+
+    def feed(now):
+        region(kvm, now, first=1024, pages=PAGES)
+        rearm(kvm, RESET, now + 1000)
+        until(lambda: flags(kvm) >= sample_of(1))
+        rearm(kvm, RESET, now_ns())
+        until(lambda: flags(kvm) >= sample_of(2))  # flagged for the round that is broken off
+        region(kvm, now_ns(), first=1024, pages=PAGES, flags=0)
+        touch(kvm, between)
+        region(kvm, now_ns(), first=1024, pages=PAGES)
+        rearm(kvm, RESET, now_ns())
+        until(lambda: flags(kvm) >= sample_of(2))  # and again for the one that is closed
+        touch(kvm, inside)
+        kvm.feed(LOG, 0, [dirty(now_ns(), 4712, 1024)])
+        rearm(kvm, RESET, now_ns())
+
+    run = Run(kvm, tmp_path, feed, rounds=2, marks=False, harvest="sampled", page_tables="off")
+    run()
+    found = [set(part.gfn) for _, part in run.trace().sample.to_pandas().groupby("round")]
+    assert found[-1] == set(inside)
 
 
 def test_rounds_that_pass_too_fast_have_no_sample(kvm, tmp_path):

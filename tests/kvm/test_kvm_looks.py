@@ -60,8 +60,8 @@ def store(kvm, memory, pages=PAGES, address=ADDRESS):
             file.write(struct.pack("<512Q", *words))
 
 
-def region(kvm, at, first=0, pages=PAGES, address=ADDRESS, slot=0):
-    values = (slot, LOGGED, first * 4096, pages * 4096, address)
+def region(kvm, at, first=0, pages=PAGES, address=ADDRESS, slot=0, flags=LOGGED):
+    values = (slot, flags, first * 4096, pages * 4096, address)
     kvm.feed(CALLS, 0, [call(at, 4711, REGION, values), done(at + 10, 4711)])
 
 

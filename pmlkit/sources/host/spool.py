@@ -168,7 +168,7 @@ class XenSpool:
     logs, tables : structured ndarrays
         The heads of the records; `at` is the offset of their words in the file.
     more_events, more_lines : int
-        Numbers of the omitted rounds.
+        Numbers of the omitted ones.
 
     Raises
     ------
