@@ -353,7 +353,8 @@ class ResolutionError(PmlkitError):
         self.asked = asked
         self.resolution = resolution
         super().__init__(
-            f"a window of {_ns(asked)} is not possible: this trace resolves {_ns(resolution)}",
+            f"a window of {_ns(asked)} is not possible, because this trace resolves "
+            f"{_ns(resolution)}",
             f"use a multiple of {_ns(resolution)}, or record with a shorter `pmlkit record "
             "--window`",
         )

@@ -95,7 +95,7 @@ def logged(trace: Trace, start_ns: int | None = None, end_ns: int | None = None)
     if len(log) and not is_page_table(log["kind"].to_numpy()).any() and not is_marked(trace):
         what = "marks of page tables"
         if (trace.meta.source, trace.meta.kind) == ("recorder", "access"):
-            raise NeedsError(trace, what, "it contains all reads itself: pmlkit wss counts them")
+            raise NeedsError(trace, what, "it contains all reads itself, so use `pmlkit wss`")
         raise NeedsError(trace, what, "log it with `pmlkit collect --page-tables mark`")
     number = log.groupby("round").cumcount()
     size = log.groupby("round")["gfn"].transform("size")

@@ -279,10 +279,10 @@ def test_the_command_takes_repeats_with_a_word_between(repeats, capsys):
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        ("A A B", "3 traces, and 0 times 'vs'"),
-        ("A vs B vs B", "3 traces, and 2 times 'vs'"),
+        ("A A B", "3 traces and no 'vs'"),
+        ("A vs B vs B", "3 traces and 2 'vs'"),
         ("vs B", "no recording on one side"),
-        ("A", "1 trace, and 0 times"),
+        ("A", "1 trace and no"),
         ("A B --label x", "give --label twice"),
         ("A B --label x --label x", "occurs twice"),
     ],

@@ -98,8 +98,8 @@ def _sides(traces: Sequence[str], labels: Sequence[str]) -> Any:
     words = [word for word in traces if word == BETWEEN]
     if len(words) > 1 or (not words and len(traces) != 2):
         count = len(traces) - len(words)
-        what = f"{count} trace{'s' * (count != 1)}, and {len(words)} times {BETWEEN!r}"
-        hint = f"give two, or put one {BETWEEN!r} between those before and those after"
+        what = f"{count} trace{'s' * (count != 1)} and {len(words) or 'no'} {BETWEEN!r}"
+        hint = f"give two traces, or put one {BETWEEN!r} between those before and those after"
         raise UsageError(what, hint)
     at = list(traces).index(BETWEEN) if words else 1
     sides = [list(traces[:at]), list(traces[at + len(words) :])]

@@ -247,7 +247,7 @@ def _refuse_unfit(path: PathLike, format: Format) -> None:
 
 def _function(name: str, way: str) -> Callable[..., Any]:
     if name not in FORMATS:
-        raise UnknownName("format", name, FORMATS)
+        raise UnknownName("format", name, [one for one in FORMATS if way in FORMATS[one].ways])
     if way not in FORMATS[name].ways:
         raise UsageError(f"{name} can be imported, but not exported")
     return getattr(import_module(f"pmlkit.interop.{FORMATS[name].module}"), way)

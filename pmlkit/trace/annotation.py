@@ -322,7 +322,10 @@ def _closed(trace: Any, span: Span, after: Span | None) -> Span:
         )
     end = (after.start_ns if after else last) if span.end_ns is None else span.end_ns
     if end <= span.start_ns:
-        raise UsageError(f"the phase {span.name!r} ends at {exact_ns(end)}, before it has started")
+        raise UsageError(
+            f"the phase {span.name!r} ends at {exact_ns(end)}: give an end after its start, "
+            f"{exact_ns(span.start_ns)}"
+        )
     return Span(span.name, span.start_ns, min(end, last))
 
 

@@ -158,7 +158,7 @@ def test_recorded_phases_given_again_are_the_same(trace):
         ({"a": ("0s", "50ms"), "b": ("40ms", "80ms")}, "overlap.*'a'.*'b'"),
         ({"a": ("0s", "50ms"), "b": ("0s", "50ms")}, "overlap"),
         ({"a": ("200ms", None)}, "lasts 100 ms"),
-        ({"a": ("50ms", "40ms")}, "before it has started"),
+        ({"a": ("50ms", "40ms")}, "give an end after its start, 50 ms"),
         ({"a": ("41ms", "42ms"), "b": ("42ms", "90ms")}, "'a'.* starts and ends within one round"),
         ({"": ("0s", None)}, "no name"),
         ({"a": "0s"}, "a start and an end"),
