@@ -145,7 +145,7 @@ def _resolve(
 ) -> tuple[list[Path], dict[str, Plan]]:
     """Resolve the arguments to paths of traces, and the plans to run on them by window."""
     paths: list[Path] = []
-    points: list[Json] = [{}]
+    points: list[Json] = []
     for trace in traces:
         if not trace.endswith(_EXPERIMENTS):
             paths.append(_path(trace, "", record))
@@ -157,12 +157,12 @@ def _resolve(
         entries = [entry for entry in loaded.runs if entry.notebook.startswith("04_")]
         if not entries:
             raise UsageError(f"{trace} does not run notebook 04: name another experiment")
-        points = [point for entry in entries for point in entry.points]
+        points += [point for entry in entries for point in entry.points]
         paths += [
             _path(name, command, record) for entry in entries for name, command, _ in entry.traces
         ]
     paths = list(dict.fromkeys(paths))
-    return paths, dict(_plan(point, given) for point in points)
+    return paths, dict(_plan(point, given) for point in points or [{}])
 
 
 def _path(name: str, command: str | None, record: bool) -> Path:

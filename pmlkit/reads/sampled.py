@@ -297,15 +297,7 @@ def _times(certain: References, touched: References, span: tuple[int, int]) -> I
     return np.unique(hits[~np.isin(hits, sure)], return_counts=True)[1]
 
 
-def average(
-    trace: Trace,
-    start: str | int | None = None,
-    end: str | int | None = None,
-    one_in: int | None = None,
-    draw: int = 0,
-    redraw: bool | None = None,
-    touched: References | None = None,
-) -> tuple[float, float, float]:
+def average(trace: Trace, draw: int = 0, redraw: bool | None = None) -> tuple[float, float, float]:
     """Estimate the mean number of pages that a round touches.
 
     Written pages are counted; each other frame that the sample finds represents `one_in` frames.
@@ -315,7 +307,7 @@ def average(
 
     Parameters
     ----------
-    trace, start, end, one_in, draw, redraw, touched
+    trace, draw, redraw
         As in `estimate`.
 
     Returns
@@ -323,10 +315,9 @@ def average(
     (float, float, float)
         Mean, low and high, pages.
     """
-    if trace.sample is not None:
-        end = _until(trace, trace.sample, end)
-    found, one_in, redraw = _sample_of(trace, start, end, one_in, (draw, redraw), touched)
-    written = of_log(trace, start, end).written
+    end = None if trace.sample is None else _until(trace, trace.sample, None)
+    found, one_in, redraw = _sample_of(trace, None, end, None, (draw, redraw), None)
+    written = of_log(trace, None, end).written
     n_rounds = max(written.n_rounds, 1)
     others = (len(joined(written, found)) - len(written)) / n_rounds
     whole = n_rounds if redraw else 1

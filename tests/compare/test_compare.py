@@ -301,6 +301,18 @@ def test_the_command_takes_an_experiment(run, stepping, tmp_path, monkeypatch):
     assert "T = 100 ms" in out
 
 
+def test_two_experiments_have_the_windows_of_both(run, stepping, tmp_path):
+    pytest.importorskip("pmlkit.batch.schema")
+    files = [tmp_path / f"{window}.yaml" for window in ("50ms", "100ms")]
+    for file in files:
+        file.write_text(
+            f"title: one window\ntraces: [{stepping.path}]\nruns:\n  - notebook: 04_compare\n"
+            f"    parameters: {{techniques: pml, seeds: 1, window: {file.stem}}}\n"
+        )
+    code, out, err = run("compare", *files, "--summary")
+    assert (code, err) == (0, "") and "T = 50 ms" in out and "T = 100 ms" in out
+
+
 def test_a_trace_that_has_to_be_made_first_is_named_with_its_command(run, tmp_path):
     pytest.importorskip("pmlkit.batch.schema")
     file = tmp_path / "missing.yaml"
