@@ -126,7 +126,7 @@ class Advice:
         return (
             f"{self.name} needs {_bytes(size.needed)} to hold what it {does} in T = "
             f"{exact_ns(self.window_ns)} for {format_share(size.cover, digits=4)} of the time. "
-            f"At the ends of all rounds, the mean is {_bytes(size.mean)}, and the peak "
+            f"Over windows that end with each round, the mean is {_bytes(size.mean)}, the peak "
             f"{_bytes(size.peak)}."
         )
 
