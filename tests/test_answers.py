@@ -56,7 +56,7 @@ def test_percentiles_that_two_windows_determine_are_stated(make_trace, windows, 
     second = 4096 * max(windows - 1, 1)
     assert (found.p95 > second, found.p99 > second) == ("p95" in lies, bool(lies))
     said = [line for line in found.lines if line.startswith("Percentiles")][0]
-    assert said.endswith(f" {lies} between the two largest." if lies else ").")
+    assert said.endswith(f" {lies} between the two largest windows." if lies else ").")
 
 
 def test_a_window_cut_short_is_left_out_of_every_number(make_trace):

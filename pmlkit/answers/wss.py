@@ -130,7 +130,7 @@ class WorkingSet:
         after = self.windows - 1
         few = [name for name, beyond in (("p95", 0.05), ("p99", 0.01)) if 0 < after * beyond < 1]
         lie = "lie" if len(few) > 1 else "lies"
-        return f" {' and '.join(few)} {lie} between the two largest." if few else ""
+        return f" {' and '.join(few)} {lie} between the two largest windows." if few else ""
 
     @property
     def _larger_cut_short(self) -> Iterator[str]:
