@@ -37,6 +37,9 @@ typedef unsigned long mfn_t, gfn_t, pfn_t;
 #define mfn_x(x) (x)
 #define _gfn(x) (x)
 #define _pfn(x) (x)
+#define mfn_add(m, n) ((m) + (n))
+#define gfn_add(g, n) ((g) + (n))
+#define PAGE_ORDER_4K 0
 
 void *map_domain_page(mfn_t mfn);
 void unmap_domain_page(const void *p);
@@ -77,6 +80,7 @@ typedef enum {
     p2m_ram_rw = 0, p2m_ram_logdirty = 2, p2m_mmio_dm = 4, p2m_mmio_direct = 5,
 } p2m_type_t;
 #define p2m_is_ram(t) ((t) == p2m_ram_rw || (t) == p2m_ram_logdirty)
+typedef int p2m_access_t;
 
 typedef union {
     struct {
@@ -98,6 +102,8 @@ struct p2m_domain {
     } ept;
     spinlock_t lock;
     unsigned long syncs;
+    int (*set_entry)(struct p2m_domain *p2m, gfn_t gfn, mfn_t mfn,
+                     unsigned int order, p2m_type_t t, p2m_access_t a, int sve);
 };
 
 #define p2m_locked_by_me(p) spin_is_locked(&(p)->lock)

@@ -485,6 +485,43 @@ static void test_region_armed(void)
     free(m);
 }
 
+/* The memory for a table comes with an attempt after the first one. */
+static unsigned int too_early;
+
+static int set_entry(struct p2m_domain *p2m, gfn_t gfn, mfn_t mfn,
+                     unsigned int order, p2m_type_t t, p2m_access_t a, int sve)
+{
+    CHECK(order == PAGE_ORDER_4K && mfn == gfn + 7, "%lx: %lx", gfn, mfn);
+    if ( !mock_entry(p2m->domain, gfn) && too_early )
+    {
+        too_early--;
+        return -ENOMEM;
+    }
+    mock_populate(p2m->domain, gfn, t, false);
+
+    return 0;
+}
+
+/* It is too late then: pages of one that failed are the caller's again. */
+static void test_all_or_none_is_mapped(void)
+{
+    unsigned int early, i;
+
+    for ( early = 0; early < 4; early++ )
+    {
+        struct domain *d = mock_domain(1);
+        int rc;
+
+        d->p2m.set_entry = set_entry;
+        too_early = early;
+        rc = pml_set_entries(&d->p2m, 1024, 1031, 9, p2m_ram_rw, 0);
+        CHECK(rc == (early ? -ENOMEM : 0), "%u: %d", early, rc);
+        for ( i = 1024; i < 1536; i++ )
+            CHECK(!mock_entry(d, i) == !!early, "%u: gfn %x", early, i);
+        mock_destroy(d);
+    }
+}
+
 /* The mean of what samples say is what there is. */
 static void test_mean(void)
 {
@@ -523,6 +560,7 @@ int main(int argc, char **argv)
     test_pruned_looks();
     test_rescue();
     test_region_armed();
+    test_all_or_none_is_mapped();
     test_mean();
     printf("%u scans, no finding\n", scans);
 

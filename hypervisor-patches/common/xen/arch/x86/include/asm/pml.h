@@ -8,6 +8,7 @@
 #include <xen/errno.h>
 #include <xen/sched.h>
 #include <public/domctl.h>
+#include <asm/p2m.h>
 
 /*
  * Is a piece of a preemptible operation to end here?  If forced, it does so
@@ -15,6 +16,14 @@
  */
 #define pml_preempt_check() \
     (hypercall_preempt_check() || IS_ENABLED(CONFIG_DEBUG_PML_PREEMPT))
+
+/*
+ * In the p2m of a domain that is logged, map 1 << order pages, each by itself.
+ * For an order of 9 or less, that is all of them or, on failure, none, as with
+ * a superpage: p2m_pod_demand_populate() counts on it.
+ */
+int pml_set_entries(struct p2m_domain *p2m, gfn_t gfn, mfn_t mfn,
+                    unsigned int order, p2m_type_t t, p2m_access_t a);
 
 #ifdef CONFIG_PML
 

@@ -10,6 +10,23 @@
 #define EPTE_ACCESSED_BIT 8
 #define EPTE_DIRTY_BIT    9
 
+int pml_set_entries(struct p2m_domain *p2m, gfn_t gfn, mfn_t mfn,
+                    unsigned int order, p2m_type_t t, p2m_access_t a)
+{
+    unsigned long i;
+    int rc = 0;
+
+    /*
+     * The first page of a region makes its table.  If there is no memory for
+     * that, there may be some in a moment: too late for this page.
+     */
+    for ( i = 0; !rc && i < (1UL << order); i++ )
+        rc = p2m->set_entry(p2m, gfn_add(gfn, i), mfn_add(mfn, i),
+                            PAGE_ORDER_4K, t, a, -1);
+
+    return rc;
+}
+
 /* How many entries of a table from number i on lead nowhere, or are unused? */
 static unsigned int ept_nowhere(const ept_entry_t *table, unsigned int i,
                                 unsigned int how)
