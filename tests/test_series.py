@@ -122,6 +122,15 @@ def test_each_new_file_comes_with_one_patch(version):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_the_option_comes_with_the_code(version):
+    """The commits before it build: they call what is not there yet if the option is set only."""
+    texts = {patch.name: patch.read_text() for patch in hooks(version)}
+    option = [name for name, text in texts.items() if "\n+config PML\n" in text]
+    code = [name for name, text in texts.items() if "\nAdds: xen/arch/x86/mm/pml/core.c\n" in text]
+    assert option == code and len(code) == 1
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_no_hook_changes_a_file_of_ours(version):
     for patch in hooks(version):
         changed = re.findall(r"^--- a/(.+)$", patch.read_text(), re.M)
