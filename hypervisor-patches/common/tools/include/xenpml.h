@@ -70,7 +70,7 @@ struct xenpml_options {
 #define XENPML_REFUSED_ALTP2M        9u
 #define XENPML_REFUSED_IOREQ        10u  /* emulated memory of an I/O server */
 #define XENPML_REFUSED_SELF         11u
-#define XENPML_REFUSED_NO_VCPUS     12u
+#define XENPML_REFUSED_NO_VCPUS     12u  /* not all of them exist yet */
 #define XENPML_REFUSED_ACTIVE       13u  /* it is being logged already */
 #define XENPML_REFUSED_MEMORY       14u  /* Xen has no memory for the log... */
 #define XENPML_REFUSED_POOL         15u  /* ... its paging pool has none */
@@ -299,7 +299,10 @@ struct xenpml_log_info {
     uint64_t overwritten;
 };
 
-/* Maps the log read-only.  EPROTO: not a log, or of another version. */
+/*
+ * Maps the log read-only, until it is unmapped, which has to be before
+ * xenpml_close().  EPROTO: not a log, or of another version.
+ */
 xenpml_log *xenpml_log_map(xenpml_handle *h, uint32_t domid, uint32_t vcpu);
 int xenpml_log_unmap(xenpml_log *log);
 int xenpml_log_get_info(xenpml_log *log, struct xenpml_log_info *info);

@@ -427,7 +427,7 @@ const char *xenpml_refusal_text(uint32_t refusal)
         [XENPML_REFUSED_ALTP2M] = "it uses alternate p2m views",
         [XENPML_REFUSED_IOREQ] = "it has pages of type p2m_ioreq_server",
         [XENPML_REFUSED_SELF] = "a domain cannot log itself",
-        [XENPML_REFUSED_NO_VCPUS] = "it has no vCPUs yet",
+        [XENPML_REFUSED_NO_VCPUS] = "not all of its vCPUs exist yet",
         [XENPML_REFUSED_ACTIVE] = "it is being logged already",
         [XENPML_REFUSED_MEMORY] = "Xen has too little free memory for the log: "
             "ask for a smaller ring, or free some (xl mem-set)",

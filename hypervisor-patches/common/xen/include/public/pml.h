@@ -179,7 +179,7 @@ struct xen_pml_desc {
 #define XEN_PML_REFUSED_ALTP2M        9U
 #define XEN_PML_REFUSED_IOREQ        10U /* p2m_ioreq_server pages. */
 #define XEN_PML_REFUSED_SELF         11U
-#define XEN_PML_REFUSED_NO_VCPUS     12U
+#define XEN_PML_REFUSED_NO_VCPUS     12U /* Not all of them exist yet. */
 #define XEN_PML_REFUSED_ACTIVE       13U /* Being logged already. */
 #define XEN_PML_REFUSED_MEMORY       14U /* Xen has none left for the log... */
 #define XEN_PML_REFUSED_POOL         15U /* ... the paging pool has none. */

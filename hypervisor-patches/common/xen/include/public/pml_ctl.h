@@ -171,7 +171,7 @@ struct xen_domctl_pml_status {
 
 struct xen_domctl_pml_vcpu {
     uint32_t vcpu;                   /* IN */
-    uint32_t pad;
+    uint32_t pad;                    /* IN: must be zero */
     uint64_aligned_t exits;          /* OUT: log-full VM exits */
     uint64_aligned_t exit_tsc;       /* OUT: TSC ticks, exit to re-entry */
     uint64_aligned_t drains;         /* OUT: buffers drained, any reason */

@@ -687,17 +687,34 @@ static void test_cookies(void)
 
     forged = c;
     forged.call.u.pml_op.cookie++;
-    CHECK(enter(&forged) == -EBUSY, "another one's");
+    CHECK(enter(&forged) == -ENOENT, "another one's");
     forged = c;
     forged.from = &other;
-    CHECK(enter(&forged) == -EBUSY, "from elsewhere");
+    CHECK(enter(&forged) == -ENOENT, "from elsewhere");
     forged = c;
     forged.call.u.pml_op.cmd = XEN_DOMCTL_pml_disable;
-    CHECK(enter(&forged) == -EBUSY, "of another operation");
+    CHECK(enter(&forged) == -ENOENT, "of another operation");
 
     forged = c;
     CHECK(!finish(&c), "the right one");
     CHECK(enter(&forged) == -ENOENT, "of one that is over");
+    mock_preempt = never;
+    off(d);
+}
+
+/* What goes on meanwhile may be of the same kind: it is not the caller's. */
+static void test_broken_off_by_the_same(void)
+{
+    struct domain *d = make();
+    struct caller first = enabling(d, GUIDED), second = enabling(d, GUIDED);
+
+    mock_preempt = always;
+    CHECK(enter(&first) == -ERESTART, "not interrupted");
+    CHECK(!call(d, XEN_DOMCTL_pml_disable), "off");
+    CHECK(enter(&second) == -ERESTART, "not interrupted");
+    CHECK(enter(&first) == -ENOENT, "goes on with another one's");
+    CHECK(first.call.u.pml_op.refusal == XEN_PML_REFUSED_NOT, "why");
+    CHECK(!finish(&second), "it is all the same to it");
     mock_preempt = never;
     off(d);
 }
@@ -776,11 +793,14 @@ static void test_disable_breaks_off(uint32_t cmd, unsigned int flags)
         left = rc == -ERESTART;
         if ( left )
         {
+            const struct caller stopped = c;
+
             do {
                 rc = enter(&killer);
-                /* The first one does not know of it yet. */
-                CHECK(enter(&c) == (rc == -ERESTART ? -EBUSY : -ENOENT),
-                      "%u: %d", after, rc);
+                /* The first one learns of it at once: nothing of it is left. */
+                c = stopped;
+                CHECK(enter(&c) == -ENOENT, "%u: %d", after, rc);
+                CHECK(c.call.u.pml_op.refusal == XEN_PML_REFUSED_NOT, "why");
             } while ( rc == -ERESTART );
             CHECK(!rc, "%u: %d", after, rc);
         }
@@ -953,6 +973,26 @@ static void test_self(void)
         mock_denied = 0;
     }
     off(d);
+}
+
+/* What has to be zero may have a meaning some day. */
+static void test_padding(void)
+{
+    struct domain *d = logged(0);
+    struct caller c = caller(d, &dom0, XEN_DOMCTL_pml_vcpu_status);
+
+    CHECK(!enter(&c), "a vCPU");
+    c.call.u.pml_op.u.vcpu.pad = 1;
+    CHECK(enter(&c) == -EINVAL, "a vCPU");
+    c = caller(d, &dom0, XEN_DOMCTL_pml_fetch);
+    c.call.u.pml_op.u.fetch.pad = 1;
+    CHECK(enter(&c) == -EINVAL, "frames");
+    CHECK(!call(d, XEN_DOMCTL_pml_disable), "off");
+
+    c = enabling(d, 0);
+    c.call.u.pml_op.u.enable.pad = 1;
+    CHECK(enter(&c) == -EINVAL, "options");
+    unmake(d);
 }
 
 /* Log-dirty mode is being switched off, and not is off yet. */
@@ -1144,6 +1184,28 @@ static void test_memory(void)
     unmake(d);
 }
 
+/* A vCPU that is created between two pieces would be none of the log's. */
+static void test_vcpu_missing(void)
+{
+    struct domain *d = make();
+    struct vcpu *last = d->vcpu[VCPUS - 1];
+    struct caller c = enabling(d, GUIDED);
+    unsigned int i;
+
+    d->vcpu[VCPUS - 1] = NULL;
+    mock_preempt = always;
+    CHECK(enter(&c) == -EINVAL, "begun");
+    CHECK(c.call.u.pml_op.refusal == XEN_PML_REFUSED_NO_VCPUS, "why");
+    mock_preempt = never;
+
+    d->vcpu[VCPUS - 1] = last;
+    c = enabling(d, GUIDED);
+    CHECK(!finish(&c), "all are there");
+    for ( i = 0; i < VCPUS; i++ )
+        CHECK(d->arch.hvm.pml->vcpu[i].vcpu == d->vcpu[i], "%u", i);
+    off(d);
+}
+
 /* Log-dirty mode cannot be switched on. */
 static void test_not_started(void)
 {
@@ -1328,6 +1390,7 @@ int main(void)
     RUN(test_two_enablings());
     RUN(test_asked_once());
     RUN(test_cookies());
+    RUN(test_broken_off_by_the_same());
     RUN(test_not_continued());
     RUN(test_no_memory_to_continue());
     RUN(test_disable_breaks_off(XEN_DOMCTL_pml_close_round, GUIDED));
@@ -1341,6 +1404,7 @@ int main(void)
     RUN(test_destroyed(XEN_DOMCTL_pml_close_round));
     RUN(test_destroyed(XEN_DOMCTL_pml_disable));
     RUN(test_self());
+    RUN(test_padding());
     RUN(test_migration_ends());
     RUN(test_no_memory());
     RUN(test_memory());
@@ -1349,6 +1413,7 @@ int main(void)
     RUN(test_rearms_in_pieces(XEN_PML_ROUND_GUIDED, false));
     RUN(test_rearms_in_pieces(0, true));
     RUN(test_rearming_broken_off());
+    RUN(test_vcpu_missing());
     RUN(test_not_started());
     RUN(test_fetch(1));
     RUN(test_fetch(700));

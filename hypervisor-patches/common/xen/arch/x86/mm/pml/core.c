@@ -137,7 +137,8 @@ static int refusal(const struct domain *d, uint16_t *told)
         .hap = hvm && hap_enabled(d),
         .pml = cpu_has_vmx_pml,
         .pml_in_cpu = pml_in_cpu(),
-        .vcpus = d->vcpu && d->vcpu[0],
+        /* They are created in order.  None may be added between two pieces. */
+        .vcpus = d->vcpu && d->vcpu[d->max_vcpus - 1],
         .devices = has_arch_pdevs(d),
         .nested = nestedhvm_enabled(d),
         .altp2m = altp2m_active(d),
@@ -417,8 +418,7 @@ static int alloc_vcpus(struct domain *d, struct pml_domain *pml)
 {
     while ( pml->at < pml->nr_vcpus )
     {
-        int rc = d->vcpu[pml->at] ? alloc_vcpu(d->vcpu[pml->at], pml)
-                                  : -EINVAL;
+        int rc = alloc_vcpu(d->vcpu[pml->at], pml);
 
         if ( rc )
             return rc;
@@ -607,6 +607,8 @@ static int get_vcpu_status(struct domain *d, struct xen_domctl_pml_vcpu *op)
     const struct pml_vcpu *pv;
     unsigned int id = op->vcpu;
 
+    if ( op->pad )
+        return -EINVAL;
     if ( !v )
         return -ENOENT;
     if ( !is_hvm_domain(d) || !cpu_has_vmx_pml )

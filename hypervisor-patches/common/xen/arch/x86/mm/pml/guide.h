@@ -40,8 +40,8 @@ void pml_guide_init(struct pml_guide *g, struct pml_regions *regions,
 
 /*
  * Note what `nr` entries from `first` on of a table of this level (1 to 3)
- * map, both multiples of 8; wide: they are of 64 bits.  Returns how many of
- * them map pages.
+ * map, both multiples of 8 at level 1; wide: they are of 64 bits.  Returns how
+ * many of them map pages.
  */
 unsigned int pml_guide_note(struct pml_guide *g, const void *table,
                             unsigned int level, bool wide, unsigned int first,

@@ -101,12 +101,9 @@ static int op_check(struct pml_domain *pml, const struct xen_domctl_pml_op *op)
     if ( !op->cookie )
         return pml->op.cmd && op->cmd != XEN_DOMCTL_pml_disable ? -EBUSY : 0;
 
-    /* That one may have been broken off. */
-    if ( !pml->op.cmd )
-        return -ENOENT;
-
+    /* Else that one has been broken off, whatever goes on in its place. */
     return pml->op.cookie == op->cookie && pml->op.cmd == op->cmd &&
-           pml->op.caller == current->domain->domain_id ? 0 : -EBUSY;
+           pml->op.caller == current->domain->domain_id ? 0 : -ENOENT;
 }
 
 int pml_op_enter(struct domain *d, struct pml_domain *pml,

@@ -22,7 +22,7 @@ struct pml_facts {
     bool hap;          /* EPT or NPT, not shadow paging */
     bool pml;          /* Xen uses PML... */
     bool pml_in_cpu;   /* ...or could, were it not for its command line */
-    bool vcpus;
+    bool vcpus;        /* all that it is to have */
     bool devices;      /* assigned ones */
     bool nested;
     bool altp2m;
