@@ -20,6 +20,8 @@ xl enable-log-dirty $domid && xl log-dirty-status $domid
 xl migrate -s '' g 'xl migrate-receive'; echo "REFUSALS migrate $?"
 xl pause g && xl log-dirty-status $domid && xl unpause g
 xl disable-log-dirty $domid && echo "REFUSALS switched off"
+xl enable-log-dirty --ring=100 $domid; xl enable-log-dirty --buffers=9 $domid
+xl enable-log-dirty --rearm=flush:65 $domid; xl enable-log-dirty -c --rearm=never $domid
 python3 refusals.py dying g $domid
 xl enable-log-dirty $domid; true
 """
@@ -45,7 +47,7 @@ def answers(said):
     ("what", "words"),
     [
         ("PV", "it is a PV guest"),
-        ("no vCPUs", "it has no vCPUs yet"),
+        ("no vCPUs", "not all of its vCPUs exist yet"),
         ("shadow", "shadow paging"),
         ("migrating", "log-dirty mode is in use"),
         ("dying", "being destroyed"),
@@ -75,6 +77,19 @@ def test_live_migration_is_refused_in_words(said):
     (status,) = re.findall(r"REFUSALS migrate (\d+)", said)
     assert status != "0"
     assert "REFUSALS switched off" in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "the size of a ring is a power of two from 2 to 4096, not 100",
+        "a vcpu has from 1 to 8 buffers, not 9",
+        "pages can be re-armed after every 1 to 64 buffers, not 65",
+        "accessed flags can only be cleared if pages are re-armed",
+    ],
+)
+def test_xl_says_which_option_is_wrong(said, words):
+    assert words in said
 
 
 def test_xen_without_pml_is_told_from_a_cpu_without(tmp_path):

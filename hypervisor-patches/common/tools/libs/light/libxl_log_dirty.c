@@ -16,6 +16,7 @@
 #include "libxl_internal.h"
 
 #include <xenpml.h>
+#include <xen/pml.h>
 
 static xenpml_handle *log_dirty_open(libxl__gc *gc)
 {
@@ -74,6 +75,35 @@ int libxl__domain_check_not_logged(libxl__gc *gc, uint32_t domid)
     return ERROR_FAIL;
 }
 
+/* Xen would say EINVAL, and no more. */
+static int check_options(libxl__gc *gc, uint32_t domid,
+                         const libxl_log_dirty_options *o)
+{
+    if (o->slots & (o->slots - 1) || o->slots > XEN_PML_MAX_SLOTS ||
+        (o->slots && o->slots < XEN_PML_MIN_SLOTS)) {
+        LOGD(ERROR, domid, "the size of a ring is a power of two from %u to "
+             "%u, not %"PRIu32, XEN_PML_MIN_SLOTS, XEN_PML_MAX_SLOTS, o->slots);
+        return ERROR_INVAL;
+    }
+    if (o->buffers > XEN_PML_MAX_BUFFERS) {
+        LOGD(ERROR, domid, "a vcpu has from 1 to %u buffers, not %"PRIu32,
+             XEN_PML_MAX_BUFFERS, o->buffers);
+        return ERROR_INVAL;
+    }
+    if (o->rearm_every > XEN_PML_MAX_REARM_EVERY) {
+        LOGD(ERROR, domid, "pages can be re-armed after every 1 to %u buffers, "
+             "not %"PRIu32, XEN_PML_MAX_REARM_EVERY, o->rearm_every);
+        return ERROR_INVAL;
+    }
+    if (o->clear_accessed && o->rearm == LIBXL_LOG_DIRTY_REARM_NEVER) {
+        LOGD(ERROR, domid, "accessed flags can only be cleared if pages are "
+             "re-armed");
+        return ERROR_INVAL;
+    }
+
+    return 0;
+}
+
 int libxl_domain_log_dirty_enable(libxl_ctx *ctx, uint32_t domid,
                                   const libxl_log_dirty_options *options)
 {
@@ -86,7 +116,11 @@ int libxl_domain_log_dirty_enable(libxl_ctx *ctx, uint32_t domid,
     };
     uint32_t refusal = XENPML_REFUSED_NOT;
     xenpml_handle *h;
-    int rc = ERROR_FAIL;
+    int rc = check_options(gc, domid, options);
+
+    if (rc)
+        goto out;
+    rc = ERROR_FAIL;
 
     switch (options->page_tables) {
     case LIBXL_LOG_DIRTY_PAGE_TABLES_DROP:
