@@ -141,14 +141,14 @@ def write_trace(
     path : Path
     guest : Guest
     harvests : set of int, optional
-        The rounds whose harvest is in the trace; default: all.
+        The rounds whose harvest is in the trace; default: all. A sample ends with the last one.
     marks : bool
         Whether the log's entries say which are page tables.
     snapshots : bool
     left : dict of int to set, optional
         The harvest was guided, and a scan found these frames by round (beside what was touched).
     one_in : int, optional
-        Only so large a sample was harvested: it is nested in the log, and ends with `harvests`.
+        Only so large a sample was harvested: it is nested in the log.
     redraw : bool
         It was drawn again in each round.
     """
@@ -172,6 +172,8 @@ def write_trace(
         pml.set_rounds(pd.DataFrame(times))
         pml.set_phases(starts)
         sources = 1 if left is None else 2
+        there = sorted(range(n) if harvests is None or not one_in else harvests)
+        batches = {number: batch for batch, number in enumerate(there)}
         for number, (log, _, touched) in enumerate(guest.rounds):
             if harvests is None or number in harvests:
                 extra = (left or {}).get(number, set())
@@ -179,12 +181,14 @@ def write_trace(
                     touched = found[number]
                 else:
                     touched = {gfn for gfn in touched if not one_in or in_sample(gfn, one_in)}
-                _add_harvest(writer, number, sources * number, touched - extra, log)
+                _add_harvest(writer, number, sources * batches[number], touched - extra, log)
                 _add_harvest(writer, number, 2 * number + 1, extra, log)
         if left is not None:
             writer.set_batches(_harvest_batches(times))
-        there = n if harvests is None or not one_in else len(harvests)
-        writer.set_rounds(pd.DataFrame(times).iloc[:there])
+        if one_in:
+            batches = pd.DataFrame(times).iloc[there].reset_index(drop=True)
+            writer.set_batches(batches.assign(batch=batches.index, reason="scan"))
+        writer.set_rounds(pd.DataFrame(times).iloc[: there[-1] + 1])
         writer.set_phases(starts)
     return Trace.open(path)
 

@@ -225,7 +225,11 @@ def unseen(
     """Mask the windows in which an incomplete harvest may have missed a page table."""
     first, stop = trace.rounds_between(*times_ns(trace, start, end))
     rounds = np.array(trace.pml.meta.options.get(UNSEEN, []), np.int64)
-    rounds = rounds[(rounds >= first) & (rounds < stop)] - first
+    return containing(windows, rounds[(rounds >= first) & (rounds < stop)] - first)
+
+
+def containing(windows: Windows, rounds: Ints) -> Bools:
+    """Mask the windows with one of the rounds, which are counted from the first selected."""
     mask = np.zeros(len(windows), bool)
     for enter, leave in zip(windows.enter[rounds], windows.leave[rounds], strict=True):
         mask[enter:leave] = True

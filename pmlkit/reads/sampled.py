@@ -45,7 +45,7 @@ from pmlkit import pagetables
 from pmlkit.errors import NeedsError, UsageError
 from pmlkit.reads import draws, page_sets, redrawn
 from pmlkit.reads.page_sets import Sets, joined, of_log, sets
-from pmlkit.selection import time_ns
+from pmlkit.selection import time_ns, times_ns
 from pmlkit.trace.schema import DRAWN, SAMPLED
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ CONFIDENCE = (
 )
 ONE_IN = 16
 _BOUNDED = "drawn again in each round: distinct pages of several rounds are bounded, not counted"
+_NO_SAMPLE = "a round was too short for a sample: what it read is not known"
 
 
 def sampled(gfns: Gfns, one_in: int = ONE_IN, draw: int = 0) -> Bools:
@@ -140,6 +141,10 @@ def estimate(
         for name in ("written", "present", "reachable", "leaves")
     }
     pages, low, high = of_sets(frames, touched, windows, (one_in, draw), redraw)
+    unsampled = page_sets.containing(windows, np.flatnonzero(~_has_sample(trace, start, end)))
+    low = np.where(unsampled, sizes["written"], low)
+    high = np.where(unsampled, trace.memory_pages, high)
+    bounded = np.where(_lengths(windows)[1] > 1, _BOUNDED, "") if redraw else ""
     columns = page_sets.Columns(
         pages=np.minimum(np.rint(pages).astype(np.int64), trace.memory_pages),
         low=np.floor(low).astype(np.int64),
@@ -147,7 +152,7 @@ def estimate(
         written=sizes["written"],
         tables=sizes["leaves"],
         unresolved=np.maximum(sizes["reachable"] - sizes["present"], 0),
-        why=np.where(_lengths(windows)[1] > 1, _BOUNDED, "") if redraw else "",
+        why=np.where(unsampled, _NO_SAMPLE, bounded),
     )
     return page_sets.frame(trace, columns, windows, start, end)
 
@@ -177,6 +182,14 @@ def _until(trace: Trace, sample: Trace, end: str | int | None) -> int:
     """Leave out the round after the last harvest, in which the collector was killed."""
     last, asked = int(sample.rounds["t_end_ns"].iloc[-1]), time_ns(trace, end)
     return last if asked is None else min(asked, last)
+
+
+def _has_sample(trace: Trace, start: str | int | None, end: str | int | None) -> Bools:
+    """Mask the rounds that have a sample: a host takes none in a round that is too short."""
+    first, stop = trace.rounds_between(*times_ns(trace, start, end))
+    if trace.sample is None:
+        return np.ones(stop - first, bool)
+    return np.isin(np.arange(first, stop), trace.sample.batches["round"])
 
 
 def _sample_of(
@@ -298,7 +311,7 @@ def _times(certain: References, touched: References, span: tuple[int, int]) -> I
 
 
 def average(trace: Trace, draw: int = 0, redraw: bool | None = None) -> tuple[float, float, float]:
-    """Estimate the mean number of pages that a round touches.
+    """Estimate the mean number of pages that a round with a sample touches.
 
     Written pages are counted; each other frame that the sample finds represents `one_in` frames.
     With a new draw in each round, the rounds' counts are independent, and their sum has Poisson's
@@ -317,8 +330,9 @@ def average(trace: Trace, draw: int = 0, redraw: bool | None = None) -> tuple[fl
     """
     end = None if trace.sample is None else _until(trace, trace.sample, None)
     found, one_in, redraw = _sample_of(trace, None, end, None, (draw, redraw), None)
-    written = of_log(trace, None, end).written
-    n_rounds = max(written.n_rounds, 1)
+    written, has_sample = of_log(trace, None, end).written, _has_sample(trace, None, end)
+    written = written.select(has_sample[written.round])
+    n_rounds = max(int(has_sample.sum()), 1)
     others = (len(joined(written, found)) - len(written)) / n_rounds
     whole = n_rounds if redraw else 1
     low, high = (float(side) / whole for side in redrawn.limits(others * whole, CONFIDENCE))

@@ -172,14 +172,14 @@ def test_a_window_of_many_rounds_is_between_its_limits(again):
     assert abs(np.mean(errors)) < 0.4  # the worst is that of two kinds of frames
 
 
-def steady(path, one_in=None, redraw=False):
+def steady(path, one_in=None, redraw=False, harvests=None):
     """The same 900 of 2048 frames in each of 30 rounds, as a program that does one thing."""
     guest, rng = Guest(), np.random.default_rng(2)
     used = {int(gfn) for gfn in rng.choice(2048, 900, replace=False)}
     for _ in range(30):
         log = [(gfn, 2) for gfn in used if gfn % 9 == 0]
         guest.rounds.append(([*log, MARKED], [], set(used)))
-    return write_trace(path, guest, snapshots=False, one_in=one_in, redraw=redraw)
+    return write_trace(path, guest, harvests, snapshots=False, one_in=one_in, redraw=redraw)
 
 
 def test_time_averages_the_error_of_a_sample_that_is_redrawn(tmp_path):
@@ -193,6 +193,21 @@ def test_time_averages_the_error_of_a_sample_that_is_redrawn(tmp_path):
         assert (low <= pages).all() and (pages <= high).all()
     assert np.max(errors[True]) < 0.4 * np.max(errors[False])
     assert np.mean(high - low) < 200  # of 30 rounds; of one it is 500 and more
+
+
+def test_a_round_without_a_sample_is_bounded_and_in_no_mean(tmp_path):
+    """A host takes none in a round that is too short; it is not a round without reads."""
+    trace = steady(tmp_path / "x.trace", 16, harvests=set(range(30)) - {4, 5, 20})
+    rows = reads.estimate(trace, "sample")
+    without = rows["why"].str.contains("too short for a sample")
+    assert np.flatnonzero(without).tolist() == [4, 5, 20]
+    assert (rows["low"] <= 900).all() and (rows["high"] >= 900).all()
+    assert (rows["high"][without] == trace.memory_pages).all()
+    wide = reads.estimate(trace, "sample", window="3r", step="1r")
+    assert np.flatnonzero(wide["why"] != "").tolist() == [4, 5, 6, 7, 20, 21, 22]
+    late = reads.estimate(trace, "sample", start="50ms")
+    assert np.flatnonzero(late["why"] != "").tolist() == [5 - 5, 20 - 5]
+    assert sampled.average(trace) == sampled.average(steady(tmp_path / "all.trace", 16))
 
 
 def test_the_average_of_a_harvested_sample_is_that_of_its_trace(tmp_path):

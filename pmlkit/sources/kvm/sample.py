@@ -80,18 +80,21 @@ class Samples:
                                      notes=[*meta.notes, _NOTE])  # fmt: skip
         nested = writer.sample(access)
         first = 0
-        for sample in self._samples:
+        for batch, sample in enumerate(self._samples):
             stop = first + len(sample.frames)
             written = self._written[first:stop] if len(self._written) else False
             kinds = np.where(written, int(Kind.WRITE), int(Kind.READ)).astype(np.uint8)
             if len(sample.frames):
                 kinds = np.broadcast_to(kinds, len(sample.frames))
-                nested.add_entries(sample.round, sample.round, 0, sample.frames, kinds)
+                nested.add_entries(sample.round, batch, 0, sample.frames, kinds)
             first = stop
         rounds = rounds.iloc[: self._samples[-1].round + 1]
         nested.set_rounds(rounds.assign(lost=0))
-        columns = {name: rounds[name] for name in ("round", "t_start_ns", "t_end_ns")}
-        nested.set_batches(pd.DataFrame({"batch": rounds["round"], **columns, "reason": "scan"}))
+        # A round without a batch has no sample.
+        sampled = rounds.iloc[[sample.round for sample in self._samples]]
+        columns = {name: sampled[name].to_numpy() for name in ("round", "t_start_ns", "t_end_ns")}
+        table = pd.DataFrame({"batch": np.arange(len(sampled)), **columns, "reason": "scan"})
+        nested.set_batches(table)
 
     def notes(self) -> Iterator[str]:
         """Yield the notes about the samples."""
