@@ -278,7 +278,7 @@ def between(
     else:
         pair = list(full.values())
         same = _phases(pair[0]) == _phases(pair[1]) != [""]
-        overlap = _overlap(next(iter(windows.values())), step)
+        overlap = max(_overlap(each, step) for each in windows.values())
         table = _compared(pair[0], pair[1], overlap, same)
     return Difference(first, second, what, str(window), table, windows, differences, same, repeats)
 

@@ -233,6 +233,8 @@ def test_real_and_simulated_page_tables_share_no_mean():
     (row,) = frontier.left_out(both).to_dict("records")
     assert (row["technique"], row["recordings"], row["of"]) == ("pml-page-tables", 1, 2)
     assert row["why"].startswith("simulated page tables, real ones on the others")
+    with pytest.raises(UsageError, match="pml-page-tables has no setting that all recordings"):
+        frontier.differences(both, "pml-page-tables", "prl")
 
 
 @pytest.mark.parametrize("simulated", [False, True])

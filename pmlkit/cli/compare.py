@@ -161,8 +161,12 @@ def _resolve(
         paths += [
             _path(name, command, record) for entry in entries for name, command, _ in entry.traces
         ]
-    paths = list(dict.fromkeys(paths))
-    return paths, dict(_plan(point, given) for point in points or [{}])
+    plans: dict[str, Plan] = {}
+    for point in points or [{}]:
+        window, plan = _plan(point, given)
+        if plans.setdefault(window, plan) != plan:
+            raise UsageError(f"two comparisons with T = {window} differ: run one after the other")
+    return list(dict.fromkeys(paths)), plans
 
 
 def _path(name: str, command: str | None, record: bool) -> Path:

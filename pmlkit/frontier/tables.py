@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pmlkit import techniques
+from pmlkit.errors import UsageError
 from pmlkit.frontier import grids
 from pmlkit.frontier.chosen import BUDGETS
 from pmlkit.frontier.grids import RESAMPLES, SETTING
@@ -121,10 +122,20 @@ def differences(
     DataFrame
         ``window_ns``, ``budget``, ``difference`` (shares of W), ``low``, ``high`` (95 %). Infinite
         if only the other one is cheap enough; NaN if neither is.
+
+    Raises
+    ------
+    UsageError
+        If a technique has no setting with an estimate of every recording.
     """
     by_technique = {(grid.window_ns, grid.technique): grid for grid in grids.of(points)}
     rows = []
     for window_ns in points["window_ns"].unique().tolist():
+        for name in (ours, theirs):
+            if (window_ns, name) not in by_technique:
+                window = exact_ns(window_ns)
+                why = f"{name} has no setting that all recordings share at T = {window}"
+                raise UsageError(f"{why}: sweep it, or leave that T out")
         pair = [by_technique[window_ns, name] for name in (ours, theirs)]
         for budget in budgets:
             (whole, resampled) = (

@@ -313,6 +313,18 @@ def test_two_experiments_have_the_windows_of_both(run, stepping, tmp_path):
     assert (code, err) == (0, "") and "T = 50 ms" in out and "T = 100 ms" in out
 
 
+def test_two_experiments_that_differ_at_one_window_are_refused(run, stepping, tmp_path):
+    pytest.importorskip("pmlkit.batch.schema")
+    files = [tmp_path / f"{seeds}.yaml" for seeds in (1, 2)]
+    for file in files:
+        file.write_text(
+            f"title: one window\ntraces: [{stepping.path}]\nruns:\n  - notebook: 04_compare\n"
+            f"    parameters: {{techniques: pml, seeds: {file.stem}, window: 50ms}}\n"
+        )
+    code, out, err = run("compare", *files, "--summary")
+    assert (code, out) == (2, "") and "two comparisons with T = 50ms differ" in err
+
+
 def test_a_trace_that_has_to_be_made_first_is_named_with_its_command(run, tmp_path):
     pytest.importorskip("pmlkit.batch.schema")
     file = tmp_path / "missing.yaml"
