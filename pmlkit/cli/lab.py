@@ -50,7 +50,7 @@ _FLAGS = {
 
 @click.group(epilog=_EXAMPLES)
 def lab() -> None:
-    """Run guests under a real Xen or KVM on an emulated processor with PML.
+    """Run guests under a real Xen or KVM, on an emulated processor.
 
     Bochs boots Xen (ours, or Debian's with --stock) and Debian's kernel as dom0, which starts the
     guest and logs it. With --kvm, it boots Debian's kernel with KVM instead. The lab needs no VT-x,

@@ -23,6 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+# pyarrow imports pandas when it first needs it, and drops an exception that comes meanwhile: the
+# signal that raised it was lost, and what was left half imported could block all later imports.
+import pandas as pd
 import pyarrow as pa
 
 from pmlkit import progress
@@ -39,8 +43,6 @@ from pmlkit.trace.writer import TraceWriter
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
-
-    import pandas as pd
 
     from pmlkit.interop.rounds import Chunk
     from pmlkit.types import Array, Gfns, Ints, Json, PathLike

@@ -9,10 +9,6 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
-
-# pyarrow imports pandas at its first array, and drops an exception that comes meanwhile: the signal
-# that raised it was lost, and what it left half imported could block all later imports.
-import pandas as pd  # noqa: F401
 import pyarrow as pa
 
 from pmlkit.costs import Clock
