@@ -61,6 +61,7 @@ from pmlkit.reads.page_sets import (
     references,
     sets,
     truth,
+    unbounded,
     unseen,
     window_sizes,
     windows_of,
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
     from pmlkit.kernels.by_page import References
     from pmlkit.reads.calibration import Calibration
     from pmlkit.trace.reader import Trace
-    from pmlkit.types import Bools, PathLike
+    from pmlkit.types import PathLike
 
 
 __all__ = ["METHODS", "Sets", "estimate", "sets", "truth"]
@@ -157,7 +158,8 @@ def estimate(
     if calibration is not None:
         columns = _narrowed(columns, method, frames is not None and frames.cleared, calibration)
     if method in ("leaves", "present", "accessed"):
-        columns = _unbounded(trace, columns, unseen(trace, windows, start, end))
+        mask = unseen(trace, windows, start, end)
+        columns = unbounded(trace, columns, mask, _UNSEEN)
     return frame(trace, columns, windows, start, end)
 
 
@@ -183,12 +185,6 @@ def _of_snapshots(
         unresolved=unresolved,
         why=np.where(unresolved > 0, _KERNEL, ""),
     )
-
-
-def _unbounded(trace: Trace, columns: Columns, mask: Bools) -> Columns:
-    """Remove the upper bound of windows that may have missed a page table."""
-    high = np.where(mask, np.maximum(columns.high, trace.memory_pages), columns.high)
-    return replace(columns, high=high, why=np.where(mask, _UNSEEN, columns.why))
 
 
 def _narrowed(columns: Columns, method: str, cleared: bool, calibration: Calibration) -> Columns:

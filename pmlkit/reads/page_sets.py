@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -234,6 +234,12 @@ def containing(windows: Windows, rounds: Ints) -> Bools:
     for enter, leave in zip(windows.enter[rounds], windows.leave[rounds], strict=True):
         mask[enter:leave] = True
     return mask
+
+
+def unbounded(trace: Trace, columns: Columns, mask: Bools, why: str) -> Columns:
+    """Remove the upper bound of windows in which something is not known, and state the reason."""
+    high = np.where(mask, np.maximum(columns.high, trace.memory_pages), columns.high)
+    return replace(columns, high=high, why=np.where(mask, why, columns.why))
 
 
 def frame(

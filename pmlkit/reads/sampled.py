@@ -143,8 +143,6 @@ def estimate(
     pages, low, high = of_sets(frames, touched, windows, (one_in, draw), redraw)
     unsampled = page_sets.containing(windows, np.flatnonzero(~_has_sample(trace, start, end)))
     low = np.where(unsampled, sizes["written"], low)
-    high = np.where(unsampled, trace.memory_pages, high)
-    bounded = np.where(_lengths(windows)[1] > 1, _BOUNDED, "") if redraw else ""
     columns = page_sets.Columns(
         pages=np.minimum(np.rint(pages).astype(np.int64), trace.memory_pages),
         low=np.floor(low).astype(np.int64),
@@ -152,8 +150,9 @@ def estimate(
         written=sizes["written"],
         tables=sizes["leaves"],
         unresolved=np.maximum(sizes["reachable"] - sizes["present"], 0),
-        why=np.where(unsampled, _NO_SAMPLE, bounded),
+        why=np.where(_lengths(windows)[1] > 1, _BOUNDED, "") if redraw else "",
     )
+    columns = page_sets.unbounded(trace, columns, unsampled, _NO_SAMPLE)
     return page_sets.frame(trace, columns, windows, start, end)
 
 

@@ -61,32 +61,28 @@ def test_phases_are_shaded_or_marked(tmp_path):
     assert [text.get_text() for text in marked.texts] == ["a", "b"]
 
 
-def test_names_of_points_that_crowd_cover_neither_each_other_nor_the_points():
+def crowd(seed, spread):
+    """Name 12 points that crowd: return the axes, the points in pixels, and the names' boxes."""
     figure = Figure(figsize=(4, 3), dpi=100)
     axes = figure.subplots()
-    rng = np.random.default_rng(0)
-    x, y = 0.5 + rng.normal(0, 0.04, (2, 12))
+    x, y = 0.5 + np.random.default_rng(seed).normal(0, spread, (2, 12))
     axes.plot(x, y, "o", ms=3)
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes_mpl.name_points(axes, x, y, [f"technique-{i}" for i in range(12)])
     figure.draw_without_rendering()
     boxes = [Text.get_window_extent(text) for text in axes.texts]  # without their lines
+    return axes, axes.transData.transform(np.c_[x, y]), boxes
+
+
+def test_names_of_points_that_crowd_cover_neither_each_other_nor_the_points():
+    _, points, boxes = crowd(0, 0.04)
     for i, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[i + 1 :])
-        inside = axes.transData.transform(np.c_[x, y])
-        assert not box.count_contains(inside)
+        assert not box.count_contains(points)
 
 
 def test_the_line_to_a_name_crosses_no_other_name():
-    figure = Figure(figsize=(4, 3), dpi=100)
-    axes = figure.subplots()
-    rng = np.random.default_rng(1)
-    x, y = 0.5 + rng.normal(0, 0.05, (2, 12))
-    axes.plot(x, y, "o", ms=3)
-    axes.set(xlim=(0, 1), ylim=(0, 1))
-    axes_mpl.name_points(axes, x, y, [f"technique-{i}" for i in range(12)])
-    figure.draw_without_rendering()
-    boxes = [Text.get_window_extent(text) for text in axes.texts]  # without their lines
+    axes, _, boxes = crowd(1, 0.05)
     far = [text for text in axes.texts if text.arrow_patch]
     assert far
     for text in far:
