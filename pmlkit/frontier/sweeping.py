@@ -258,7 +258,7 @@ def _digest_of(trace: Trace, plan: Plan) -> str:
     """Return a digest of everything except the techniques that affects the points of a trace."""
     description = (trace.path / "trace.json").read_bytes()
     settings = repr((_VERSION, replace(plan, techniques=()))).encode()
-    if plan.ns_per_insn is not None:
+    if plan.ns_per_insn is not None:  # else as before it could be given: kept points stay valid
         settings += repr(plan.ns_per_insn).encode()
     return hashlib.blake2b(description + settings, digest_size=16).hexdigest()
 
