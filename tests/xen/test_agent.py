@@ -2,6 +2,7 @@
 """The agent as a process: real rings, a real spool, and everything that may end it."""
 
 import ast
+import contextlib
 import json
 import os
 import random
@@ -248,11 +249,21 @@ def test_a_reader_that_goes_away_ends_it(xen):
     assert not xen.log_dirty()
 
 
+def fill(pipe):
+    """Fill a pipe, from the end that reads it, until it has no room for another byte."""
+    writing_end = os.open(f"/proc/self/fd/{pipe.fileno()}", os.O_WRONLY | os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing_end, b"\0")
+    os.close(writing_end)
+
+
 def test_nobody_reads_and_nobody_is_there(xen):
     """The output is stuck (a dead network), then the input ends: it does not wait for ever."""
     process = xen.agent(xen.job(spool="-"), xen.environment(FAKE_PACE_US=0))
     until(xen.log_dirty)
     assert process.stdout.read(8) == b"PMLSPOOL"
+    fill(process.stdout)  # otherwise the rest of the spool may still fit
     process.stdin.close()
     assert process.wait(HANG_S) == 1
     assert not xen.log_dirty()
