@@ -214,19 +214,19 @@ def _is_locked(lock: int, partial: Path, final: Path) -> bool:
     return _is_same(partial, lock)
 
 
-def take_lock(handle: int, path: PathLike) -> None:
+def take_lock(handle: int, path: PathLike, taken: str = "another process is writing it") -> None:
     """Lock an open file or folder; a file system without locks passes.
 
     Raises
     ------
     OutputError
-        If another process holds it: it writes `path`.
+        If another process holds it, in the words of `taken`: it writes `path`.
     """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         hint = "wait for it, or give another name"
-        raise OutputError(path, "another process is writing it", hint) from error
+        raise OutputError(path, taken, hint) from error
     except OSError:
         pass
 

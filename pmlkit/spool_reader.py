@@ -9,8 +9,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -340,8 +338,7 @@ def new_folder(folder: Path) -> None:
     except OSError as error:
         raise output_error(folder.with_suffix(""), error) from error
     _locks[os.path.realpath(folder)] = handle
-    with contextlib.suppress(OSError):  # a file system without locks
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    take_lock(handle, folder.with_suffix(""))
 
 
 def release(folder: Path) -> None:

@@ -9,7 +9,6 @@ tables of all runs, and the pieces that the experiment gathers for an article.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import socket
@@ -22,8 +21,8 @@ from pmlkit import signals
 from pmlkit.batch import expand, gather
 from pmlkit.batch.job import ATTEMPT, Processes, Stopped, execute_into, source_digest
 from pmlkit.batch.plan import RESULTS, Plan, plan
-from pmlkit.errors import PmlkitError, output_error
-from pmlkit.files import refuse_inside_trace
+from pmlkit.errors import output_error
+from pmlkit.files import refuse_inside_trace, take_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -182,9 +181,7 @@ def run(
     ------
     pmlkit.batch.schema.ExperimentError, pmlkit.errors.UsageError
     pmlkit.errors.OutputError
-        If the results cannot be written.
-    PmlkitError
-        If another process runs the same experiment.
+        If the results cannot be written, or another process runs the same experiment.
     """
     planned = experiment if isinstance(experiment, Plan) else plan(experiment, out)
     chosen = expand.only(planned.jobs, only)
@@ -245,11 +242,7 @@ def _locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise output_error(folder, error) from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            what = f"another pmlkit runs this experiment into {folder}"
-            raise PmlkitError(what, "wait for it, or give another -o FOLDER") from error
+        take_lock(lock.fileno(), folder, "another pmlkit runs this experiment into it")
         yield
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Experiments in batch: which runs there are, what is done again, and what is left of each."""
 
+import errno
+import fcntl
 import json
 import os
 import re
@@ -215,11 +217,19 @@ def test_a_summary_runs_once_all_runs_are_done_and_reads_their_results(case, tmp
 def test_two_processes_do_not_run_the_same_experiment(case, tmp_path):
     class Inside(Pretend):
         def run(self, *args):
-            with pytest.raises(PmlkitError, match="another pmlkit runs"):
+            with pytest.raises(OutputError, match="another pmlkit runs"):
                 runner.run(case, tmp_path / "r", Pretend())
             yield from super().run(*args)
 
     assert len(runner.run(case, tmp_path / "r", Inside()).done) == 4
+
+
+def test_results_are_written_to_a_file_system_without_locks(case, tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert len(runner.run(case, tmp_path / "r", Pretend()).done) == 4
 
 
 def test_what_a_killed_process_left_is_removed_and_what_is_at_work_is_not(case, tmp_path):
