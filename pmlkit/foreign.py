@@ -7,6 +7,7 @@ import enum
 import importlib
 import json
 import math
+import re
 import reprlib
 import sys
 from typing import TYPE_CHECKING, TypeVar
@@ -22,7 +23,16 @@ if TYPE_CHECKING:
 
 _Class = TypeVar("_Class")
 
-__all__ = ["Fields", "LIMIT_BYTES", "check_size", "foreign_class", "foreign_yaml", "loads"]
+__all__ = [
+    "Fields",
+    "LIMIT_BYTES",
+    "Loader",
+    "check_events",
+    "check_size",
+    "foreign_class",
+    "foreign_yaml",
+    "loads",
+]
 
 
 # ------------------------------------------------------------------------------
@@ -35,6 +45,32 @@ LIMIT_VALUES = 100_000
 LIMIT_DEPTH = 50
 
 
+_AMBIGUOUS = re.compile(r".*:.*|[-+]?0[0-7_]+")  # to base 60, or to base 8
+
+
+class Loader(yaml.SafeLoader):
+    """PyYAML's loader, without the numbers that YAML 1.1 has and people do not expect.
+
+    It refuses ``1:30`` (90 there) and ``010`` (8 there). ``1e-3`` is a number (a text there).
+    """
+
+    def number(self, node: yaml.ScalarNode) -> int | float:
+        """Return the value of a number; raise a ConstructorError if YAML 1.2 has another."""
+        is_float = node.tag.endswith(":float")
+        value = self.construct_yaml_float(node) if is_float else self.construct_yaml_int(node)
+        if _AMBIGUOUS.fullmatch(node.value):
+            problem = f"{node.value} would be read as {value}: write {value}, or put it in quotes"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return value
+
+
+for _tag in ("int", "float"):
+    Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", Loader.number)
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
 def foreign_yaml(text: str) -> object:
     """Parse one document; return None if there is none.
 
@@ -45,7 +81,7 @@ def foreign_yaml(text: str) -> object:
     ValueError
         If it is too large when expanded, or nested too deeply.
     """
-    loader = yaml.SafeLoader(text)
+    loader = Loader(text)
     try:
         check_events(text)
         node = loader.get_single_node()

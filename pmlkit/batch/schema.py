@@ -21,7 +21,7 @@ import yaml
 
 from pmlkit.errors import FileRefused, PmlkitError, closest
 from pmlkit.files import read_regular
-from pmlkit.foreign import LIMIT_BYTES, check_events, check_size
+from pmlkit.foreign import LIMIT_BYTES, Loader, check_events, check_size
 from pmlkit.lazy import without
 from pmlkit.recordings import ROOT
 
@@ -246,7 +246,7 @@ def _parse(path: PathLike, text: str) -> tuple[object, Lines]:
     """Return the document, and the line of every place in it."""
     loader = None
     try:
-        loader = yaml.SafeLoader(text)
+        loader = Loader(text)
         check_events(text)
         node = loader.get_single_node()
         check_size(node)

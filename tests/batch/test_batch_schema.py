@@ -71,6 +71,9 @@ WRONG = {
     "a parameter that is taken": (HEAD + "    parameters:\n      out: x", 5, "'out' is set by"),
     "a parameter Python cannot have": (HEAD + "    grid: {a-b: [1]}", 4, "'a-b' is not a name"),
     "a date": (HEAD + "    parameters: {a: 2024-01-01}", 4, "a text in quotes"),
+    "a number of base 60": (HEAD + "    grid: {a: [1, 1:30]}", 4, "1:30 would be read as 90"),
+    "another of base 60": (HEAD + "    grid:\n      a: [-1:30.5]", 5, "read as -90.5"),
+    "a number of base 8": (HEAD + "    parameters: {a: 010}", 4, "010 would be read as 8: write 8"),
     "a text for yes": (HEAD + "    together: always", 4, "yes or no"),
     "traces of a summary": (HEAD + "summary:\n  - {notebook: y, traces: [z]}", 5, "'traces'"),
     "a key twice": ("title: a\nruns: [{notebook: x}]\ntitle: b", 3, "'title' is there twice"),
@@ -83,6 +86,15 @@ WRONG = {
     "a control character": ("title: \x07", None, "special characters are not allowed"),
     "itself": ("title: a\nruns: &r\n  - *r", None, ""),
 }
+
+
+def test_numbers_are_read_as_people_mean_them(tmp_path):
+    values = "0, -0, 0.5, 010.5, 0x1f, 1_000, 1e-3, -2E3, 1.0e+3, '010', '1e3', 1min:30, 1e"
+    (run,) = load(tmp_path, HEAD + f"    grid: {{a: [{values}]}}").runs
+    expected = [0, 0, 0.5, 10.5, 31, 1000, 0.001, -2000.0, 1000.0, "010", "1e3", "1min:30", "1e"]
+    found = [point["a"] for point in run.points]
+    assert found == expected
+    assert list(map(type, found)) == list(map(type, expected))
 
 
 @pytest.mark.parametrize(("text", "line", "says"), WRONG.values(), ids=WRONG)

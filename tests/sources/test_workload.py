@@ -122,6 +122,7 @@ def test_an_unknown_name_is_answered_by_close_ones():
         ("command: 5\n", "`command` should be a str"),
         ("command: x\nmemory_mib: lots\n", "`memory_mib` should be a int"),
         ("command: x\ndisk_mib: 15\n", "`disk_mib` is 15, and a disk has 16 to 4096 MiB"),
+        ("command: x\ndisk_mib: 0100\n", "line 2: 0100 would be read as 64"),
         ("command: x\ndisk_mib: 4097\n", "`disk_mib` is 4097"),
         ("command: x\nfiles: [gone.txt]\n", "gone.txt, which does not exist"),
         ("command: x\nfiles: 7\n", "`files` should be a list"),
