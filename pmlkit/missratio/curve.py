@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Floats, Ints
 
 
-__all__ = ["MissRatioCurve", "mean_absolute_error"]
+__all__ = ["MissRatioCurve"]
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,3 @@ class MissRatioCurve:
         return pd.DataFrame(columns | {"low": self.low, "high": self.high}).astype(
             {"low": float, "high": float}
         )
-
-
-def mean_absolute_error(curve: MissRatioCurve, truth: MissRatioCurve) -> float:
-    """Return the mean difference of two curves over the sizes 1 to ``truth.pages``."""
-    return curve.errors(truth)[0]

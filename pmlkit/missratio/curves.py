@@ -21,7 +21,7 @@ import numpy as np
 
 from pmlkit.errors import UnknownName, UsageError, argument
 from pmlkit.kernels.pages import grown, numbered_pages
-from pmlkit.missratio.curve import MissRatioCurve, mean_absolute_error
+from pmlkit.missratio.curve import MissRatioCurve
 from pmlkit.missratio.distances import LruStack, stack_distances
 from pmlkit.missratio.eviction import aet, aet_of
 from pmlkit.missratio.inversions import distances
@@ -50,7 +50,6 @@ __all__ = [
     "MissRatioCurve",
     "aet",
     "exact",
-    "mean_absolute_error",
     "of_trace",
     "over_time",
     "shards",

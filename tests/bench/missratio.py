@@ -107,5 +107,5 @@ def _errors(named):
         ),
         "AET": missratio.of_trace(trace, "aet"),
     }
-    errors = {n: round(missratio.mean_absolute_error(c, truth), 5) for n, c in curves.items()}
+    errors = {n: round(c.errors(truth)[0], 5) for n, c in curves.items()}
     return {"mean absolute error": name, "pages": truth.pages, **errors}
