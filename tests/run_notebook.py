@@ -8,6 +8,7 @@ import nbformat
 from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
+from waiting import HANG_S
 
 # No notebook sees what the one before it defined. Modules stay imported.
 AFRESH = "get_ipython().reset(); import os; os.chdir({!r}); del os"
@@ -16,7 +17,9 @@ AFRESH = "get_ipython().reset(); import os; os.chdir({!r}); del os"
 @contextmanager
 def one_kernel():
     """Give a function that runs a notebook with parameters in a folder; it returns the outputs."""
-    client = NotebookClient(new_notebook(), km=AsyncKernelManager())
+    client = NotebookClient(
+        new_notebook(), km=AsyncKernelManager(), startup_timeout=HANG_S, iopub_timeout=HANG_S
+    )
 
     def run(path, folder, **parameters):
         notebook = client.nb = nbformat.read(path, as_version=4)

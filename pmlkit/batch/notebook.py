@@ -15,8 +15,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from pmlkit import recordings
 from pmlkit.errors import PmlkitError, output_error
 from pmlkit.figures.notes import LINKS_FROM
@@ -66,7 +64,7 @@ def start_notebook(
     notebook, executed : Path
         The notebook, and the executed one to write.
     parameters : dict
-        Values that YAML can represent.
+        Values that JSON can represent.
     folder : path-like, optional
         Working directory of the kernel; default: the notebook's folder.
 
@@ -75,11 +73,8 @@ def start_notebook(
     subprocess.Popen
     """
     command = [sys.executable, "-m", "pmlkit.batch.papermill_process"]
-    command += [str(notebook), str(executed)]
-    # A notebook without metadata names no language, and papermill would refuse it.
-    command += ["--no-progress-bar", "--kernel", "python3", "--language", "python"]
-    command += ["--cwd", str(folder or Path(notebook).parent)]
-    command += ["--parameters_yaml", yaml.safe_dump(dict(parameters))]
+    command += map(str, (notebook, executed, folder or Path(notebook).parent))
+    command.append(json.dumps(parameters))
     try:
         executed.unlink(missing_ok=True)
         with open(executed.with_suffix(".log"), "wb") as log:

@@ -376,6 +376,27 @@ os.execv(sys.executable, [sys.executable, "-m", "ipykernel_launcher", *sys.argv[
         assert "Kernel died before replying" in record["error"]["message"]
 
 
+# Between the two reports of a cell's end, the kernel has no processor for a while.
+LATE = """
+import time
+session = get_ipython().kernel.session
+send = session.send
+def late(stream, kind, *args, **more):
+    if kind == "status" and args[0] == {"execution_state": "idle"}:
+        session.send = send
+        time.sleep(5)
+    return send(stream, kind, *args, **more)
+session.send = late
+"""
+
+
+def test_what_a_busy_kernel_reports_late_is_waited_for(tmp_path):
+    """nbclient gave up after 4 s, and the notebook failed."""
+    run = {"notebook": str(write_notebook(tmp_path / "n.ipynb", LATE))}
+    path = write_experiment(tmp_path / "e.yaml", runs=[run])
+    assert not runner.run(path, tmp_path / "r").failed
+
+
 def test_a_notebook_without_metadata_is_python(tmp_path):
     path = write_notebook(tmp_path / "n.ipynb", "assert m == 2")
     document = json.loads(path.read_text())
