@@ -51,9 +51,14 @@ class Run:
         return trace
 
 
-def rearm(kvm, number, at, thread=4711, values=(), length=1000, cpu=0):
-    """Feed a call that returns `length` ns later."""
-    kvm.feed(CALLS, cpu, [call(at, thread, number, values), done(at + length, thread)])
+def returned(number, at, thread=4711, values=(), length=1000):
+    """Make the events of a call that returns `length` ns later."""
+    return [call(at, thread, number, values), done(at + length, thread)]
+
+
+def rearm(kvm, number, at):
+    """Feed a call; if it ends the last round, the collection ends, and nothing can be fed."""
+    kvm.feed(CALLS, 0, returned(number, at))
 
 
 def ring_rounds(kvm, pages):
@@ -193,9 +198,13 @@ def test_what_comes_before_the_first_rearm_is_left_out(kvm, tmp_path):
 
 def regions(now, flags, slots=((0, 0, 16 << 20), (1, 1 << 32, 16 << 20))):
     """Make the calls by which QEMU switches the logging of two slots on or off."""
-    for n, (slot, address, size) in enumerate(slots):
-        at = now + 100 * n
-        yield [call(at, 4711, REGION, (slot, flags, address, size, 1 << 40)), done(at + 50, 4711)]
+    return [
+        event
+        for n, (slot, address, size) in enumerate(slots)
+        for event in returned(
+            REGION, now + 100 * n, values=(slot, flags, address, size, 1 << 40), length=50
+        )
+    ]
 
 
 def test_one_measurement_with_bitmaps_is_one_round(kvm, tmp_path):
@@ -203,18 +212,17 @@ def test_one_measurement_with_bitmaps_is_one_round(kvm, tmp_path):
 
     def feed(now):
         for at in (now, now + 90 * MS):
-            for events in regions(at, 1):
-                kvm.feed(CALLS, 0, events)
             kvm.feed(LOG, 0, [dirty(at + 150, 4712, 1)])
-            for n, (number, slot) in enumerate([(GET, 0), (GET, 1), (CLEAR, 0), (CLEAR, 1)]):
-                rearm(kvm, number, at + 2000 + 100 * n, values=(slot,), length=50)
             kvm.feed(LOG, 0, [dirty(at + 2270, 4712, 99)])  # slot 1 is still to be cleared
             kvm.feed(LOG, 0, [dirty(at + 9000 + n, 4712, 100 + n) for n in range(3)])
-            rearm(kvm, GET, at + 50 * MS, values=(0,))
             kvm.feed(LOG, 0, [dirty(at + 50 * MS + 1100, 4712, 200)])
-            rearm(kvm, GET, at + 50 * MS + 2000, values=(1,))
-            for events in regions(at + 51 * MS, 0):
-                kvm.feed(CALLS, 0, events)
+            calls = regions(at, 1)
+            for n, (number, slot) in enumerate([(GET, 0), (GET, 1), (CLEAR, 0), (CLEAR, 1)]):
+                calls += returned(number, at + 2000 + 100 * n, values=(slot,), length=50)
+            calls += returned(GET, at + 50 * MS, values=(0,))
+            calls += returned(GET, at + 50 * MS + 2000, values=(1,))
+            # At once: bitmaps that are taken long after each other are no group.
+            kvm.feed(CALLS, 0, calls + regions(at + 51 * MS, 0))
 
     run = Run(kvm, tmp_path, feed, rounds=2)
     run()
@@ -281,9 +289,9 @@ def test_lost_is_what_the_kernel_counts(kvm, tmp_path):
         kvm.feed(LOG, 1, [dirty(now + 4000, 4713, 4)], missed=7)
         rearm(kvm, RESET, now + 9000)
         kvm.feed(LOG, 1, [dirty(now + 11000, 4713, 5)], missed=-1)
-        rearm(kvm, RESET, now + 19000)
         kvm.count(LOG, 0, overrun=1000)
         kvm.count(LOG, 1, overrun=20, dropped=3)
+        rearm(kvm, RESET, now + 19000)
 
     run = Run(kvm, tmp_path, feed, rounds=2)
     run()
@@ -297,8 +305,8 @@ def test_a_round_of_which_all_was_lost_has_a_batch_for_its_losses(kvm, tmp_path)
     def feed(now):
         rearm(kvm, RESET, now)
         rearm(kvm, RESET, now + 1000)
-        rearm(kvm, RESET, now + 2000)
         kvm.count(LOG, 0, overrun=5)
+        rearm(kvm, RESET, now + 2000)
 
     run = Run(kvm, tmp_path, feed, rounds=2)
     run()
@@ -317,8 +325,8 @@ def test_no_round_looks_whole_that_a_gap_touches(kvm, tmp_path, missed):
         rearm(kvm, RESET, now + 11000)
         rearm(kvm, RESET, now + 21000)
         kvm.feed(LOG, 0, [dirty(now + 26000, 4712, 2)], missed=missed)
-        rearm(kvm, RESET, now + 31000)
         kvm.count(LOG, 0, overrun=missed)
+        rearm(kvm, RESET, now + 31000)
 
     run = Run(kvm, tmp_path, feed, rounds=3)
     run()
@@ -333,8 +341,8 @@ def test_a_mark_that_is_lost_is_no_entry_that_is_lost(kvm, tmp_path):
         rearm(kvm, RESET, now)
         kvm.feed(MARKS, 0, [entry(now + 1500, 4712, 0)], missed=50)
         kvm.feed(LOG, 0, [dirty(now + 3000, 4712, 3)])
-        rearm(kvm, RESET, now + 9000)
         kvm.count(MARKS, 0, overrun=50)
+        rearm(kvm, RESET, now + 9000)
 
     run = Run(kvm, tmp_path, feed, rounds=1)
     run()
@@ -343,8 +351,7 @@ def test_a_mark_that_is_lost_is_no_entry_that_is_lost(kvm, tmp_path):
 
 def test_memory_that_is_added_is_told(kvm, tmp_path):
     def feed(now):
-        for events in regions(now, 1):
-            kvm.feed(CALLS, 0, events)
+        kvm.feed(CALLS, 0, regions(now, 1))
         rearm(kvm, RESET, now + 1000)
         new = (2, 1, 5 << 32, 1 << 20, 1 << 41)
         kvm.feed(CALLS, 0, [call(now + 2000, 4711, REGION, new), done(now + 2100, 4711)])
@@ -388,8 +395,7 @@ def test_the_job_may_be_a_file(kvm, tmp_path, monkeypatch):
 
 def test_an_entry_outside_of_the_memory_slots_is_left_out(kvm, tmp_path):
     def feed(now):
-        for events in regions(now, 1):
-            kvm.feed(CALLS, 0, events)
+        kvm.feed(CALLS, 0, regions(now, 1))
         rearm(kvm, RESET, now + 1000)
         kvm.feed(LOG, 0, [dirty(now + 3000, 4712, 0xA0000), dirty(now + 3100, 4712, 5)])
         rearm(kvm, RESET, now + 9000)
@@ -425,8 +431,8 @@ def test_any_interleaving_of_cpus_and_losses_is_counted_to_the_entry(kvm, tmp_pa
                 kvm.feed(LOG, cpu, events, missed)
             made.append(sorted(int.from_bytes(g, "little") for g in of_round))
             at += 5000
+            kvm.count(LOG, 0, overrun=lost)
             rearm(kvm, RESET, at)
-        kvm.count(LOG, 0, overrun=lost)
 
     run = Run(kvm, tmp_path, feed, rounds=6, marks=False)
     run()
