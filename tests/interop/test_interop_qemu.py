@@ -110,8 +110,10 @@ def monitor(tmp_path):
 
 @needs_qemu
 def test_the_answers_of_a_real_qemu(monitor, tmp_path):
-    answers = []
-    for _ in range(2):
+    answers, rounds = [], 0
+    # The guest may still boot, or have no processor: a measurement of that says nothing of its own.
+    while rounds < 2 or not answers[-1]["return"]["dirty-rate"]:
+        rounds += 1
         assert monitor("calc-dirty-rate", **{"calc-time": 1, "sample-pages": 4096}) == {
             "return": {}
         }
@@ -121,11 +123,11 @@ def test_the_answers_of_a_real_qemu(monitor, tmp_path):
     path = tmp_path / "answers.json"
     path.write_text("\n".join(map(json.dumps, answers)))
     table = interop.load("query-dirty-rate", path, tmp_path / "rates.csv")
-    assert table["mode"].tolist() == ["page-sampling"] * 2
-    assert table["asked_ns"].tolist() == [10**9] * 2
-    assert table["vcpu"].tolist() == [-1] * 2
+    assert table["mode"].tolist() == ["page-sampling"] * rounds
+    assert table["asked_ns"].tolist() == [10**9] * rounds
+    assert table["vcpu"].tolist() == [-1] * rounds
     assert table["t_ns"].is_monotonic_increasing and table["t_ns"][0] == 10**9
     # It hashes 1024 pages of 256 MiB: 32 of the 8 MiB, give or take what chance does; and it
     # divides by the time that passed, which on a machine in use is more than was asked for.
-    assert table["mib_per_s"].between(0, 2 * DIRTIED_MIB).all() and table["mib_per_s"].any()
+    assert table["mib_per_s"].between(0, 2 * DIRTIED_MIB).all()
     assert (table["pages"] == table["mib_per_s"] * 256).all()

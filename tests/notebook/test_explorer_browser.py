@@ -43,8 +43,8 @@ def test_a_slider_moves_and_the_figure_follows(program, tmp_path):
         drag(browser, browser.locator(FIGURES).nth(1), 0.3, 0.6)
         seconds["brush"] = changed(browser, 0, figure) / 1000
         changed(browser, 1, heat)
-        time = browser.locator(".widget-hslider", has_text="time (s)").inner_text()
-        assert "0.00" not in time, "the brush has not set the time"
+        time = browser.locator(".widget-hslider", has_text="time (s)")
+        time.filter(has_not_text="0.00").wait_for()  # the brush has set it
         PICTURES.mkdir(parents=True, exist_ok=True)
         browser.screenshot(path=PICTURES / f"{program}.png")
         (PICTURES / f"{program}.json").write_text(json.dumps(seconds) + "\n")

@@ -218,18 +218,16 @@ LEAVES = """
 import signal, sys
 from pathlib import Path
 from pmlkit.spool import SpoolWriter
-signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # it may come before it is waited for
 folder = Path(OUT + ".spool")
 folder.mkdir()
 with SpoolWriter(folder / "frames.spool", HEADER) as writer:
     for kind, payload in TOLD:
         writer.append(kind, payload)
-    try:
-        signal.pause()
-    except KeyboardInterrupt:
-        with open(folder / "frames.spool", "ab") as torn:
-            torn.write(TORN)
-        sys.exit("pmlkit: it was interrupted")
+    signal.sigwait([signal.SIGINT])
+    with open(folder / "frames.spool", "ab") as torn:
+        torn.write(TORN)
+    sys.exit("pmlkit: it was interrupted")
 """
 
 
