@@ -18,6 +18,7 @@ from pmlkit.xen.binding import XenError, ffi
 from pmlkit.xen.stock import LogDirty
 
 PAGES = 48
+DOMID = 70_000 + os.getpid()  # other runs of these tests have helpers at the same time
 
 
 class Host:
@@ -164,13 +165,13 @@ def test_the_model_tells_when_pages_are_not_put_back(monkeypatch):
 
 @pytest.fixture
 def forked(monkeypatch):
-    """A copy of this process that becomes the helper of domain 70007 when told to: (pid, tell)."""
+    """A copy of this process that becomes the helper of `DOMID` when told to: (pid, tell)."""
     monkeypatch.setattr(xenctrl, "_others", set())
     ready, go = os.pipe()
     pid = os.fork()
     if not pid:
         os.read(ready, 1)
-        words = ["libxl-save-helper", "-c", "kill -STOP $$", "--save-domain", "1", "2", "70007"]
+        words = ["libxl-save-helper", "-c", "kill -STOP $$", "--save-domain", "1", "2", str(DOMID)]
         os.execv("/bin/sh", words)
     yield pid, lambda: os.write(go, b"x")
     os.kill(pid, signal.SIGKILL)
@@ -182,20 +183,20 @@ def forked(monkeypatch):
 def test_a_helper_is_found_however_long_its_exec_takes(forked):
     pid, tell = forked
     for _ in range(3):
-        assert xenctrl.save_helper_of(70007) is None
+        assert xenctrl.save_helper_of(DOMID) is None
     tell()
-    until(lambda: xenctrl.save_helper_of(70005) or xenctrl.save_helper_of(70007) == pid)
-    assert xenctrl.save_helper_of(70005) is None
-    assert xenctrl.save_helper_of(70007) == pid  # though another domain was asked for before
+    until(lambda: xenctrl.save_helper_of(DOMID - 1) or xenctrl.save_helper_of(DOMID) == pid)
+    assert xenctrl.save_helper_of(DOMID - 1) is None
+    assert xenctrl.save_helper_of(DOMID) == pid  # though another domain was asked for before
 
 
 def test_what_cannot_become_a_helper_is_looked_at_once(monkeypatch):
     monkeypatch.setattr(xenctrl, "_others", set())
-    assert xenctrl.save_helper_of(70007) is None
+    assert xenctrl.save_helper_of(DOMID) is None
     seen = []
     monkeypatch.setattr(xenctrl, "_read", lambda pid, name: seen.append(pid) or b"")
     with subprocess.Popen(["sleep", "600"]) as new:
-        xenctrl.save_helper_of(70007)
+        xenctrl.save_helper_of(DOMID)
         new.kill()
     assert str(new.pid) in seen
     assert str(os.getpid()) not in seen

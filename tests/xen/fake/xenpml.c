@@ -5,9 +5,10 @@
  *
  * Entry n of a vCPU is (vcpu << 24 | n % 2^24) << 12 | kind, kind 0x11 for every 37th and 2 else,
  * or word n of the file $FAKE_WORDS, over and over. $FAKE_PACE_US: pause between two buffers, or
- * -1: none are made but by fake_produce(). $FAKE_VCPUS: how many vCPUs. $FAKE_SHORT: want of memory
- * (XENPML_REFUSED_*) when logging is enabled; $FAKE_SHORT_CLOSING: when a guided round is closed.
- * $FAKE_SIGNAL comes while logging is being enabled.
+ * -1: none are made but by fake_produce(); otherwise each round has one, however late the thread
+ * runs. $FAKE_VCPUS: how many vCPUs. $FAKE_SHORT: want of memory (XENPML_REFUSED_*) when logging is
+ * enabled; $FAKE_SHORT_CLOSING: when a guided round is closed. $FAKE_SIGNAL comes while logging is
+ * being enabled.
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -83,6 +84,13 @@ void fake_produce(unsigned vcpu, unsigned records)
     while ( records-- )
         produce(vcpu, XEN_PML_SLOT_WORDS, XEN_PML_REASON_FULL);
     pthread_mutex_unlock(&lock);
+}
+
+static void begin_round(void)
+{
+    in_round = 0;
+    if ( fake_number("FAKE_PACE_US", 1000) >= 0 )
+        produce(0, XEN_PML_SLOT_WORDS, XEN_PML_REASON_FULL);
 }
 
 static void *run(void *unused)
@@ -187,9 +195,10 @@ int xenpml_enable(xenpml_handle *h, uint32_t domid, const struct xenpml_options 
     nr_vcpus = fake_number("FAKE_VCPUS", 2);
     epoch = last_end = now();
     generation = 4711;
-    number = in_round = 0;
+    number = 0;
     for ( vcpu = 0; vcpu < nr_vcpus; vcpu++ )
         lay_out(vcpu);
+    begin_round();
     owner = domid;
     fake_set_logdirty(domid, true);
     running = true;
@@ -240,8 +249,8 @@ int xenpml_close_round(xenpml_handle *h, uint32_t domid, struct xenpml_round *ro
     round->round = number++;
     round->entries = round->dirty_pages = round->rearmed = in_round;
     round->rearm_tsc = 3 * round->rearmed;
-    in_round = 0;
     round->tsc_resume = now();
+    begin_round();
     pthread_mutex_unlock(&lock);
     round->accessed_pages = 0;
     if ( round->accessed )
