@@ -12,16 +12,18 @@ What is measured is written with three digits; what was asked for (a T) is writt
 from __future__ import annotations
 
 import math
+import os
 import re
 from dataclasses import dataclass
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
-from pmlkit.errors import UsageError
+from pmlkit.errors import UsageError, argument
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import UnionType
     from typing import Any
 
     import pandas as pd
@@ -31,6 +33,8 @@ __all__ = [
     "Window",
     "check_count",
     "check_memory_mib",
+    "check_path",
+    "check_type",
     "described",
     "exact_bytes",
     "exact_ns",
@@ -116,7 +120,7 @@ def parse_duration_ns(time: str | int) -> int:
     ns = _whole_ns(time)
     if ns is None:
         why = "is not a duration: write one as 250ms, 1.5s or 10us"
-        raise UsageError(f"{_given(time)} {_without_unit(time, 'ms', 's') or why}")
+        raise UsageError(f"{time!r} {_without_unit(time, 'ms', 's') or why}")
     return ns
 
 
@@ -142,7 +146,7 @@ def parse_window(text: object) -> Window:
     ns = _whole_ns(text)
     if ns is None:
         why = "is not a window: write a time as 1s or 10ms, rounds as 5r"
-        raise UsageError(f"{_given(text)} {_without_unit(text, 'ms', 's', 'r (rounds)') or why}")
+        raise UsageError(f"{text!r} {_without_unit(text, 'ms', 's', 'r (rounds)') or why}")
     return Window(ns=ns)
 
 
@@ -221,7 +225,7 @@ def parse_share(share: str | float) -> float:
     is_text = isinstance(share, str)
     value = _number(share, percent=is_text)
     if value is None:
-        raise UsageError(f"{_given(share)} is not a share: write one as 0.5%")
+        raise UsageError(f"{share!r} is not a share: write one as 0.5%")
     if not 0 < value <= 1:
         what = f"a share of {format_share(value)} is not possible"
         raise UsageError(f"{what}: give more than 0 %, and at most 100 %")
@@ -244,7 +248,7 @@ def parse_ratio(ratio: str | float) -> float:
     """
     value = _number(ratio, percent=False)
     if value is None or not 0 <= value <= 1:
-        raise UsageError(f"{_given(ratio)} is not a ratio: write one from 0 to 1, or as 10%")
+        raise UsageError(f"{ratio!r} is not a ratio: write one from 0 to 1, or as 10%")
     return value
 
 
@@ -273,6 +277,19 @@ def check_count(name: str, value: object, of_what: str) -> None:
 
 
 _MOST = (1 << 63) - 1  # of numpy's integers
+
+
+def check_type(
+    name: str, value: object, types: type | tuple[type, ...] | UnionType, what: str
+) -> None:
+    """Raise a `UsageError` unless the argument `name` is of one of the types; `what` names them."""
+    if not isinstance(value, types):
+        raise UsageError(f"{argument(name)} is {value!r}: give {what}")
+
+
+def check_path(name: str, value: object) -> None:
+    """Raise a `UsageError` unless the argument `name` is a path."""
+    check_type(name, value, str | os.PathLike, "a path, as a text or a Path")
 
 
 def check_memory_mib(memory_mib: int, limits: tuple[int, int], where: str) -> None:
@@ -400,11 +417,6 @@ def missing_notes(
     if len(columns) == 1:
         return list(columns)
     return [f"{why} ({', '.join(names)})" for why, names in columns.items()]
-
-
-def _given(value: object) -> str:
-    """Return a value as it was given: texts in quotes."""
-    return repr(value if isinstance(value, str | int | float) else str(value))
 
 
 def _without_unit(text: object, *units: str) -> str:

@@ -4,18 +4,23 @@
 A notebook shows an error of pmlkit as one line; any other comes with the traceback of its inside.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 import pmlkit
-from pmlkit import compare, frontier, missratio, recordings
+from pmlkit import compare, figures, frontier, missratio, reads, recordings
 from pmlkit.errors import PmlkitError, UsageError
 from pmlkit.figures import draw
+from pmlkit.notebook import views
 
+EMPTY = Figure()
 WRONG = [
     None, True, False, 0, -1, 1.5, float("nan"), float("inf"), "", " ", "x", b"1s", [], {}, (),
-    object(), np.int64(5), np.float64(1e9), pd.Timedelta("1s"), 10**30, -(10**30),
+    object(), np.int64(5), np.float64(1e9), pd.Timedelta("1s"), 10**30, -(10**30), ["x"], Path("x"),
 ]  # fmt: skip
 CALLS = {
     "wss": (pmlkit.wss, "window start end kinds region phase between page_tables min_count"),
@@ -25,8 +30,26 @@ CALLS = {
     "compare": (lambda trace, **how: compare.plan(**how),
                 "window techniques scale seeds start ns_per_insn"),
     "period": (pmlkit.period.advise, "target accuracy stall_ns start ns_per_insn"),
-    "frontier": (lambda trace, **how: frontier.plan(**how), "seeds ns_per_insn"),
+    "frontier": (lambda trace, **how: frontier.plan(**how),
+                 "window looks watched techniques seeds ns_per_insn"),
+    "points": (lambda trace, **how: frontier.read(**how), "folder"),
+    "reads": (lambda trace, **how: reads.estimate("rrww-lab", **how),
+              "method window step start end calibration frames phase between"),
+    "advise": (lambda trace, **how: pmlkit.advise(trace, **({"check": False} | how)),
+               "budget window seeds ns_per_insn cover"),
+    "explore": (pmlkit.explore, "window min_count time region technique start end"),
+    "save": (lambda trace, **how: figures.save(**({"figure": EMPTY, "stem": "x"} | how)),
+             "figure stem data"),
+    "over time": (figures.wss_over_time, "window kinds columns start"),
+    "heat map": (figures.heat_map, "kinds columns start"),
+    "miss ratio": (figures.miss_ratio, "rate kinds columns"),
+    "output": (lambda trace, **how: views.output_folder(**how), "out"),
 }  # fmt: skip
+PATHS = {
+    "save": lambda path: figures.save(EMPTY, path),
+    "points": frontier.read,
+    "output": views.output_folder,
+}
 TRACES = {
     "open": pmlkit.open,
     "open_trace": recordings.open_trace,
@@ -47,7 +70,8 @@ def trace(make_shared_trace):
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_a_wrong_value_is_one_line(trace, name):
+def test_a_wrong_value_is_one_line(trace, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a value may be a name to write to
     call, parameters = CALLS[name]
     for parameter in parameters.split():
         for value in WRONG:
@@ -59,9 +83,24 @@ def test_a_wrong_value_is_one_line(trace, name):
 
 @pytest.mark.parametrize("name", TRACES)
 def test_what_is_no_trace_is_refused(name):
-    for value in [value for value in WRONG if not isinstance(value, str | list | tuple | dict)]:
+    named = str | Path | list | tuple | dict
+    for value in [value for value in WRONG if not isinstance(value, named)]:
         with pytest.raises(UsageError, match="is no trace: give a Trace, its path, or its name"):
             TRACES[name](value)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_what_is_no_path_is_refused_by_its_argument(name):
+    for value in [value for value in WRONG if not isinstance(value, str | Path)]:
+        with pytest.raises(UsageError, match="`(stem|folder|out)` is .*: give a path"):
+            PATHS[name](value)
+
+
+@pytest.mark.parametrize("given", [{"calibration": 42}, {"frames": {}}, {"frames": "sets"}])
+def test_an_estimate_of_reads_names_the_argument_of_a_wrong_type(given):
+    """Each was an AttributeError; an empty dict was taken for no frames at all."""
+    with pytest.raises(UsageError, match=f"`{next(iter(given))}` is .*: give"):
+        reads.estimate("rrww-lab", **given)
 
 
 @pytest.mark.parametrize("kinds", [1.5, True, b"r", [1], float("nan"), 8, 0, -1])

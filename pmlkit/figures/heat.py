@@ -185,7 +185,7 @@ def heat_map(
     kinds : str or None
         Accesses that count; by default all.
     """
-    grid = cells(trace, MAX_ROWS, MAX_COLUMNS.get(columns, 360), start, end, kinds)
+    grid = cells(trace, MAX_ROWS, MAX_COLUMNS[1 if columns == 1 else 2], start, end, kinds)
     figure = new_figure(columns, 2.6 if columns == 1 else 3.2, {"cells": grid.to_frame()})
     axes = figure.subplots()
     position = _positions(grid.blocks)

@@ -62,11 +62,10 @@ def miss_ratio(
         traces = labelled(trace)
         of_each = {label: missratio.of_trace(one, **chosen) for label, one in traces.items()}
         return compare_curves(of_each, traces, columns)
+    sampled = missratio.of_trace(trace, "shards", rate=rate, min_pages=FEWEST, **chosen)
     curves = {
         "exact": missratio.of_trace(trace, **chosen),
-        f"SHARDS, {format_share(rate)} or more": missratio.of_trace(
-            trace, "shards", rate=rate, min_pages=FEWEST, **chosen
-        ),
+        f"SHARDS, {format_share(rate)} or more": sampled,
         "AET": missratio.of_trace(trace, "aet", **chosen),
     }
     return compare_curves(curves, trace, columns)

@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import matplotlib
+import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as _Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -33,11 +34,10 @@ from pmlkit.files import write_files
 from pmlkit.recordings import opened
 from pmlkit.selection import edges
 from pmlkit.several import labelled
+from pmlkit.units import check_path, check_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    import pandas as pd
 
     from pmlkit.trace.reader import Trace
     from pmlkit.types import PathLike
@@ -357,6 +357,7 @@ def save(
     UsageError
         If the name has the suffix of another kind of picture.
     """
+    check_path("stem", stem)
     if os.fspath(stem).endswith(os.sep) or Path(stem).name in ("", ".."):
         raise UsageError(f"{os.fspath(stem)} is a folder: give the stem of its files, as f/name")
     stem = Path(stem)
@@ -376,6 +377,7 @@ def files_of(
     name : str
         The `stem` of `save`, without a folder.
     """
+    check_type("figure", figure, _Figure, "a Figure, as a function of `pmlkit.figures` returns")
     stem, kinds = _stem_and_kinds(Path(name))
     tables = _tables(getattr(figure, "data", None) if data is None else data)
     # Rendered in memory first: if drawing fails, no file is half written.
@@ -403,7 +405,10 @@ def _stem_and_kinds(path: Path) -> tuple[Path, tuple[str, ...]]:
 def _tables(data: pd.DataFrame | Mapping[str, pd.DataFrame] | None) -> dict[str, pd.DataFrame]:
     if data is None:
         return {}
-    return dict(data) if isinstance(data, Mapping) else {"data": data}
+    tables = dict(data) if isinstance(data, Mapping) else {"data": data}
+    for table in tables.values():
+        check_type("data", table, pd.DataFrame, "a DataFrame, or several by name")
+    return tables
 
 
 @contextlib.contextmanager

@@ -3,23 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from pmlkit import workingset
-from pmlkit.errors import UsageError
+from pmlkit.errors import UsageError, argument
 from pmlkit.figures.axes import label_ends, mark_phases, seconds_axis, time_limits, timeline_between
 from pmlkit.figures.several import common_axis, finish_several, styles, titles
 from pmlkit.figures.style import COLORS, finish, new_figure, pad, paper_figure
 from pmlkit.several import common_window, labelled
 from pmlkit.timeline import FAR, default_window
-from pmlkit.units import Window, format_ns, parse_window
+from pmlkit.units import Window, check_type, format_ns, parse_window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from matplotlib.axes import Axes
 
@@ -100,7 +100,7 @@ def wss_over_time(
     """
     if isinstance(trace, Mapping):
         return _wss_of_several(labelled(trace), window, kinds, columns, start, end)
-    lines = [PML_LINE] if trace.meta.kind == "pml" else [_line(kinds) for kinds in kinds]
+    lines = [PML_LINE] if trace.meta.kind == "pml" else _lines(kinds)
     window = _window(trace, window, start, end)
     wss = _sizes(trace, lines, window, start, end)
     guest = _guest(trace, start, end)
@@ -126,9 +126,10 @@ def _wss_of_several(
     end: Time,
 ) -> Figure:
     """Draw the working sets of recordings over time, a line each."""
-    if len(kinds) != 1:
+    lines, of_each = _lines(kinds), styles(traces)
+    if len(lines) != 1:
         raise UsageError("several recordings have one line each: give one of the kinds")
-    line, of_each = _line(kinds[0]), styles(traces)
+    line = lines[0]
     common = common_window(traces, window, USUAL_NS, start=start, end=end)
     tables = {n: _sizes(trace, [line], common, start, end) for n, trace in traces.items()}
     wss = pd.concat([table.assign(trace=label) for label, table in tables.items()])
@@ -259,7 +260,15 @@ def _few_lines(
     return figure
 
 
+def _lines(kinds: Sequence[str]) -> list[Line]:
+    check_type("kinds", kinds, Sequence, "a list of letters from rwx, an item for each line")
+    if not len(kinds):
+        raise UsageError(f'{argument("kinds")} is empty: give one for each line, such as "rwx"')
+    return [_line(each) for each in kinds]
+
+
 def _line(kinds: str) -> Line:
+    check_type("kinds", kinds, str, "a list of letters from rwx, an item for each line")
     if kinds in LINES:
         return LINES[kinds]
     if not kinds or set(kinds) - set("rwx"):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
@@ -26,10 +28,10 @@ from pmlkit.frontier.grids import SETTING
 from pmlkit.recordings import name_of, open_trace
 from pmlkit.techniques import scores
 from pmlkit.timeline import timeline
-from pmlkit.units import check_count, parse_duration_ns
+from pmlkit.units import check_count, check_path, check_type, parse_duration_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from pmlkit.techniques.protocol import Technique
     from pmlkit.techniques.recorded import Recorded
@@ -107,22 +109,26 @@ def plan(
     if seeds is not None:
         given["seeds"] = seeds
     if window is not None:
-        given["windows"] = _listed(window)
+        given["windows"] = _listed("window", window)
     if looks is not None:
         given["looks"] = _numbers("looks", looks)
     if watched is not None:
         given["watched"] = _numbers("watched", watched)
     if techniques != "all":
-        given["techniques"] = _listed(techniques)
+        given["techniques"] = _listed("techniques", techniques)
     return Plan(**given)
 
 
-def _listed(texts: str | Sequence[str]) -> tuple[str, ...]:
+def _listed(name: str, texts: str | Sequence[str]) -> tuple[str, ...]:
+    check_type(name, texts, Sequence, "texts, separated by commas or in a list")
     texts = texts.split(",") if isinstance(texts, str) else texts
+    for text in texts:
+        check_type(name, text, str, "texts, separated by commas or in a list")
     return tuple(text.strip() for text in texts)
 
 
 def _numbers(name: str, numbers: str | Sequence[int]) -> tuple[int, ...]:
+    check_type(name, numbers, Sequence, "whole numbers, separated by commas or in a list")
     if not isinstance(numbers, str):
         return tuple(numbers)
     try:
@@ -182,6 +188,7 @@ def sweep(
         If a trace does not contain the length of an instruction, nor does the plan.
     """
     plan = plan or Plan()
+    check_type("folder", folder, str | os.PathLike | None, "a path, as a text or a Path")
     into = None if folder is None else Path(folder)
     tables = on_each(partial(_sweep, plan, into, again), paths_of(traces), jobs)
     points = pd.concat(tables, ignore_index=True)
@@ -200,6 +207,7 @@ def read(folder: PathLike, windows: Sequence[str] | None = None) -> pd.DataFrame
     windows : sequence of str, optional
         Only points of these T.
     """
+    check_path("folder", folder)
     files = sorted(Path(folder).glob(f"*{_FILE}"))
     if not files:
         raise UsageError(f"{folder} has no points: make them with `pmlkit frontier -o {folder}`")

@@ -24,7 +24,7 @@ from pmlkit.techniques import Recorded, make, run, scores
 from pmlkit.techniques.recorded import Need
 from pmlkit.timeline import timeline
 from pmlkit.trace.summary import source_text
-from pmlkit.units import parse_duration_ns, parse_share
+from pmlkit.units import check_count, parse_duration_ns, parse_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -86,6 +86,7 @@ def advise(
     hotcold needs ... to hold what it uses in T = 1 s for 99 % of the time. ...
     """
     share, covered = parse_share(budget), parse_share(cover)
+    check_count("seeds", seeds, "runs")
     opened = recordings.opened(trace)
     reads = opened.meta.kind == "access"
     recorded = Recorded.of(opened) if reads else Recorded.of_log(opened)

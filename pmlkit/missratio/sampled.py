@@ -17,6 +17,7 @@ fractional part.
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +27,7 @@ from pmlkit.kernels.pages import PageIndex, arrays, grown, mapped
 from pmlkit.missratio.curve import MissRatioCurve
 from pmlkit.missratio.distances import LruStack
 from pmlkit.selection import Stream
-from pmlkit.units import check_count
+from pmlkit.units import check_count, check_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,6 +89,7 @@ def shards(
     >>> curve.pages, curve.sampled_pages < 200
     (1000, True)
     """
+    check_type("rate", rate, Real, "a share of the pages, such as 0.1")
     if not 0 < rate <= 1:
         raise UsageError(f"a sampling rate of {rate} is not possible: give more than 0, up to 1")
     for name, pages in (("max_pages", max_pages), ("min_pages", min_pages or None)):

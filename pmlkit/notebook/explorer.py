@@ -28,7 +28,7 @@ import pandas as pd
 from matplotlib.widgets import SpanSelector
 
 from pmlkit import figures, progress
-from pmlkit.errors import PmlkitError, UsageError
+from pmlkit.errors import PmlkitError, UsageError, argument
 from pmlkit.figures.explorer import Lines, Picture, View, maps
 from pmlkit.figures.notes import links_html
 from pmlkit.notebook import views
@@ -37,7 +37,14 @@ from pmlkit.notebook.uses import UsesByPage, windows
 from pmlkit.progress import has_user
 from pmlkit.selection import edges, time_ns
 from pmlkit.several import labelled, unlike
-from pmlkit.units import exact_ns, format_ns, format_share, parse_duration_ns
+from pmlkit.units import (
+    check_count,
+    check_type,
+    exact_ns,
+    format_ns,
+    format_share,
+    parse_duration_ns,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -192,7 +199,11 @@ class Explorer:
         """Set the widgets; parameters as in `explore`."""
         if window is not None:
             self.window.value = self._nearest(window)
+        check_count("min_count", min_count, "rounds")
         self.min_count.value = min_count
+        check_type("time", time, tuple | list, "a pair of times, None for an end of the recording")
+        if len(time) != 2:
+            raise UsageError(f"{argument('time')} has {len(time)} parts: give a start and an end")
         ends = [time_ns(self._first.trace, edge) for edge in time]
         whole = self.time.min, self.time.max
         self.time.value = tuple(

@@ -17,7 +17,7 @@ from pmlkit.recordings import name_of, open_trace, opened
 from pmlkit.timeline import default_window, period_text, timeline
 from pmlkit.trace import known, summary
 from pmlkit.trace.schema import MIB_PAGES
-from pmlkit.units import described, format_bytes, format_ns, format_share
+from pmlkit.units import check_path, described, format_bytes, format_ns, format_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -56,6 +56,7 @@ def output_folder(out: PathLike) -> Path:
     It is the same folder in JupyterLab (which runs a notebook in its own folder) and under
     papermill (which runs it in the caller's). An installed pmlkit takes the working directory.
     """
+    check_path("out", out)
     return recordings.workplace() / out
 
 

@@ -51,6 +51,7 @@ import pandas as pd
 
 from pmlkit.errors import UsageError
 from pmlkit.pagetables import PAGES_OF_A_TABLE
+from pmlkit.reads.calibration import Calibration
 from pmlkit.reads.page_sets import (
     Columns,
     Sets,
@@ -69,10 +70,10 @@ from pmlkit.reads.page_sets import (
 from pmlkit.recordings import opened
 from pmlkit.selection import edges
 from pmlkit.timeline import Windows
+from pmlkit.units import check_type
 
 if TYPE_CHECKING:
     from pmlkit.kernels.by_page import References
-    from pmlkit.reads.calibration import Calibration
     from pmlkit.trace.reader import Trace
     from pmlkit.types import PathLike
 
@@ -141,6 +142,8 @@ def estimate(
     trace = opened(trace)
     if method not in METHODS:
         raise UsageError(f"there is no method {method!r}: choose from {', '.join(METHODS)}")
+    check_type("calibration", calibration, Calibration | None, "a Calibration")
+    check_type("frames", frames, Sets | None, "the result of `reads.sets`")
     if method in ("density", "sample"):
         from pmlkit.reads import sampled
 
