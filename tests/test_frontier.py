@@ -11,6 +11,7 @@ import synthetic_vm as vm
 from pmlkit import frontier, techniques
 from pmlkit.costs import prices
 from pmlkit.errors import ClocksDiffer, UsageError
+from pmlkit.figures import frontier_tables
 from pmlkit.frontier import sweeping
 from pmlkit.techniques import scores
 from pmlkit.units import format_share
@@ -153,6 +154,25 @@ def test_cost_at_equal_error_is_that_of_the_cheapest_setting_that_reaches_it():
     # Of a alone 0.35 takes two looks (0.01); of b alone one look (0.003).
     assert table["low"][0.35] == pytest.approx(0.002)
     assert table["high"][0.35] == pytest.approx(0.01)
+
+
+def test_the_headline_has_the_closest_of_each_budget_a_row_per_t():
+    cheap = STAIRS.assign(window_ns=10 * T, overhead=STAIRS["overhead"] / 100)
+    table = frontier_tables.headline(pd.concat([cheap, STAIRS]))
+    name, none = techniques.TECHNIQUES["prl"].title, "none is cheap enough"
+    assert table.values.tolist() == [
+        ["100 ms", none, none, f"{name}: 30"],
+        ["1 s", f"{name}: 30", f"{name}: 10", f"{name}: 10"],
+    ]
+    assert table.columns.tolist() == ["T", "at 0.01 %", "at 0.1 %", "at 1 %"]
+
+
+def test_the_points_of_one_t_are_those_of_the_named_one():
+    both = pd.concat([STAIRS.assign(window_ns=10 * T), STAIRS])
+    assert set(frontier.of_window(both, "100ms")["window_ns"]) == {T}
+    assert set(frontier.of_window(both, "1s")["window_ns"]) == {10 * T}
+    with pytest.raises(UsageError, match="no point has T = 3 s: choose from 100 ms, 1 s"):
+        frontier.of_window(both, "3s")
 
 
 def test_equal_recordings_have_no_interval():

@@ -26,6 +26,7 @@ __all__ = [
     "as_dict",
     "at_cost",
     "at_error",
+    "headline",
     "left_out",
     "published",
     "save",
@@ -34,6 +35,21 @@ __all__ = [
 ]
 
 NEVER = "never"
+
+
+def headline(points: pd.DataFrame) -> pd.DataFrame:
+    """Return the technique with the least error within each budget, and that error: a row per T."""
+    rows = frontier.closest(points).rows
+    rows["T"] = rows["window_ns"].map(exact_ns)
+    rows["within"] = [f"at {format_share(budget)}" for budget in rows["budget"]]
+    rows["closest"] = [
+        "none is cheap enough" if np.isinf(error) else f"{_title(name)}: {_percent(error)}"
+        for name, error in rows[["technique", "error"]].to_numpy()
+    ]
+    names = list(dict.fromkeys(rows["within"]))
+    sheet = rows.pivot(index=["window_ns", "T"], columns="within", values="closest")[names]
+    sheet = sheet.reset_index("T").reset_index(drop=True).rename_axis(columns=None)
+    return described(sheet, dict.fromkeys(names, "% of W"))
 
 
 def at_cost(points: pd.DataFrame) -> pd.DataFrame:

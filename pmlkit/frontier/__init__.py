@@ -32,6 +32,7 @@ from pmlkit.frontier.grids import RESAMPLES
 from pmlkit.frontier.sweeping import (
     LEAST_WINDOWS,
     Plan,
+    of_window,
     plan,
     points,
     priced,
@@ -69,6 +70,7 @@ __all__ = [
     "error_text",
     "left_out",
     "mean_error",
+    "of_window",
     "plan",
     "points",
     "priced",

@@ -28,7 +28,7 @@ from pmlkit.frontier.grids import SETTING
 from pmlkit.recordings import name_of, open_trace
 from pmlkit.techniques import scores
 from pmlkit.timeline import timeline
-from pmlkit.units import check_count, check_path, check_type, parse_duration_ns
+from pmlkit.units import check_count, check_path, check_type, exact_ns, parse_duration_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pmlkit.trace.reader import Trace
     from pmlkit.types import Json, PathLike
 
-__all__ = ["LEAST_WINDOWS", "Plan", "plan", "points", "priced", "read", "sweep"]
+__all__ = ["LEAST_WINDOWS", "Plan", "of_window", "plan", "points", "priced", "read", "sweep"]
 
 LEAST_WINDOWS = 2  # a recording with fewer windows is not swept with that T
 _FILE = ".points.parquet"
@@ -235,6 +235,22 @@ def points(
     """
     named = [trace] if traces is None else traces
     return sweep(named, plan, folder) if named else read(folder, plan.windows)
+
+
+def of_window(points: pd.DataFrame, window: str) -> pd.DataFrame:
+    """Return the points of one T.
+
+    Raises
+    ------
+    UsageError
+        If no point has this T.
+    """
+    known = sorted(points["window_ns"].unique().tolist())
+    window_ns = parse_duration_ns(window)
+    if window_ns not in known:
+        names = ", ".join(map(exact_ns, known))
+        raise UsageError(f"no point has T = {exact_ns(window_ns)}: choose from {names}")
+    return points[points["window_ns"] == window_ns].reset_index(drop=True)
 
 
 def priced(points: pd.DataFrame) -> pd.DataFrame:
