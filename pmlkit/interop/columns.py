@@ -94,7 +94,7 @@ def _named(path: PathLike, name: str, names: Sequence[str]) -> str:
     if name.isdecimal() and len(name) <= len(str(len(names))) and 1 <= int(name) <= len(names):
         return names[int(name) - 1]
     why = f"has no column {name[:40]}: its columns are {', '.join(names)[:200]}"
-    raise ForeignFileError(path, "", why)
+    raise ForeignFileError(path, "", why, f"name one of these in {argument('columns')}")
 
 
 class Converter:

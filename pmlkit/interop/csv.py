@@ -4,7 +4,7 @@
 pmlkit's has the columns t_start_ns, t_end_ns, vcpu, gfn, kind. The first two are the interval that
 contains the entry. The kind is r, w or x; in a PML log it is w, ? (a write to data or a page
 table), or p1 to p5 (a page table of that level). Without `kind`, all are reads; without `vcpu`, it
-is 0.
+is 0. Pages that are not of 4 KiB have their size in each row, in a further column, page_bytes.
 
 Others are read if their columns are named (`pmlkit.interop.columns`).
 """
@@ -27,6 +27,7 @@ from pmlkit.interop.columns import UNITS_NS, chosen, of_rows, parse_columns
 from pmlkit.interop.formats import selected
 from pmlkit.interop.reading import ForeignFileError, open_compressed, read_exactly
 from pmlkit.interop.rounds import Imported
+from pmlkit.trace.description import PAGE_SIZE, PAGE_SIZES
 from pmlkit.trace.kinds import Kind
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "gfn": pa.uint64(),
     "kind": pa.string(),
 }
+PAGE_BYTES = "page_bytes"  # a further column, of pages that are not of 4 KiB
 NEEDED = ("t_start_ns", "t_end_ns", "gfn")
 LETTERS = {int(Kind.READ): "r", int(Kind.WRITE): "w", int(Kind.EXEC): "x", 0: "?"}
 LETTERS |= {int(Kind.PAGE_TABLE) | level: f"p{level}" for level in range(1, 6)}
@@ -71,7 +73,10 @@ def export(
         )
     starts, ends = (rounds[name].to_numpy() + base for name in ("t_start_ns", "t_end_ns"))
     letters = pa.array([LETTERS.get(number, "?") for number in range(256)])
-    schema = pa.schema(list(COLUMNS.items()))
+    page_bytes, columns = trace.meta.domain["page_size"], dict(COLUMNS)
+    if page_bytes != PAGE_SIZE:
+        columns[PAGE_BYTES] = pa.int64()
+    schema = pa.schema(list(columns.items()))
     # By a handle: a name need not be UTF-8, and a full disk is reported as such.
     with open(path, "wb") as file, csv.CSVWriter(file, schema) as writer:
         entries = selected(trace, ["round", "vcpu", "gfn", "kind"], start_ns, end_ns, kinds)
@@ -79,7 +84,10 @@ def export(
             number = part["round"]
             kind = pa.DictionaryArray.from_arrays(part["kind"], letters).dictionary_decode()
             numbers = (starts[number], ends[number], part["vcpu"], part["gfn"])
-            writer.write(pa.record_batch([*map(pa.array, numbers), kind], schema=schema))
+            cells = [*map(pa.array, numbers), kind]
+            if PAGE_BYTES in columns:
+                cells.append(pa.array(np.full(len(number), page_bytes)))
+            writer.write(pa.record_batch(cells, schema=schema))
             count += len(number)
     return count
 
@@ -318,7 +326,7 @@ def _types(table: _Table, names: Mapping[str, str], time_unit: str) -> dict[str,
 
 def _entries(table: _Table) -> Imported:
     names = table.head.names
-    for name in COLUMNS:
+    for name in (*COLUMNS, PAGE_BYTES):
         if names.count(name) > 1:
             raise ForeignFileError(table.path, "line 1", f"has the column {name} twice")
     missing = [name for name in NEEDED if name not in names]
@@ -327,7 +335,23 @@ def _entries(table: _Table) -> Imported:
         named = argument("columns", "time=...,obj=...,size=...")
         hint = f"name the columns of another CSV by {named}"
         raise ForeignFileError(table.path, "line 1", why, hint)
-    return Imported(_rows(table), "access" if _is_access(table) else "pml")
+    kind = "access" if _is_access(table) else "pml"
+    return Imported(_rows(table), kind, page_size=_page_size(table))
+
+
+def _page_size(table: _Table) -> int:
+    """Return the size of the pages, which all rows must agree on."""
+    size = None
+    if PAGE_BYTES in table.head.names:
+        for first, batch in _numbered(table, {PAGE_BYTES: pa.int64()}):
+            sizes = _numbers(table, first, batch, PAGE_BYTES)
+            size = int(sizes[0]) if size is None and len(sizes) else size
+            if (wrong := (sizes != size) | ~np.isin(sizes, PAGE_SIZES)).any():
+                row = int(wrong.argmax())
+                why = f"has pages of {sizes[row]} bytes"
+                hint = "give all rows one size, a power of two from 512 to 2^30"
+                raise ForeignFileError(table.path, table.where(first + row), why, hint)
+    return PAGE_SIZE if size is None else size
 
 
 def _is_access(table: _Table) -> bool:

@@ -71,8 +71,7 @@ FORMATS = {
     "csv": Format(
         "csv",
         ("export", "load"),
-        "one row per entry: t_start_ns, t_end_ns, vcpu, gfn, kind (the size of a page is lost); "
-        "imports others with --columns",
+        "one row per entry: t_start_ns, t_end_ns, vcpu, gfn, kind; imports others with --columns",
         unwraps=("zstd", "gzip"),
     ),
     "oracle-general": Format(

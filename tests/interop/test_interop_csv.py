@@ -61,11 +61,27 @@ def test_a_file_comes_back_as_it_was(tmp_path):
     assert (tmp_path / "back.csv").read_text() == text
 
 
+@pytest.mark.parametrize("size", [512, 4096, 65536])
+def test_the_size_of_a_page_comes_back(make_trace, tmp_path, size):
+    domain = {"name": "pages", "memory_bytes": 128 * size, "page_size": size}
+    trace = make_trace(pml=False, memory_map=[], domain=domain)
+    interop.export(trace, "csv", tmp_path / "x.csv")
+    assert ("page_bytes" in (tmp_path / "x.csv").read_text()) == (size != 4096)
+    made = interop.load("csv", tmp_path / "x.csv", tmp_path / "made.trace")
+    assert made.meta.domain["page_size"] == size
+    ours, theirs = (pmlkit.wss(one, window="1r")["bytes"].tolist() for one in (trace, made))
+    assert ours == theirs
+
+
 BAD = {
     "twice": (f"{HEAD},gfn\n0,1,2,3\n", "line 1 .*column gfn twice"),
     "blank lines": (f"{HEAD}\n0,1,2\n\n\n5,4,2\n", "line 5 .*ends before"),
     "a bad value after blank lines": (f"\n{HEAD}\n\n0,1,2\n\n0,1,x\n", "line 6 .*gfn 'x'"),
     "a missing column": ("a,b\n1,2\n", "no column t_start_ns: its columns are a, b.*columns"),
+    "pages of no size": (f"{HEAD},page_bytes\n0,1,2,1000\n", "line 2 .*pages of 1000 bytes: give"),
+    "two sizes of pages": (f"{HEAD},page_bytes\n0,1,2,512\n\n0,1,3,4096\n", "line 4 .*of 4096 "),
+    "no size of a page": (f"{HEAD},page_bytes\n0,1,2,\n", "line 2 .*no page_bytes"),
+    "a size twice": (f"{HEAD},page_bytes,page_bytes\n0,1,2,512,512\n", "page_bytes twice"),
     "too few cells": (f"{HEAD}\n0,1,2\n0,1\n", "line 3 .*has 2 columns"),
     "too many cells": (f"{HEAD}\n0,1,2,3\n", "line 2 .*has 4 columns"),
     "a negative frame": (f"{HEAD}\n0,1,-2\n", "line 2 .*gfn '-2'"),
