@@ -16,7 +16,7 @@ import pandas as pd
 from pmlkit import progress, recordings
 from pmlkit.errors import NeedsError, PmlkitError, argument
 from pmlkit.law.advice import FEW_ROUNDS, GROWS, Advice, Checked, rough
-from pmlkit.law.curves import Curves
+from pmlkit.law.curves import Curves, check_used
 from pmlkit.law.parts import STATED, parts_of
 from pmlkit.law.predict import Prediction, predict
 from pmlkit.law.size import is_regular, size_of
@@ -74,7 +74,7 @@ def advise(
     Raises
     ------
     PmlkitError
-        If no technique is within the budget.
+        If no technique is within the budget, or no page is in use (NeedsError).
 
     Examples
     --------
@@ -94,6 +94,7 @@ def advise(
     curves = Curves(recorded)
     asked = _windows(curves) if window is None else [parse_duration_ns(window)]
     timeline(opened).size(asked[0])  # raises if the trace cannot resolve T
+    check_used(curves, asked[0])
     result = _search(curves, asked, share, reads)
     choice, checked = result.choice, None
     if choice is not None and check and reads:

@@ -15,6 +15,7 @@ from pmlkit.kernels.by_page import References, references, sliding
 from pmlkit.techniques.channels import AREA_BITS, REGION_BITS
 from pmlkit.techniques.recorded import Uses
 from pmlkit.timeline import Axis, Windows
+from pmlkit.units import exact_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pmlkit.techniques.recorded import Recorded
     from pmlkit.types import Array, Bools, Floats, Ints
 
-__all__ = ["CHANNELS", "Blindness", "Curves", "drift", "drifts"]
+__all__ = ["CHANNELS", "Blindness", "Curves", "check_used", "drift", "drifts"]
 
 
 def _real(recorded: Recorded, uses: Uses | None) -> Uses:
@@ -278,6 +279,13 @@ class Curves:
         """
         pages = self.pages(channel, window_ns)
         return drifts(self.t_ns, pages, window_ns, self.recorded.resolution_ns)
+
+
+def check_used(curves: Curves, window_ns: int) -> None:
+    """Raise `NeedsError` if all full windows T are empty: an error has no share of W then."""
+    if not curves.pages("accesses", window_ns)[curves.scored(window_ns)].any():
+        what = f"page in use in any full window T of {exact_ns(window_ns)}"
+        raise NeedsError(curves.recorded.name, what, "record a guest that is at work")
 
 
 def drifts(t_ns: Ints, pages: Floats, window_ns: int, unit_ns: int) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from scipy.special import ndtri
 
 from pmlkit.costs import Cost, work
 from pmlkit.errors import ResolutionError, argument
-from pmlkit.law.curves import Blindness
+from pmlkit.law.curves import Blindness, check_used
 from pmlkit.law.looks import Looks
 from pmlkit.law.noise import NORMAL, combined, mean_abs, sample_error, sample_quantiles
 from pmlkit.law.parts import events_of, first_events_of, parts_of
@@ -116,7 +116,7 @@ def predict(
     ResolutionError
         If the recording is not longer than T.
     NeedsError
-        If the recording lacks what the technique needs to see.
+        If the recording lacks what the technique needs to see, or uses no pages.
 
     Examples
     --------
@@ -181,6 +181,7 @@ class _Sums:
         self.weights = curves.weights[self.scored]
         self.true = curves.pages("accesses", window_ns)
         self.mean = float(np.average(self.true[self.scored], weights=self.weights))
+        check_used(curves, window_ns)
         self.seen, self.noise = self._seen()
 
     def _seen(self) -> tuple[Floats, Floats]:

@@ -65,8 +65,7 @@ class Regions(Rule):
     def _turns(self, of: Looks, ends: Ints) -> list[tuple[int, float, float, int]]:
         """Return for each aggregation its last look, the report, its scatter, and the regions."""
         recorded, found = of.curves.recorded, []
-        memory = recorded.known_memory_pages
-        edges = np.linspace(0, memory, self.technique.fewest + 1).astype(np.int64)
+        edges = self.technique.first_edges(recorded.known_memory_pages)
         times = recorded.t_ns[1:] - recorded.t_ns[0]
         rounds = np.append(0, np.searchsorted(times, of.curves.t_ns[ends], "right"))
         for turn in range(of.looks, len(ends) + 1, of.looks):

@@ -68,8 +68,8 @@ class Damon(Technique):
             per = max(round(view.published(self.aggregation, scaled=False) / sampling), 1)
         else:
             sampling, per = view.parts(self.looks)
-        edges = np.linspace(0, view.memory_pages, self.fewest + 1).astype(np.int64)
-        counts, before = np.zeros(self.fewest, np.int64), 0
+        edges = self.first_edges(view.memory_pages)
+        counts, before = np.zeros(len(edges) - 1, np.int64), 0
         check = self._pick(view, edges)
         for turn, _ in enumerate(view.every(sampling), start=1):
             counts += check()
@@ -81,6 +81,10 @@ class Damon(Technique):
                 edges = self._split(view, edges, parts)
                 counts = np.zeros(len(edges) - 1, np.int64)
             check = self._pick(view, edges)
+
+    def first_edges(self, memory_pages: int) -> Ints:
+        """Return the edges of the first regions: `fewest` even ones, each of a page or more."""
+        return np.linspace(0, memory_pages, min(self.fewest, memory_pages) + 1).astype(np.int64)
 
     def _pick(self, view: View, edges: Ints) -> Callable[[], Bools]:
         """Clear the flag of a page of each region; return a function that reads the flags."""

@@ -13,7 +13,7 @@ import pmlkit
 from pmlkit import law, techniques, workingset
 from pmlkit.cli import app
 from pmlkit.costs import Clock
-from pmlkit.errors import PmlkitError, UsageError
+from pmlkit.errors import NeedsError, PmlkitError, UsageError
 from pmlkit.law import advice as advice_words
 from pmlkit.law import advise, size
 from pmlkit.law.swapping import Swapping
@@ -243,6 +243,11 @@ def test_words(advice):
     assert advice.answer in html.unescape(advice._repr_html_())
     assert len(advice_words.shown(advice)) <= advice_words.LISTED + 1
     assert (advice_words.shown(advice)[""] == "*").sum() == 1
+
+
+def test_a_vm_that_uses_no_page_has_no_advice(make_trace):
+    with pytest.raises(NeedsError, match="no page in use"):
+        advise.advise(make_trace(events=[[]] * 40))
 
 
 def test_what_cannot_be():

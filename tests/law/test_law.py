@@ -7,7 +7,7 @@ import synthetic_vm as vm
 from scipy.stats import binom, foldnorm, hypergeom
 
 from pmlkit import law, techniques
-from pmlkit.errors import ResolutionError, UnknownName
+from pmlkit.errors import NeedsError, ResolutionError, UnknownName
 from pmlkit.law import noise
 from pmlkit.law.curves import drift
 from pmlkit.law.seen import averaged
@@ -255,3 +255,10 @@ def test_what_is_outside_is_refused():
 def test_a_recording_that_is_too_short():
     with pytest.raises(ResolutionError, match="too short"):
         law.predict("prl", law.Curves(vm.constant(rounds=8)), T)
+
+
+@pytest.mark.parametrize("name", [*law.STATED, *law.RULED])
+def test_a_recording_of_a_vm_that_uses_no_page_is_refused(name):
+    idle = vm.make([[]] * 60)
+    with pytest.raises(NeedsError, match="no page in use in any full window T of 100 ms"):
+        law.predict(name, law.Curves(idle), T)
