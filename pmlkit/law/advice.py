@@ -86,7 +86,9 @@ class Advice:
     size : Size
         All that is used; for a PML log, all that is written.
     choice : Prediction or None
-        None if the length of an instruction is not known: then no cost can be predicted.
+        None if no technique can be recommended; `obstacle` is the reason.
+    obstacle : str
+        Why there is no choice, in a sentence or two; empty if there is one.
     front : DataFrame
         The predictions that no other one beats in both error and cost, sorted by cost:
         ``technique``, ``looks``, ``watched`` (-1: all), ``error``, ``overhead``.
@@ -110,6 +112,7 @@ class Advice:
     reads: bool
     size: Size
     choice: Prediction | None
+    obstacle: str
     front: pd.DataFrame
     less: Prediction | None
     more: Prediction | None
@@ -123,17 +126,28 @@ class Advice:
     def answer(self) -> str:
         """How big the VM must be, in a sentence."""
         size, does = self.size, "uses" if self.reads else "writes"
+        hold = (
+            f"{_bytes(size.needed)} to hold what it {does} in T = {exact_ns(self.window_ns)} for "
+            f"{format_share(size.cover, digits=4)} of the time"
+        )
+        if size.vm_bytes is None:
+            return f"{self.name} needs {hold}."
+        rest = format_bytes(size.vm_bytes - int(size.needed * PAGE_SIZE))
         return (
-            f"{self.name} needs {_bytes(size.needed)} to hold what it {does} in T = "
-            f"{exact_ns(self.window_ns)} for {format_share(size.cover, digits=4)} of the time. "
-            f"Over windows that end with each round, the mean is {_bytes(size.mean)}, the peak "
-            f"{_bytes(size.peak)}."
+            f"{self.name} needs a VM of {format_bytes(size.vm_bytes)}: {hold}, and {rest} for its "
+            "kernel, files in memory, and free pages."
         )
 
     @property
     def about_size(self) -> list[str]:
-        """The whole VM, the certainty, the source, and what would change the size: lines."""
-        lines = [self.size.whole, self.size.sure, f"Source: {self.source}."]
+        """The certainty, the whole VM, W, the source, what would change the size: lines."""
+        size = self.size
+        over = (
+            f"Over windows that end with each round, the mean of W is {_bytes(size.mean)}, the "
+            f"peak {_bytes(size.peak)}."
+        )
+        whole = [size.whole] if size.whole else []
+        lines = [size.sure, *whole, over, f"Source: {self.source}."]
         if not self.reads:
             lines.append(
                 "Not known: pages that are only read, so the VM needs more. Use a recording of all "
@@ -145,10 +159,7 @@ class Advice:
     def measure(self) -> str:
         """How to measure it within the budget, in a sentence."""
         if self.choice is None:
-            return (
-                "How to measure it is not known: the recording does not state how long an "
-                "instruction takes (--ns-per-insn), so no cost can be predicted."
-            )
+            return f"How to measure it is not known: {self.obstacle}"
         return (
             f"To measure it: {self._describe(self.choice)}, with about "
             f"{rough(self.choice.error)} "

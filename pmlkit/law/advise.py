@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pmlkit import progress, recordings
-from pmlkit.errors import NeedsError, PmlkitError, argument
+from pmlkit.errors import NeedsError
 from pmlkit.law.advice import FEW_ROUNDS, GROWS, Advice, Checked, rough
 from pmlkit.law.curves import Curves, check_used
 from pmlkit.law.parts import STATED, parts_of
@@ -35,9 +35,14 @@ if TYPE_CHECKING:
 
 __all__ = ["advise", "steady_window"]
 
+USUAL_NS = 100_000_000  # the shortest T that is recommended, if the recording is long enough
 LOOKS = (1, 2, 3, 4, 5, 6, 8, 10, 20)  # looks per T that are tried
 LEAST_WATCHED = 64  # frames; then 128, 256, ... up to all
 BETTER, CHEAPER = 0.8, 0.5  # share of the error or of the cost below which an alternative is named
+_NO_CLOCK = (
+    "the recording does not state how long an instruction takes (`ns_per_insn`), so no cost can be "
+    "predicted."
+)
 _WRITES = frozenset({Need.PML, Need.DIRTY, Need.CONTENT, Need.SOFT_DIRTY})
 
 
@@ -60,21 +65,24 @@ def advise(
         Limit for the cost of looking: ``"0.5%"`` of the VM's time; as a number, a share of it.
     window : str or int, optional
         T; default: `steady_window`, or the next longer one for which some technique is within the
-        budget.
+        budget, if there is one.
     check : bool
         Run the chosen technique and measure its error. This is not possible for a PML log.
     seeds : int
         Number of draws for that run, if the technique draws.
     ns_per_insn : float, optional
         Length of an instruction on the machine of the trace, if the trace does not contain it.
-        Without it no cost can be predicted: the advice has the size alone.
+        Without it no cost can be predicted: the advice has the size alone. The same holds if no
+        technique is within the budget.
     cover : str or float
         Share of the time in which W has to fit: ``"99%"``; as a number, a share.
 
     Raises
     ------
-    PmlkitError
-        If no technique is within the budget, or no page is in use (NeedsError).
+    NeedsError
+        If no page is in use.
+    ResolutionError
+        If the trace cannot resolve T.
 
     Examples
     --------
@@ -83,7 +91,7 @@ def advise(
     >>> bool(advice.choice.overhead <= 0.005)
     True
     >>> print(advice.answer)  # doctest: +ELLIPSIS
-    hotcold needs ... to hold what it uses in T = 1 s for 99 % of the time. ...
+    hotcold needs a VM of ... to hold what it uses in T = 1 s for 99 % of the time, ...
     """
     share, covered = parse_share(budget), parse_share(cover)
     check_count("seeds", seeds, "runs")
@@ -112,6 +120,7 @@ def advise(
         reads=reads,
         size=size_of(curves, result.window_ns, covered),
         choice=choice,
+        obstacle=result.obstacle,
         front=_table(result.front),
         less=choice and _last(result.front, lambda one: one.overhead <= CHEAPER * choice.overhead),
         more=choice and _first(result.front, lambda one: one.error < BETTER * choice.error),
@@ -124,7 +133,8 @@ def steady_window(curves: Curves) -> int:
     """Return the shortest T, ns, beyond which W grows by at most a tenth if T doubles.
 
     The candidates are 0.1, 0.2, 0.5, 1, ... seconds, up to a tenth of the recording, that are
-    multiples of its rounds. If none qualifies, it is the one with the smallest growth.
+    multiples of its rounds; shorter ones if the recording is too short for these. If none
+    qualifies, it is the one with the smallest growth.
     """
     return _windows(curves)[0]
 
@@ -133,9 +143,10 @@ def _windows(curves: Curves) -> list[int]:
     """Return `steady_window`, and the longer ones, ns."""
     recorded = curves.recorded
     unit, lasts = recorded.resolution_ns, recorded.duration_ns
-    steps = [digit * 10**power for power in range(8, 14) for digit in (1, 2, 5)]
+    steps = [digit * 10**power for power in range(14) for digit in (1, 2, 5)]
     whole = [step for step in steps if step % unit == 0 or not is_regular(recorded)]
-    known = [step for step in whole if FEW_ROUNDS * unit <= step <= lasts // 10]
+    short = [step for step in whole if FEW_ROUNDS * unit <= step <= lasts // 10]
+    known = [step for step in short if step >= USUAL_NS] or short
     candidates = known or [unit * max(min(FEW_ROUNDS, lasts // unit // 2), 1)]
     grows = [_growth(curves, step) for step in candidates]
     steady = [place for place, growth in enumerate(grows) if growth <= GROWS]
@@ -153,26 +164,28 @@ def _growth(curves: Curves, window_ns: int) -> float:
 
 @dataclass(frozen=True)
 class _SearchResult:
-    """The result of a search for a technique; no choice if no cost can be predicted."""
+    """The result of a search for a technique; without a choice, `obstacle` is the reason."""
 
     window_ns: int
     front: list[Prediction] = field(default_factory=list)
     choice: Prediction | None = None
     left_out: tuple[str, ...] = ()
+    obstacle: str = ""
 
 
 def _search(curves: Curves, asked: Sequence[int], share: float, reads: bool) -> _SearchResult:
     """Return the best technique within a budget, at the first T that has one."""
     if not curves.recorded.time.ns_per_insn:
-        return _SearchResult(asked[0])
-    front: list[Prediction] = []
+        return _SearchResult(asked[0], obstacle=_NO_CLOCK)
+    cheapest: Prediction | None = None
     for window_ns in asked:
         predictions, left_out = _all(curves, window_ns, reads)
         front = _front(predictions)
         if (choice := _last(front, lambda one: one.overhead <= share)) is not None:
             whole = predict(choice.technique, curves, window_ns)
             return _SearchResult(window_ns, front, whole, tuple(left_out))
-    raise _too_little(front, share, curves.recorded.name)
+        cheapest = min([*front[:1], *filter(None, [cheapest])], key=_overhead, default=None)
+    return _SearchResult(asked[0], obstacle=_too_dear(cheapest, share))
 
 
 def _all(curves: Curves, window_ns: int, reads: bool) -> tuple[list[Prediction], list[str]]:
@@ -230,15 +243,19 @@ def _front(result: Sequence[Prediction]) -> list[Prediction]:
     return front
 
 
-def _too_little(front: Sequence[Prediction], share: float, name: str) -> PmlkitError:
-    """Return the error for a budget below all costs."""
-    if not front:
-        return PmlkitError(f"no technique can be predicted on {name}", "record all accesses")
-    least = front[0]
-    limit = f"no technique costs {rough(share)} of the time of {name} or less"
-    hint = f"give a larger {argument('budget')} or a longer {argument('window')}"
-    cheapest = f"{least.technique.name} costs {rough(least.overhead)}"
-    return PmlkitError(f"{limit}: {cheapest}", hint)
+def _too_dear(cheapest: Prediction | None, share: float) -> str:
+    """Return why no technique is within a budget."""
+    if cheapest is None:
+        return "no technique can be predicted on this recording. Record all accesses."
+    return (
+        f"no technique costs {rough(share)} of the VM's time or less. The cheapest, "
+        f"{cheapest.technique.name}, costs {rough(cheapest.overhead)}. Allow a larger budget, or a "
+        "longer T."
+    )
+
+
+def _overhead(one: Prediction) -> float:
+    return one.overhead
 
 
 def _last(front: Sequence[Prediction], fits: Callable[[Prediction], bool]) -> Prediction | None:

@@ -95,15 +95,18 @@ class Size:
         return min(int(self.needed * PAGE_SIZE) + self.reserve_bytes, self.peak_bytes)
 
     @property
+    def never_swaps(self) -> bool:
+        """Whether a VM of that size has all the memory that the recorded one ever used at once."""
+        return self.vm_bytes is not None and self.vm_bytes == self.peak_bytes
+
+    @property
     def whole(self) -> str:
-        """The size of the whole VM, in a sentence."""
-        if self.reserve_bytes is None or self.vm_bytes is None:
+        """What is missing in a VM of that size, and the delay by it: a sentence or two, or none."""
+        if self.vm_bytes is None:
             return "The VM must be larger: what its kernel keeps is not in this recording."
-        kept = (
-            f"The VM must be larger, {format_bytes(self.vm_bytes)}: its kernel keeps "
-            f"{format_bytes(self.reserve_bytes)} for itself, files in memory, and free pages."
-        )
-        return kept if self.swapping is None else f"{kept} {self.swapping.text}"
+        if self.never_swaps:
+            return "In a VM of this size, nothing is ever swapped: more would not be used."
+        return "" if self.swapping is None else self.swapping.text
 
     @property
     def sure(self) -> str:
@@ -140,7 +143,7 @@ class Size:
             )
         if self.peak_bytes is None:
             yield "No swapping at all: pages that are not touched within T need more memory."
-        else:
+        elif not self.never_swaps:
             yield f"No swapping at all: the whole VM needs {format_bytes(self.peak_bytes)}."
 
     def as_dict(self) -> Json:
@@ -186,7 +189,7 @@ def size_of(curves: Curves, window_ns: int, cover: float = 0.99) -> Size:
         peak_bytes=most,
         allocated_bytes=allocated,
     )
-    if size.vm_bytes is None or size.vm_bytes == size.peak_bytes:
+    if size.vm_bytes is None or size.never_swaps:
         return size
     return replace(size, swapping=swapping_at(recorded, size.vm_bytes))
 

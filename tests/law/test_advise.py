@@ -3,6 +3,7 @@
 
 import html
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,13 +14,13 @@ import pmlkit
 from pmlkit import law, techniques, workingset
 from pmlkit.cli import app
 from pmlkit.costs import Clock
-from pmlkit.errors import NeedsError, PmlkitError, UsageError
+from pmlkit.errors import NeedsError, UsageError
 from pmlkit.law import advice as advice_words
 from pmlkit.law import advise, size
 from pmlkit.law.swapping import Swapping
 from pmlkit.techniques import scores
 from pmlkit.techniques.memory import MemoryModel
-from pmlkit.units import format_bytes, parse_share
+from pmlkit.units import exact_ns, parse_share
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +149,9 @@ def test_a_log_of_writes_says_what_it_cannot_know(of_log):
 def test_the_recommended_window_is_the_shortest_that_is_steady():
     curves = law.Curves(vm.constant(500, rounds=2000))
     assert advise.steady_window(curves) == 100_000_000
+    # A tenth of 0.8 s is less than 0.1 s: 3 pages in turn, so W is steady from 40 ms on.
+    short = law.Curves(vm.make([vm.block(1, 1024 + number % 3) for number in range(80)]))
+    assert advise.steady_window(short) == 50_000_000
     # 500 pages are used one after the other, in 500 rounds of 10 ms: W grows up to T = 5 s.
     turning = law.Curves(vm.make([vm.block(1, 1024 + number % 500) for number in range(20_000)]))
     assert advise.steady_window(turning) == 5_000_000_000
@@ -160,9 +164,10 @@ def test_the_vm_has_what_its_kernel_keeps_as_well():
     kept = 96 + 200 + MemoryModel().slack_pages
     assert (found.needed, found.reserve_bytes) == (300, kept * 4096)
     assert found.vm_bytes == (300 + kept) * 4096 < found.peak_bytes == (900 + kept) * 4096
-    assert f"must be larger, {format_bytes(found.vm_bytes)}" in found.whole
     enough = replace(found, needed=1000.0)  # what the kernel used is in W, too
     assert enough.vm_bytes == found.peak_bytes
+    assert "nothing is ever swapped" in enough.whole
+    assert not any("No swapping" in line for line in enough.changes)  # it is the answer
 
 
 def returning():
@@ -250,9 +255,23 @@ def test_a_vm_that_uses_no_page_has_no_advice(make_trace):
         advise.advise(make_trace(events=[[]] * 40))
 
 
+def test_the_answer_begins_with_the_size_of_the_vm_and_its_parts_add_up(advice):
+    sizes = [float(text) for text in re.findall(r"([\d.]+) MiB", advice.answer)]
+    assert sizes[0] == pytest.approx(advice.size.vm_bytes / (1 << 20), rel=0.005)
+    assert sizes[0] == pytest.approx(sizes[1] + sizes[2], rel=0.01)
+
+
+@pytest.mark.parametrize("window", ["1s", None])
+def test_a_budget_below_all_costs_leaves_the_size(window):
+    found = advise.advise("hotcold", "0.0001%", window, check=False)
+    within = advise.advise("hotcold", "1%", window or exact_ns(found.window_ns), check=False)
+    assert (found.choice, found.answer) == (None, within.answer)
+    assert found.window_ns == within.window_ns
+    assert "no technique costs 0.0001 % of the VM's time or less" in found.measure
+    assert "Allow a larger budget, or a longer T" in found.measure
+
+
 def test_what_cannot_be():
-    with pytest.raises(PmlkitError, match="larger `budget`"):
-        advise.advise("hotcold", "0.0001%", "1s", check=False)
     with pytest.raises(UsageError, match=r"0\.5%"):
         advise.advise("hotcold", "much")
     with pytest.raises(UsageError, match="more than 0"):
