@@ -66,9 +66,6 @@ def facts(trace: Trace | PathLike) -> pd.DataFrame:
     meta = trace.meta
     versions = meta.provenance.get("versions") or {}
     rows = {
-        "recorded by": meta.source,
-        "command": meta.provenance.get("command"),
-        "versions": ", ".join(f"{tool} {version}" for tool, version in versions.items()),
         "guest": f"{meta.domain['name']}, {format_bytes(meta.memory_bytes)} of RAM, "
         f"{meta.domain['vcpus']} vCPU",
         "length": f"{format_ns(trace.duration_ns)} of guest time, {trace.n_rounds:,} rounds",
@@ -78,6 +75,9 @@ def facts(trace: Trace | PathLike) -> pd.DataFrame:
             meta.complete, "no: the recording was cut short"
         ),
         "notes": "; ".join(meta.notes),
+        "recorded by": meta.source,
+        "command": meta.provenance.get("command"),
+        "versions": ", ".join(f"{tool} {version}" for tool, version in versions.items()),
     }
     filled = [(what, value) for what, value in rows.items() if value]
     return pd.DataFrame(filled, columns=["what", "value"])

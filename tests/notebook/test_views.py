@@ -73,6 +73,7 @@ def test_a_relative_output_folder_does_not_depend_on_the_working_directory(tmp_p
 def test_facts(trace):
     facts = dict(views.facts(trace).itertuples(index=False))
     assert facts["command"] == "pmlkit record x" and facts["versions"] == "qemu 7.2"
+    assert list(facts)[0] == "guest" and list(facts)[-1] == "versions"  # the longest comes last
     assert facts["guest"] == "synthetic, 16 MiB of RAM, 1 vCPU"
     assert facts["period"] == "10 ms" and facts["complete"] == "yes"
     assert "notes" not in facts
