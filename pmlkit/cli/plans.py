@@ -126,7 +126,8 @@ def print_report(report: Report) -> None:
     page = console()
     counts = f"{len(report.done)} done, {len(report.kept)} done before"
     counts += f", {len(report.failed)} failed" * bool(report.failed)
-    page.print(counts + f", {len(report.left)} not run" * bool(report.left))
+    counts += f", {len(report.left)} not run" * bool(report.left)
+    page.print(counts + "; the same command continues" * report.interrupted)
     if report.outdated:
         page.print(
             f"{len(report.outdated)} of the earlier runs used another state of pmlkit's source: "

@@ -425,7 +425,10 @@ def test_an_interrupted_run_leaves_nothing_half_done(tmp_path):
     out, err = process.communicate(timeout=HANG_S)
     assert process.returncode == 130
     # Above it are the lines of progress of a busy machine.
-    assert "1 not run" in out and err.splitlines()[-1] == "pmlkit: interrupted"
+    assert (
+        "1 not run; the same command continues" in out
+        and err.splitlines()[-1] == "pmlkit: interrupted"
+    )
     left = {p.name for p in (tmp_path / "r" / "e").iterdir()}
     assert left == {".lock", "index.html", "results.parquet"}
 
