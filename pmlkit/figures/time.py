@@ -16,7 +16,7 @@ from pmlkit.figures.several import common_axis, finish_several, styles, titles
 from pmlkit.figures.style import COLORS, finish, new_figure, pad, paper_figure
 from pmlkit.several import common_window, labelled
 from pmlkit.timeline import FAR, default_window
-from pmlkit.units import Window, check_type, format_ns, parse_window
+from pmlkit.units import Window, check_type, format_ns, format_share, parse_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -111,7 +111,7 @@ def wss_over_time(
         figure,
         trace,
         "the working set W(t, T) over time: distinct pages used in the last T = "
-        f"{_name(window, wss)}. Above it are the memory that the guest's kernel counts as "
+        f"{_full_name(window, wss)}. Above it are the memory that the guest's kernel counts as "
         "allocated, and its RAM. Allocated memory is not the same as used memory. The scale of the "
         "upper part may differ.",
     )
@@ -146,7 +146,7 @@ def _wss_of_several(
     axes.set(ylim=(0, 1.08 * max(peaks)))
     axes.set_ylabel(f"W(t, {common}) (MiB)")
     label_ends(axes, ends)
-    name = _name(common, wss)
+    name = _full_name(common, wss)
     caption = (
         f"the working set W(t, T) of each recording over time: distinct pages used in the last "
         f"T = {name}."
@@ -167,8 +167,8 @@ def wss_by_kind(
     return finish(
         figure,
         trace,
-        f"the pages used in the last T = {_name(window, figure.data['wss'])}, and those {kinds}. "
-        "A page may be in several of these sets; the black line counts it once.",
+        f"the pages used in the last T = {_full_name(window, figure.data['wss'])}, and those "
+        f"{kinds}. A page may be in several of these sets; the black line counts it once.",
     )
 
 
@@ -195,7 +195,7 @@ def pml_against_all(
         figure,
         trace,
         "the pages in PML's log against all pages used in the last T = "
-        f"{_name(window, figure.data['wss'])}. PML logs a page when it is first written. The "
+        f"{_full_name(window, figure.data['wss'])}. PML logs a page when it is first written. The "
         "shaded pages were only read or executed, and PML does not see them.",
     )
 
@@ -226,7 +226,7 @@ def turnover(
         figure,
         trace,
         "the pages that joined the working set, and those that left it, from one window of T = "
-        f"{_name(window, table)} to the next. A large but constant set shows nothing here. A "
+        f"{_full_name(window, table)} to the next. A large but constant set shows nothing here. A "
         "program that moves to other pages shows as much above as below.",
     )
 
@@ -283,13 +283,33 @@ def _window(trace: Trace, window: Length, start: Time, end: Time) -> Window:
 
 
 def _name(window: Window, wss: pd.DataFrame) -> str:
-    """Name T, and the effective T if it differs."""
+    """Name T for a label, with the median effective T if that is another."""
     name = str(window).replace("r", " rounds")
-    effective = wss["effective_ns"][wss["full"]]
-    if window.ns is None or not len(effective):
+    effective = _effective(window, wss)
+    if not len(effective) or not _far(window, effective.median()):
         return name
-    far = (effective - window.ns).abs() > FAR * window.ns
-    return f"{name} (median effective {format_ns(effective.median())})" if far.any() else name
+    return f"{name} (median effective {format_ns(effective.median())})"
+
+
+def _full_name(window: Window, wss: pd.DataFrame) -> str:
+    """Name T as `_name`, or with the number of windows whose effective T differs."""
+    name, effective = _name(window, wss), _effective(window, wss)
+    far = sum(_far(window, each) for each in effective)
+    if not far or "(" in name:
+        return name
+    return (
+        f"{name} (in {far:,} of {len(effective):,} windows, the effective T differs by more than "
+        f"{format_share(FAR)})"
+    )
+
+
+def _effective(window: Window, wss: pd.DataFrame) -> pd.Series[float]:
+    """Return the effective T, ns, of the full windows; none if T is a number of rounds."""
+    return wss["effective_ns"][wss["full"] & (window.ns is not None)]
+
+
+def _far(window: Window, effective_ns: float) -> bool:
+    return window.ns is not None and abs(effective_ns - window.ns) > FAR * window.ns
 
 
 def _folded(name: str) -> str:

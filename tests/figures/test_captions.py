@@ -11,7 +11,9 @@ from tree import ROOT
 
 from pmlkit import compare, figures
 from pmlkit.figures import compare as figures_compare
+from pmlkit.figures import time
 from pmlkit.notebook import reads_tables
+from pmlkit.units import Window
 
 ERRORS = {"a": (0.1, 0.5, 0.3), "b": (0.2, 0.2, 0.8)}  # of three recordings
 OVERHEADS = {"a": (0.01, 0.03, 0.02), "b": (0.05, 0.04, 0.06)}
@@ -37,6 +39,29 @@ def drawn():
         "fig-harvest-costs": figures.harvest_costs(*reads_tables.costs()),
         "fig-host-sees": figures.host_sees(reads_tables.host_sees()),
     }
+
+
+@pytest.mark.parametrize(
+    ("effective_ms", "label", "caption"),
+    [
+        ([50, 50, 48, 52], "50 ms", "50 ms"),
+        (
+            [50, 50, 50, 40],
+            "50 ms",
+            "50 ms (in 1 of 4 windows, the effective T differs by more than 10 %)",
+        ),
+        ([40, 40, 50, 40], *["50 ms (median effective 40 ms)"] * 2),
+    ],
+)
+def test_an_effective_t_is_named_only_where_it_is_another(effective_ms, label, caption):
+    """A label read "T = 50 ms (median effective 50 ms)", for a few windows that were shorter."""
+    short = [(5, False)]  # a window that is cut short does not count
+    rows = [(ms, True) for ms in effective_ms] + short
+    wss = pd.DataFrame(rows, columns=["effective_ns", "full"])
+    wss["effective_ns"] *= 1_000_000
+    window = Window(ns=50_000_000)
+    assert (time._name(window, wss), time._full_name(window, wss)) == (label, caption)
+    assert time._full_name(Window(rounds=5), wss) == "5 rounds"
 
 
 def captions():
