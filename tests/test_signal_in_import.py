@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from factories import make_trace as write_trace
+from said import said
 from waiting import HANG_S
 
 WATCHED = """
@@ -66,4 +67,4 @@ def test_python_code_imports_pandas(words, tmp_path):
 @pytest.mark.parametrize("words", IMPORTS)
 def test_a_signal_meanwhile_ends_the_command(words, tmp_path):
     done = run(words, tmp_path, ends="yes")
-    assert (done.returncode, done.stderr.strip()) == (143, "pmlkit: ended by SIGTERM")
+    assert (done.returncode, said(done.stderr)) == (143, "pmlkit: ended by SIGTERM\n")

@@ -10,6 +10,7 @@ import threading
 import weakref
 
 import pytest
+from said import said
 from waiting import HANG_S, until
 
 from pmlkit import cli, signals
@@ -137,7 +138,7 @@ def test_closed_and_full_streams_are_no_failure(words, how, make_trace):
     path = [] if words == ["--help"] else [str(make_trace().path)]
     command = shlex.join([sys.executable, "-m", "pmlkit", *words[:1], *path, *words[1:]])
     done = subprocess.run(["bash", "-c", f"{command} {how}"], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, said(done.stderr)) == (0, "")
 
 
 @pytest.mark.parametrize("words", [["--help"], ["wss"], ["record", "--list", "--json"]])
@@ -146,7 +147,7 @@ def test_a_full_standard_output_is_one_line(words, make_trace):
     command = [sys.executable, "-m", "pmlkit", *words[:1], *path, *words[1:]]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert (done.returncode, done.stderr) == (
+    assert (done.returncode, said(done.stderr)) == (
         1,
         "pmlkit: cannot write the standard output (no space left): free some space there or "
         "choose another place\n",
@@ -159,7 +160,7 @@ def test_nobody_who_reads_is_silence_and_exit_code_0(words, make_trace):
     command = shlex.join([sys.executable, "-m", "pmlkit", words[0], str(path), *words[1:]])
     script = f"{command} | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout, said(done.stderr)) == (0, "", "")
 
 
 INTERRUPTED = "os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(30)"
@@ -181,7 +182,7 @@ def test_a_signal_that_an_import_turns_into_another_error_is_one_all_the_same(tm
     command = [sys.executable, "-m", "pmlkit", "wss", "hotcold"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=HANG_S)
     assert (done.returncode, done.stdout) == (128 + number, "")
-    assert done.stderr == LINE[number]
+    assert said(done.stderr) == LINE[number]
 
 
 def test_the_workers_of_a_comparison_end_with_it(make_trace, monkeypatch, tmp_path):

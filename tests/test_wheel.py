@@ -11,6 +11,7 @@ import venv
 from pathlib import Path
 
 import pytest
+from said import said
 from waiting import HANG_S
 
 from pmlkit import recordings
@@ -46,7 +47,7 @@ def installed(tmp_path_factory):
         done = subprocess.run(
             command, cwd=home, env=env, umask=0o077, capture_output=True, text=True, timeout=HANG_S
         )
-        return done.returncode, done.stdout, done.stderr
+        return done.returncode, done.stdout, said(done.stderr)
 
     return call
 
