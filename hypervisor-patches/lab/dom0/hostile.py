@@ -28,6 +28,7 @@ from pmlkit.xen.pml import ROUND_GUIDED, PmlLog
 OPTIONS = LogOptions(slots=512, page_tables="mark", harvest="guided")
 DATA, PAGES = 4096, 300
 PRIVATE_DATA, PRIVATE_TABLES, BALLOON, POINTERS, MANY, REUSED = 4608, 5120, 6144, 7168, 8192, 500
+SWEPT, PAGES_SWEPT, APART = 8192, 32 * 256, 1024
 TABLES, ROOTS, BALLOONED = 70000, 200, 1000
 BASE = frozenset(range(DATA, DATA + PAGES))
 MEMORY = 384 * 256  # Xen's own pages of a guest are above its memory
@@ -159,6 +160,18 @@ def balloon():
         yield
 
 
+def pod():
+    """Use more pages than the domain has, by populate-on-demand: most of them are only read."""
+    read = set(range(SWEPT, SWEPT + PAGES_SWEPT))
+    written = set(range(SWEPT, SWEPT + PAGES_SWEPT, APART))
+    with Domain(config=("memory=32", "maxmem=64"), swept=PAGES_SWEPT) as domain:
+        rounds(domain, [(written, read)])
+        yield
+        told = rounds(domain, [(written, read)] * 2)
+        yield [row | {"wrong": domain.box.measured(1)[0]} for row in told]
+        yield
+
+
 def again():
     """Log a domain that has not run since a log of it ended without its round being closed."""
     with Domain() as domain:
@@ -213,6 +226,7 @@ PARTS = {
     "tables": tables,
     "roots": roots,
     "balloon": balloon,
+    "pod": pod,
     "again": again,
     "reboot": lambda: restarted(1),
     "triple": lambda: restarted(3),

@@ -20,10 +20,13 @@
 #define POINTERS 7168u       /* of the many tables; their directories follow */
 #define MANY 8192u           /* the tables themselves */
 #define REUSED 500u          /* pages of former tables that are reused */
+#define SWEPT 8192u          /* pages that are all read; a few of them are also written */
+#define APART 1024u          /* distance of those, in pages: one in every second large page */
+#define LATE 300u            /* the written word: Xen's first look for data is at words 0 to 15 */
 #define PRIVATE_AT 0x80000000u
 #define PRESENT_WRITE 3u
 
-static u32 pages, tables, roots, loads, balloon, end, at;
+static u32 pages, tables, roots, loads, balloon, swept, end, at;
 
 static u64 *frame(u32 gfn)
 {
@@ -66,6 +69,7 @@ void guest_setup(void)
     roots = kit_option("roots", 0);
     loads = kit_option("loads", 100000);
     balloon = kit_option("balloon", 0);
+    swept = kit_option("swept", 0);
     end = kit_option("end", 0);
     at = kit_option("at", 0);
     kit_paging(4, kit_option("mib", 64), 0);
@@ -124,6 +128,23 @@ static void change_memory(u32 n)
         frame(BALLOON + i)[0] = n;
 }
 
+/* More pages than the domain has: Xen takes back those that are zero. Reports wrong contents. */
+static void sweep(u32 n)
+{
+    u32 wrong = 0;
+
+    for (u32 i = 0; i < swept; i++) {
+        volatile u64 *page = frame(SWEPT + i);
+
+        (void)page[0];
+        if (i % APART == 0) {
+            wrong += page[LATE] != n - 1;
+            page[LATE] = n;
+        }
+    }
+    kit_report(0, wrong);
+}
+
 static void die(void)
 {
     u32 why = end == 1 ? REBOOT : CRASH;
@@ -146,6 +167,8 @@ void guest_round(unsigned n, unsigned vcpu)
         change_roots();
     if (balloon)
         change_memory(n);
+    if (swept)
+        sweep(n);
     if (end && n == at)
         die();
 }
