@@ -72,9 +72,8 @@ class Mark:
     def record(self, **facts: object) -> None:
         """Record the logging that is switched on: before the switch, and again with more facts."""
         self._facts.update(facts)
-        self._file.seek(0)
-        self._file.truncate()
-        self._file.write(json.dumps(self._facts))
+        # A line more: a process that is killed here leaves the lines before.
+        self._file.write(json.dumps(self._facts) + "\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -100,11 +99,11 @@ def clean(folder: PathLike) -> Iterator[str]:
 
 def _facts(file: TextIO) -> Json:
     file.seek(0)
-    try:
-        facts = json.loads(file.read())
-    except ValueError:  # killed during this write, before it had switched logging on
-        return {}
-    return facts if isinstance(facts, dict) else {}
+    for line in reversed(file.read().splitlines()):
+        with contextlib.suppress(ValueError):  # killed while it wrote this line
+            facts = json.loads(line)
+            return facts if isinstance(facts, dict) else {}
+    return {}
 
 
 def _undo(facts: Json) -> str | None:
@@ -114,7 +113,7 @@ def _undo(facts: Json) -> str | None:
     try:
         if domains.find(domid).uuid != facts.get("uuid", ""):
             return None  # another domain has this id now
-        message = (_undo_pml if mode == "pml" else _undo_stock)(domid, facts)
+        message = _undo_pml(domid, facts) if mode == "pml" else _undo_stock(domid)
     except domains.NoSuchDomain:
         return None
     except XenError as error:
@@ -134,8 +133,6 @@ def _undo_pml(domid: int, facts: Json) -> bool:
     return True
 
 
-def _undo_stock(domid: int, facts: Json) -> bool:
-    if not facts.get("on"):
-        return False
+def _undo_stock(domid: int) -> bool:
     with Control() as control:
         return switch_off(control, domid)

@@ -374,6 +374,20 @@ def test_the_next_start_cleans_up_with_a_word(xen, tmp_path):
         assert not xen.log_dirty()
 
 
+@pytest.mark.parametrize("torn", ["", '{"domid": 5, "na'])
+@pytest.mark.parametrize("mode", ["pml", "stock"])
+def test_a_death_as_soon_as_logging_is_on_is_cleaned_up(xen, tmp_path, mode, torn):
+    """What is known then was written before; the line with more facts may be cut off."""
+    facts = {"domid": 5, "name": "guest", "uuid": fake_xen.UUID[:-2] + "05", "mode": mode}
+    (xen.folder / "run").mkdir()
+    (xen.folder / "run" / "5.json").write_text(json.dumps(facts) + "\n" + torn)
+    xen.set_log_dirty()
+    status, messages = run_rounds(xen, tmp_path / "s", mode=mode)
+    assert status == 0
+    assert "domain guest died and left log-dirty mode on: it is off now" in messages
+    assert not xen.log_dirty()
+
+
 def test_only_one_at_a_time(xen, tmp_path):
     first = xen.agent(xen.job(spool=str(tmp_path / "a")))
     until(xen.log_dirty)
