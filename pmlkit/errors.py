@@ -8,6 +8,7 @@ message. ``pmlkit.cli.main`` exits with 2 for a `UsageError`, and with 1 for the
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import os
@@ -16,7 +17,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Self
 
     from pmlkit.types import Json, PathLike
@@ -44,6 +45,7 @@ __all__ = [
     "argument",
     "closest",
     "is_out_of_memory",
+    "of_argument",
     "output_error",
     "read_error",
 ]
@@ -392,6 +394,27 @@ class UnknownName(UsageError):
         super().__init__(
             f"{whose} has no {kind} {name!r}" if whose else f"there is no {kind} {name!r}", hint
         )
+
+
+@contextlib.contextmanager
+def of_argument(name: str) -> Iterator[None]:
+    """Context in which the error for a wrong value begins with the name of the argument.
+
+    Examples
+    --------
+    >>> from pmlkit.errors import of_argument
+    >>> from pmlkit.units import parse_duration_ns
+    >>> with of_argument("start"):
+    ...     parse_duration_ns("soon")
+    Traceback (most recent call last):
+    pmlkit.errors.UsageError: `start`: 'soon' is not a duration: write one as 250ms, 1.5s or 10us
+    """
+    try:
+        yield
+    except UsageError as error:
+        if type(error) is not UsageError:  # its own class names what is wrong
+            raise
+        raise UsageError(f"{argument(name)}: {error.problem}", error.hint) from None
 
 
 class NeedsError(PmlkitError):

@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from pmlkit.errors import NeedsError, UsageError, argument
+from pmlkit.errors import NeedsError, UsageError, argument, of_argument
 from pmlkit.kernels import by_page
 from pmlkit.kernels.by_page import References
 from pmlkit.kernels.pages import grown, numbered
@@ -354,7 +354,10 @@ def times_ns(
     start, end = edges(start, end, phase, between)
     if phase is not None:
         return bounds(trace, phase)
-    return time_ns(trace, start), time_ns(trace, end)
+    with of_argument("start"):
+        start_ns = time_ns(trace, start)
+    with of_argument("end"):
+        return start_ns, time_ns(trace, end)
 
 
 def edges(

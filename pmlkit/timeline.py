@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.errors import PmlkitError, ResolutionError, UsageError, argument
+from pmlkit.errors import PmlkitError, ResolutionError, UsageError, argument, of_argument
 from pmlkit.trace import arrow
 from pmlkit.units import Window, exact_ns, format_ns, is_bare, parse_window
 
@@ -293,9 +293,10 @@ class Timeline:
             Refuse a T that is longer than the part.
         """
         size, axis = self.size(window, longest), self.axis_of(window)
-        tumbling = step is None or (
-            step != "sliding" and parse_window(step) == parse_window(window)
-        )
+        with of_argument("step"):  # `window` was read above
+            tumbling = step is None or (
+                step != "sliding" and parse_window(step) == parse_window(window)
+            )
         ends = self._window_ends(window, step, size, tumbling)
         starts = np.arange(len(ends)) * size if tumbling else np.maximum(ends - size, 0)
         by_number = _in_rounds(window) or self.resolution_ns is None

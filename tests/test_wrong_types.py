@@ -103,6 +103,23 @@ def test_an_estimate_of_reads_names_the_argument_of_a_wrong_type(given):
         reads.estimate("rrww-lab", **given)
 
 
+NAMED = {
+    "start": lambda trace: pmlkit.wss(trace, start=["2s"]),
+    "end": lambda trace: missratio.of_trace(trace, end="soon"),
+    "step": lambda trace: pmlkit.wss(trace, window="20ms", step=["10ms"]),
+    "budget": lambda trace: pmlkit.advise(trace, budget="lots"),
+    "cover": lambda trace: pmlkit.advise(trace, cover=[1]),
+    "target": lambda trace: pmlkit.period.advise(trace, target="x"),
+    "accuracy": lambda trace: pmlkit.period.advise(trace, accuracy={}),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_of_several_times_or_shares_the_wrong_one_is_named(trace, name):
+    with pytest.raises(UsageError, match=rf"^`{name}`: .* is not a (duration|window|share): write"):
+        NAMED[name](trace)
+
+
 @pytest.mark.parametrize("kinds", [1.5, True, b"r", [1], float("nan"), 8, 0, -1])
 def test_a_mask_of_kinds_is_a_whole_number(trace, kinds):
     """1.5 was read as 1, the reads."""

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pmlkit import progress, recordings
-from pmlkit.errors import NeedsError
+from pmlkit.errors import NeedsError, of_argument
 from pmlkit.law.advice import FEW_ROUNDS, GROWS, Advice, Checked, rough
 from pmlkit.law.curves import Curves, check_used
 from pmlkit.law.parts import STATED, parts_of
@@ -93,7 +93,10 @@ def advise(
     >>> print(advice.answer)  # doctest: +ELLIPSIS
     hotcold needs a VM of ... to hold what it uses in T = 1 s for 99 % of the time, ...
     """
-    share, covered = parse_share(budget), parse_share(cover)
+    with of_argument("budget"):
+        share = parse_share(budget)
+    with of_argument("cover"):
+        covered = parse_share(cover)
     check_count("seeds", seeds, "runs")
     opened = recordings.opened(trace)
     reads = opened.meta.kind == "access"

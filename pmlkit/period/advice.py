@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from pmlkit.errors import ClocksDiffer, NeedsError, UsageError, argument
+from pmlkit.errors import ClocksDiffer, NeedsError, UsageError, argument, of_argument
 from pmlkit.kernels.by_time import Reuse
 from pmlkit.kernels.pages import grown
 from pmlkit.period.costs import BUFFER_ENTRIES, ENTRY_BYTES, Constants, from_trace
@@ -226,7 +226,10 @@ def advise(
     NeedsError
         If the trace has no PML log, or fewer than 4 rounds between start and end.
     """
-    target, accuracy = parse_share(target), parse_share(accuracy)
+    with of_argument("target"):
+        target = parse_share(target)
+    with of_argument("accuracy"):
+        accuracy = parse_share(accuracy)
     _check_time("stall_ns", stall_ns)
     start, end = edges(start, end, phase, between)
     trace = opened(trace)
