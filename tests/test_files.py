@@ -121,6 +121,23 @@ def test_a_damaged_trace_is_still_one(make_trace):
         refuse_inside_trace(path / "x")
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: whole(path / "rounds.parquet", overwrite=True).__enter__(),
+        lambda path: write_files(path, {"x.csv": b"1"}),
+        lambda path: write_files(path / "new", {"x.csv": b"1"}),
+        lambda path: PartialFolder(path / "pml.trace", overwrite=True),
+    ],
+)
+def test_nothing_is_written_into_a_trace(make_trace, write):
+    path = make_trace().path
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    with pytest.raises(OutputError, match="is a trace"):
+        write(path)
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
+
+
 def test_a_file_appears_when_it_is_whole(tmp_path):
     with whole(tmp_path / "a") as partial:
         partial.write_bytes(b"abc")
@@ -311,6 +328,7 @@ def test_a_path_that_is_no_utf8(tmp_path):
         ["simulate", "x.trace", "-o", "x.trace/pml.trace", "--overwrite"],
         ["record", "hotcold", "-o", "x.trace/y.trace"],
         ["compare", "x.trace", "--window", "10ms", "-o", "x.trace"],
+        ["frontier", "x.trace", "--window", "10ms", "-o", "x.trace/new"],
     ],
     ids=lambda command: " ".join(command[:3]),
 )

@@ -12,6 +12,7 @@ import click
 from pmlkit import progress
 from pmlkit.cli.parameters import KINDS, PATH, TIME, TRACE
 from pmlkit.errors import PmlkitError, UsageError, visible
+from pmlkit.files import refuse_inside_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
     Command: TypeAlias = Callable[..., object]
     Declaration: TypeAlias = Callable[[Command], Command]
+
+
+FOLDERS = ("DIR", "FOLDER", "SCORES")  # of `output`: several files go there
 
 
 def names(where: str) -> Callable[..., list[str]]:
@@ -81,8 +85,14 @@ def option(*names: str, **facts: Any) -> Declaration:
 
 
 def output(metavar: str, what: str, **more: object) -> Declaration:
-    """Declare ``-o``."""
-    return option("-o", "--output", type=PATH, metavar=metavar, help=what, **more)
+    """Declare ``-o``. A place inside a trace is refused before the work, and not after it."""
+
+    def outside(_ctx: click.Context, _param: click.Parameter, path: str | None) -> str | None:
+        if path:
+            refuse_inside_trace(path, is_folder=metavar in FOLDERS)
+        return path
+
+    return option("-o", "--output", type=PATH, metavar=metavar, help=what, callback=outside, **more)
 
 
 def drawing(what: str) -> Declaration:
