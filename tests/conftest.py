@@ -42,14 +42,18 @@ LONGEST = (
     "test_notebooks.py",
     "test_figures.py",
     "test_recorder_disk.py",
-    "test_explorer_browser.py",
-    "test_wheel.py",
-    "test_hostile_dom0.py",
     "test_notebook.py",
-    "test_explorer.py",
-    "test_xen_stream.py",
+    "test_explorer_browser.py",
     "test_parquet_pages.py",
+    "test_interop_requests.py",
+    "test_wheel.py",
     "test_agent.py",
+    "test_overlaps.py",
+    "test_hostile_dom0.py",
+    "test_xen_stream.py",
+    "test_advise.py",
+    "test_kvm_order.py",
+    "test_batch.py",
 )
 
 
