@@ -111,6 +111,20 @@ class Curves:
         """Lengths of those rounds, ns (float64, shape (instants,))."""
         return np.diff(self.t_ns, prepend=0).astype(float)
 
+    @cached_property
+    def gaps(self) -> Bools:
+        """Whether the round that ends then is a gap without uses (bool, shape (instants,))."""
+        gaps = np.zeros(len(self.t_ns), bool)
+        if self.recorded.idle is not None:
+            gaps[self.instant(np.flatnonzero(self.recorded.idle))] = True
+            gaps[self.instant(np.flatnonzero(~self.recorded.idle))] = False
+        return gaps
+
+    @cached_property
+    def even(self) -> bool:
+        """Whether all rounds have the same length."""
+        return bool(np.ptp(self.weights) == 0)
+
     def refs(self, channel: str) -> References:
         """Return the uses of a channel, sorted by page."""
         if channel not in self._refs:

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pmlkit.kernels.by_page import references
+
 if TYPE_CHECKING:
     from typing import Any
 
+    from pmlkit.kernels.by_page import References
     from pmlkit.law.curves import Curves
     from pmlkit.techniques.view import View
     from pmlkit.types import Floats, Ints
@@ -116,14 +119,28 @@ class Looks:
         return np.arange(min(most, units)) * units // min(most, units) * unit
 
     def ends(self, phase: int) -> Ints:
-        """Return the instants of looks. A look that is due within a round is made at its end."""
+        """Return the instants of looks, each once, as `pmlkit.techniques.setting.Clock` has them.
+
+        A look that is due within a round is made at its end. During a gap, which has no uses, each
+        look is made when it is due; here all of them stand at the end of the gap.
+        """
         t_ns = self.curves.t_ns
         due = np.arange(int(phase) or self.period_ns, t_ns[-1] + 1, self.period_ns)
-        return np.searchsorted(t_ns, due)
+        ends = np.searchsorted(t_ns, due)
+        late = np.diff(ends, prepend=-1) == 0
+        return ends[~late | self.curves.gaps[ends]]
 
     def full(self, ends: Ints) -> Ints:
-        """Return the looks that have a whole span before them."""
-        return ends[self.curves.t_ns[ends] >= self.span_ns]
+        """Return the looks that have a whole span before them, by number."""
+        whole = self.curves.t_ns[ends] >= self.span_ns
+        return np.flatnonzero(whole & (np.arange(len(ends)) >= self.looks - 1))
+
+    def by_look(self, ends: Ints) -> References:
+        """Return the uses by the look that finds them, a page once for each; the last: none."""
+        refs = self.curves.refs(self.parts.sees)
+        look = np.searchsorted(ends, self.curves.instant(refs.round))
+        order = np.argsort(look, kind="stable")
+        return references(look[order], refs.gfn[order], len(ends) + 1, distinct=True)
 
 
 class Rule(ABC):

@@ -12,6 +12,7 @@ from scipy.special import ndtri
 
 from pmlkit.costs import Cost, work
 from pmlkit.errors import ResolutionError, argument
+from pmlkit.kernels.by_page import sliding
 from pmlkit.law.curves import Blindness, check_used
 from pmlkit.law.looks import Looks
 from pmlkit.law.noise import NORMAL, combined, mean_abs, sample_error, sample_quantiles
@@ -147,8 +148,8 @@ def predict(
         staleness=asked.staleness(),
         sampling=asked.sampling(),
         blindness=asked.blindness(),
-        error=float(np.mean(errors)) if errors else float("nan"),
-        from_start=errors[0] if errors else float("nan"),
+        error=float(np.mean(list(errors.values()))) if errors else float("nan"),
+        from_start=errors.get(0, float("nan")),
         low=low,
         high=high,
         cover=cover,
@@ -192,11 +193,26 @@ class _Sums:
     def _reports(self, ends: Ints, case: int) -> tuple[Ints, Floats, Floats]:
         """Return the instants of the looks that give a report, the reports, and their scatter."""
         if self.rule is None:
-            ends = self.of.full(ends)
-            return ends, *averaged(self.seen[ends], self.noise[ends], self.parts.averages)
+            full = self.of.full(ends)
+            pages, sd = self.seen[ends] + self._beyond(ends), self.noise[ends]
+            return ends[full], *averaged(pages[full], sd[full], self.parts.averages)
         reported, sd = self.rule.reports(self.of, ends, case)
         known = ~np.isnan(reported)
         return ends[known], reported[known], sd[known]
+
+    def _beyond(self, ends: Ints) -> Floats:
+        """Return how many more pages are used between looks than in the time of so many looks.
+
+        None if rounds have one length. If not, looks come late, and the time between them differs.
+        """
+        of, parts = self.of, self.parts
+        if self.curves.even or parts.one_in is not None or parts.samples is not None:
+            return np.zeros(len(ends))
+        if parts.adds:
+            counts = sliding(of.by_look(ends), 1)[:-1]
+            sums: Floats = np.append(np.zeros(of.looks), np.cumsum(counts))
+            return sums[of.looks :] - sums[: -of.looks] - self.seen[ends]
+        return sliding(of.by_look(ends), of.looks)[:-1] - self.seen[ends]
 
     def _mean(self, pages: Floats) -> float:
         """Return the mean over the scored times, as a share of mean W."""
@@ -217,18 +233,22 @@ class _Sums:
             if len(some):
                 at_some = latest[some]
                 weights = self.curves.weights[some]
-                yield _Case(
-                    self.true[some], self.seen[some], reported[at_some], sd[at_some], weights
-                )
+                reports = reported[at_some], sd[at_some]
+                yield _Case(phase, self.true[some], self.seen[some], *reports, weights)
 
     def _share(self, case: _Case, pages: Floats) -> float:
-        """Return the mean over a case's times, as a share of mean W there if reports are rare."""
-        mean = np.average(case.true, weights=case.weights) if self.rule else self.mean
-        return float(np.average(pages, weights=case.weights) / mean)
+        """Return the mean over a case's times, as a share of mean W.
 
-    def errors(self) -> list[float]:
-        """Return the expected error for looks at each phase, the recording's start first."""
-        return [self._share(case, mean_abs(case.off, case.sd)) for case in self.cases]
+        If reports are rare, or late because rounds are long, it is mean W at these times.
+        """
+        mean = self.mean
+        if self.rule or not self.curves.even:
+            mean = float(np.average(case.true, weights=case.weights))
+        return float(np.average(pages, weights=case.weights) / mean) if mean else float("nan")
+
+    def errors(self) -> dict[int, float]:
+        """Return the expected error for looks at each phase that has a report; 0: the start."""
+        return {one.phase: self._share(one, mean_abs(one.off, one.sd)) for one in self.cases}
 
     def interval(self) -> tuple[float, float, float]:
         """Return the interval of the error, and the factor for the estimate; NaN: no report."""
@@ -292,8 +312,9 @@ class _Sums:
 
 
 class _Case(NamedTuple):
-    """W, V, the report and its standard deviation, and weights, at some times."""
+    """W, V, the report and its standard deviation, and weights, at some times; of a phase."""
 
+    phase: int
     true: Floats
     seen: Floats
     reported: Floats

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The law of errors: known answers for each part alone, for all together, and against runs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import synthetic_vm as vm
@@ -240,6 +242,43 @@ def test_the_cost_is_that_of_the_run(name):
 
 # ------------------------------------------------------------------------------
 # What is covered.
+
+
+def uneven(kind):
+    """Return a VM whose rounds vary a little; are long at times; or are long and without uses."""
+    recorded, draw = wandering(), np.random.default_rng(4)
+    lengths = draw.normal(1, 0.1, recorded.n_rounds) * vm.ROUND_NS
+    if kind == "jitter":
+        return replace(recorded, t_ns=np.append(0, lengths.cumsum()).astype(np.int64))
+    some = np.arange(20, recorded.n_rounds, 40)
+    lengths[some] = [15 * vm.ROUND_NS, 4.3 * vm.ROUND_NS, *[9 * vm.ROUND_NS] * (len(some) - 2)]
+    idle = np.zeros(recorded.n_rounds, bool)
+    if kind == "gaps":
+        idle[some] = True
+        sets, written = (
+            [[] if gap else uses.between(n, n + 1) for n, gap in enumerate(idle)]
+            for uses in (recorded.accesses, recorded.writes)
+        )
+        recorded = vm.make(sets, written)
+    return replace(recorded, t_ns=np.append(0, lengths.cumsum()).astype(np.int64), idle=idle)
+
+
+@pytest.mark.parametrize("kind", ["jitter", "long", "gaps"])
+@pytest.mark.parametrize("looks", [1, 2, 5])
+@pytest.mark.parametrize("name", [*EXACT, "pml-threshold"])
+def test_with_uneven_rounds_and_looks_from_the_start_on_the_law_is_the_run(name, looks, kind):
+    technique, recorded = make(name, looks=looks), uneven(kind)
+    found = law.predict(technique, law.Curves(recorded), T)
+    assert errors(technique, recorded)[0] == pytest.approx(found.from_start, rel=1e-9, nan_ok=True)
+
+
+def test_a_run_without_a_report_is_not_predicted_by_looks_at_other_times():
+    """A plateau needs three looks without a new page, which only some first looks allow."""
+    recorded = vm.make([vm.block(min(round_, 71)) for round_ in range(1, 106)])
+    technique = make("prl-plateau", looks=1)
+    found = law.predict(technique, law.Curves(recorded), T)
+    assert np.isnan(errors(technique, recorded)[0]) and np.isnan(found.from_start)
+    assert np.isfinite(found.error)
 
 
 def test_each_technique_is_stated_or_said_to_be_outside():
