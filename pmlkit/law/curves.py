@@ -92,7 +92,9 @@ class Curves:
 
     recorded: Recorded
     _pages: dict[tuple[str, int], Floats] = field(default_factory=dict, repr=False)
+    _between: dict[tuple[str, int, bytes], Floats] = field(default_factory=dict, repr=False)
     _refs: dict[str, References] = field(default_factory=dict, repr=False)
+    _returns: dict[str, tuple[Ints, Ints, Ints]] = field(default_factory=dict, repr=False)
     _gaps: dict[str, tuple[Floats, Floats]] = field(default_factory=dict, repr=False)
     _blind: dict[tuple[str, int], Blindness] = field(default_factory=dict, repr=False)
 
@@ -138,6 +140,48 @@ class Curves:
         if key not in self._pages:
             self._pages[key] = self._sliding(self.refs(channel), window_ns)
         return self._pages[key]
+
+    def between(self, channel: str, ends: Ints, looks: int) -> Floats:
+        """Return the distinct pages of a channel from each look back to the one `looks` before it.
+
+        Parameters
+        ----------
+        ends : ndarray of int64, shape (looks made,)
+            Instants of the looks; never decreasing.
+
+        Returns
+        -------
+        ndarray of float64, shape (looks made,)
+            The first ones reach back to the start of the recording.
+        """
+        key = channel, looks, ends.tobytes()
+        if key not in self._between:
+            self._between[key] = self._distinct(channel, ends, looks)
+        return self._between[key]
+
+    def _distinct(self, channel: str, ends: Ints, looks: int) -> Floats:
+        before, now, count = self._returns_of(channel)
+        look = np.searchsorted(ends, np.arange(len(self.t_ns)))
+        found = look[now]
+        # A use is the page's first one for the looks that do not reach back to the use before it.
+        first = np.where(before < 0, found, np.maximum(found, look[before] + looks))
+        last = np.maximum(first, found + looks)
+        size = len(ends) + 1
+        steps = np.zeros(size, np.int64)
+        np.add.at(steps, np.minimum(first, size - 1), count)
+        np.subtract.at(steps, np.minimum(last, size - 1), count)
+        return np.cumsum(steps)[:-1].astype(float)
+
+    def _returns_of(self, channel: str) -> tuple[Ints, Ints, Ints]:
+        """Return the instants of a page's use before (-1: none) and of a use, and how many so."""
+        if channel not in self._returns:
+            refs, size = self.refs(channel), len(self.t_ns) + 1
+            now = self.instant(refs.round)
+            before = np.append(-1, now[:-1])[: len(now)]
+            before[refs.starts[:-1]] = -1
+            pairs, count = np.unique((before + 1) * size + now, return_counts=True)
+            self._returns[channel] = pairs // size - 1, pairs % size, count
+        return self._returns[channel]
 
     def _sliding(self, refs: References, window_ns: int) -> Floats:
         windows = Windows.on(self._axis.at, window_ns, self.t_ns)

@@ -10,12 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.kernels.by_page import references
-
 if TYPE_CHECKING:
     from typing import Any
 
-    from pmlkit.kernels.by_page import References
     from pmlkit.law.curves import Curves
     from pmlkit.techniques.view import View
     from pmlkit.types import Floats, Ints
@@ -134,13 +131,6 @@ class Looks:
         """Return the looks that have a whole span before them, by number."""
         whole = self.curves.t_ns[ends] >= self.span_ns
         return np.flatnonzero(whole & (np.arange(len(ends)) >= self.looks - 1))
-
-    def by_look(self, ends: Ints) -> References:
-        """Return the uses by the look that finds them, a page once for each; the last: none."""
-        refs = self.curves.refs(self.parts.sees)
-        look = np.searchsorted(ends, self.curves.instant(refs.round))
-        order = np.argsort(look, kind="stable")
-        return references(look[order], refs.gfn[order], len(ends) + 1, distinct=True)
 
 
 class Rule(ABC):

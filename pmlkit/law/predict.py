@@ -12,7 +12,6 @@ from scipy.special import ndtri
 
 from pmlkit.costs import Cost, work
 from pmlkit.errors import ResolutionError, argument
-from pmlkit.kernels.by_page import sliding
 from pmlkit.law.curves import Blindness, check_used
 from pmlkit.law.looks import Looks
 from pmlkit.law.noise import NORMAL, combined, mean_abs, sample_error, sample_quantiles
@@ -209,10 +208,10 @@ class _Sums:
         if self.curves.even or parts.one_in is not None or parts.samples is not None:
             return np.zeros(len(ends))
         if parts.adds:
-            counts = sliding(of.by_look(ends), 1)[:-1]
+            counts = self.curves.between(parts.sees, ends, 1)
             sums: Floats = np.append(np.zeros(of.looks), np.cumsum(counts))
             return sums[of.looks :] - sums[: -of.looks] - self.seen[ends]
-        return sliding(of.by_look(ends), of.looks)[:-1] - self.seen[ends]
+        return self.curves.between(parts.sees, ends, of.looks) - self.seen[ends]
 
     def _mean(self, pages: Floats) -> float:
         """Return the mean over the scored times, as a share of mean W."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.kernels.by_page import sliding
+from pmlkit.kernels.by_page import references, sliding
 from pmlkit.law.looks import Rule
 from pmlkit.law.noise import NORMAL, sample_error
 from pmlkit.techniques.channels import BUFFER
@@ -61,7 +61,11 @@ class Threshold(Rule):
         return self.between(of)
 
     def reports(self, of: Looks, ends: Ints, case: int) -> tuple[Floats, Floats]:
-        pages = sliding(of.by_look(ends), of.looks, self.technique.m)[: len(ends)].astype(float)
+        refs = of.curves.refs(of.parts.sees)
+        look = np.searchsorted(ends, of.curves.instant(refs.round))
+        order = np.argsort(look, kind="stable")
+        by_look = references(look[order], refs.gfn[order], len(ends) + 1, distinct=True)
+        pages = sliding(by_look, of.looks, self.technique.m)[: len(ends)].astype(float)
         pages[: of.looks - 1] = np.nan
         return pages, np.zeros(len(ends))
 
