@@ -26,18 +26,21 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-__all__ = ["INSTRUCTIONS", "PROCESSORS", "Clock", "Cost", "Price", "check_ns_per_insn", "prices",
-           "work"]  # fmt: skip
+__all__ = ["INSTRUCTIONS", "NS_PER_INSN", "PROCESSORS", "Clock", "Cost", "Price",
+           "check_ns_per_insn", "prices", "work"]  # fmt: skip
 
 INSTRUCTIONS = "instructions"  # a unit of prices; the names of `PROCESSORS` are the others
+NS_PER_INSN = (1e-3, 1e9)  # the least and the most of an instruction that is possible
 _TABLE = Path(__file__).with_name("prices.csv")
 
 
 def check_ns_per_insn(ns_per_insn: object) -> None:
     """Raise a `UsageError` unless a length of an instruction, ns, is None or possible."""
-    possible = isinstance(ns_per_insn, Real) and 0 < float(ns_per_insn) < float("inf")
+    least, most = NS_PER_INSN
+    possible = isinstance(ns_per_insn, Real) and least <= float(ns_per_insn) <= most
     if ns_per_insn is not None and not possible:
-        raise UsageError(f"an instruction takes {ns_per_insn!r} ns: give a number above 0")
+        limits = f"give a number above 0: {least:g} to {most:g}"
+        raise UsageError(f"an instruction takes {ns_per_insn!r} ns: {limits}")
 
 
 @dataclass(frozen=True)

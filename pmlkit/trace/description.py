@@ -15,6 +15,7 @@ import reprlib
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
+from pmlkit.costs import NS_PER_INSN
 from pmlkit.trace.kinds import KINDS
 
 if TYPE_CHECKING:
@@ -65,9 +66,12 @@ def whole(low: int = 0, high: int = _INT64) -> Rule:
     return _rule(lambda v: type(v) is int and low <= v <= high, f"a whole number, {low} to {high}")
 
 
-def number(low: float = 0) -> Rule:
-    """Return the rule of a finite number, `low` or more."""
-    return _rule(lambda v: _is_number(v) and low <= v < math.inf, f"a number, {low} or more")
+def number(low: float = 0, high: float = math.inf) -> Rule:
+    """Return the rule of a finite number, from `low` to `high`."""
+    limits = f"{low} or more" if high == math.inf else f"{low:g} to {high:g}"
+    return _rule(
+        lambda v: _is_number(v) and low <= v <= high and v < math.inf, f"a number, {limits}"
+    )
 
 
 def one_of(*choices: object) -> Rule:
@@ -157,7 +161,7 @@ DESCRIPTION = fields(
             {
                 "unit": one_of("ns"),
                 "kind": _TEXT,
-                "ns_per_insn": nullable(number()),
+                "ns_per_insn": nullable(number(*NS_PER_INSN)),
                 "base_ns": nullable(whole(-_INT64)),
             }
         ),

@@ -97,6 +97,13 @@ def with_field(path, where, value):
         (("notes",), [None], "notes[0] is None"),
         (("provenance", "versions"), [], "provenance.versions is []"),
         (("clock", "ns_per_insn"), -1, "clock.ns_per_insn is -1"),
+        (
+            ("clock", "ns_per_insn"),
+            0,
+            "ns_per_insn is 0: it must be a number, 0.001 to 1e+09",
+        ),
+        (("clock", "ns_per_insn"), 1e300, "clock.ns_per_insn is 1e+300"),
+        (("clock", "ns_per_insn"), 1e-300, "clock.ns_per_insn is 1e-300"),
         (("clock", "ns_per_insn"), [], "clock.ns_per_insn is []"),
         (("clock", "base_ns"), "x", "clock.base_ns is 'x'"),
         (("clock",), 3, "clock is 3"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pmlkit.costs import NS_PER_INSN
 from pmlkit.errors import NotUnderstood
 from pmlkit.foreign import LATEST_NS, MOST, Fields, loads
 from pmlkit.trace.kinds import ACCESS_KINDS
@@ -293,6 +294,6 @@ def check_header(header: Json) -> None:
         raise NotUnderstood("its header's period lacks ns or insn")
     for name in ("ns", "insn"):
         period.whole(name, 1, LATEST_NS, None)
-    fields.number("ns_per_insn", 1e-3, 1e9, None)
+    fields.number("ns_per_insn", *NS_PER_INSN, None)
     for name in ("options", "parameters", "versions", "host"):
         fields.object(name)
