@@ -34,6 +34,7 @@ GOALS = {
     "info_vs_imports": ("pmlkit info redis: CPU over `import pandas, pyarrow`", "<=", 1.5),
     "wss_vs_imports": ("pmlkit wss redis: the same", "<=", 1.5),
     "mrc_vs_imports": ("pmlkit mrc redis: the same", "<=", 1.5),
+    "advise_cpu_s": ("pmlkit advise redis, CPU s", "<=", 10),
     "demo_cpu_s": ("make demo, CPU s", "<=", 60),
     "suite_cpu_s": ("make test without the lab, CPU s", "<=", 600),
 }
