@@ -180,15 +180,16 @@ def _search(curves: Curves, asked: Sequence[int], share: float, reads: bool) -> 
     """Return the best technique within a budget, at the first T that has one."""
     if not curves.recorded.time.ns_per_insn:
         return _SearchResult(asked[0], obstacle=_NO_CLOCK)
-    cheapest: Prediction | None = None
+    cheapest: list[Prediction] = []  # at each T
     for window_ns in asked:
         predictions, left_out = _all(curves, window_ns, reads)
         front = _front(predictions)
         if (choice := _last(front, lambda one: one.overhead <= share)) is not None:
             whole = predict(choice.technique, curves, window_ns)
             return _SearchResult(window_ns, front, whole, tuple(left_out))
-        cheapest = min([*front[:1], *filter(None, [cheapest])], key=_overhead, default=None)
-    return _SearchResult(asked[0], obstacle=_too_dear(cheapest, share))
+        cheapest += front[:1]
+    least = min(cheapest, key=lambda one: one.overhead, default=None)
+    return _SearchResult(asked[0], obstacle=_too_dear(least, share))
 
 
 def _all(curves: Curves, window_ns: int, reads: bool) -> tuple[list[Prediction], list[str]]:
@@ -255,10 +256,6 @@ def _too_dear(cheapest: Prediction | None, share: float) -> str:
         f"{cheapest.technique.name}, costs {rough(cheapest.overhead)}. Allow a larger budget, or a "
         "longer T."
     )
-
-
-def _overhead(one: Prediction) -> float:
-    return one.overhead
 
 
 def _last(front: Sequence[Prediction], fits: Callable[[Prediction], bool]) -> Prediction | None:

@@ -94,7 +94,6 @@ class Curves:
     _pages: dict[tuple[str, int], Floats] = field(default_factory=dict, repr=False)
     _between: dict[tuple[str, int, bytes], Floats] = field(default_factory=dict, repr=False)
     _refs: dict[str, References] = field(default_factory=dict, repr=False)
-    _returns: dict[str, tuple[Ints, Ints, Ints]] = field(default_factory=dict, repr=False)
     _gaps: dict[str, tuple[Floats, Floats]] = field(default_factory=dict, repr=False)
     _blind: dict[tuple[str, int], Blindness] = field(default_factory=dict, repr=False)
 
@@ -156,32 +155,11 @@ class Curves:
         """
         key = channel, looks, ends.tobytes()
         if key not in self._between:
-            self._between[key] = self._distinct(channel, ends, looks)
+            instants = self.instant(np.arange(self.recorded.n_rounds))
+            found = np.append(np.searchsorted(ends, instants), len(ends)).astype(np.int32)
+            windows = Windows(found, np.minimum(found + looks, len(ends)))
+            self._between[key] = sliding(self.refs(channel), windows).astype(float)
         return self._between[key]
-
-    def _distinct(self, channel: str, ends: Ints, looks: int) -> Floats:
-        before, now, count = self._returns_of(channel)
-        look = np.searchsorted(ends, np.arange(len(self.t_ns)))
-        found = look[now]
-        # A use is the page's first one for the looks that do not reach back to the use before it.
-        first = np.where(before < 0, found, np.maximum(found, look[before] + looks))
-        last = np.maximum(first, found + looks)
-        size = len(ends) + 1
-        steps = np.zeros(size, np.int64)
-        np.add.at(steps, np.minimum(first, size - 1), count)
-        np.subtract.at(steps, np.minimum(last, size - 1), count)
-        return np.cumsum(steps)[:-1].astype(float)
-
-    def _returns_of(self, channel: str) -> tuple[Ints, Ints, Ints]:
-        """Return the instants of a page's use before (-1: none) and of a use, and how many so."""
-        if channel not in self._returns:
-            refs, size = self.refs(channel), len(self.t_ns) + 1
-            now = self.instant(refs.round)
-            before = np.append(-1, now[:-1])[: len(now)]
-            before[refs.starts[:-1]] = -1
-            pairs, count = np.unique((before + 1) * size + now, return_counts=True)
-            self._returns[channel] = pairs // size - 1, pairs % size, count
-        return self._returns[channel]
 
     def _sliding(self, refs: References, window_ns: int) -> Floats:
         windows = Windows.on(self._axis.at, window_ns, self.t_ns)

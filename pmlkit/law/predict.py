@@ -192,26 +192,26 @@ class _Sums:
     def _reports(self, ends: Ints, case: int) -> tuple[Ints, Floats, Floats]:
         """Return the instants of the looks that give a report, the reports, and their scatter."""
         if self.rule is None:
-            full = self.of.full(ends)
-            pages, sd = self.seen[ends] + self._beyond(ends), self.noise[ends]
+            full, pages, sd = self.of.full(ends), self._counts(ends), self.noise[ends]
             return ends[full], *averaged(pages[full], sd[full], self.parts.averages)
         reported, sd = self.rule.reports(self.of, ends, case)
         known = ~np.isnan(reported)
         return ends[known], reported[known], sd[known]
 
-    def _beyond(self, ends: Ints) -> Floats:
-        """Return how many more pages are used between looks than in the time of so many looks.
+    def _counts(self, ends: Ints) -> Floats:
+        """Return V at each look.
 
-        None if rounds have one length. If not, looks come late, and the time between them differs.
+        If rounds differ in length, looks come late. V is then of the time between looks, but for
+        samples of uses: theirs is of the time of so many looks.
         """
         of, parts = self.of, self.parts
         if self.curves.even or parts.one_in is not None or parts.samples is not None:
-            return np.zeros(len(ends))
+            return self.seen[ends]
         if parts.adds:
             counts = self.curves.between(parts.sees, ends, 1)
             sums: Floats = np.append(np.zeros(of.looks), np.cumsum(counts))
-            return sums[of.looks :] - sums[: -of.looks] - self.seen[ends]
-        return self.curves.between(parts.sees, ends, of.looks) - self.seen[ends]
+            return sums[of.looks :] - sums[: -of.looks]
+        return self.curves.between(parts.sees, ends, of.looks)
 
     def _mean(self, pages: Floats) -> float:
         """Return the mean over the scored times, as a share of mean W."""
