@@ -67,7 +67,11 @@ _EXPERIMENTS = (".yaml", ".yml")
     help="Print the experiment of Bitchebe et al., as published and as reproduced here.",
 )
 @option("--record", is_flag=True, help="Record the missing traces of the experiment.")
-@output("FOLDER", "Write the tables (LaTeX, HTML, CSV) and the figures to this folder, too.")
+@output(
+    "FOLDER",
+    "Write the tables (LaTeX, HTML, CSV) and the figures to this folder, too.",
+    folder=True,
+)
 @only_answer
 @as_json
 def compare(

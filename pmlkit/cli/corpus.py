@@ -76,7 +76,7 @@ def _print(chosen: Sequence[Program]) -> None:
 @_names
 @_half
 @_repeats
-@output("DIR", "Folder of the recordings.", required=True)
+@output("DIR", "Folder of the recordings.", folder=True, required=True)
 @as_json
 def record(
     names: tuple[str, ...], half: str | None, repeats: bool, output: str, as_json: bool
@@ -170,7 +170,7 @@ def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
     "--jobs", default=1, type=IntRange(1, 64), help="Number of processes; each takes a recording."
 )
 @option("--settings", type=PATH, metavar="SCORES", help="Use the settings that this score chose.")
-@output("SCORES", "Folder for the tables and the page.", required=True)
+@output("SCORES", "Folder for the tables and the page.", folder=True, required=True)
 @only_answer
 @as_json
 def score(

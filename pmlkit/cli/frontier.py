@@ -46,7 +46,7 @@ _EXAMPLES = example(
     "--again", is_flag=True, help="Run everything in FOLDER again, after a change of a technique."
 )
 @output("FOLDER", "Store the points of each trace here, and continue an earlier sweep. Write the "
-                  "tables (LaTeX, CSV) and the figure here, too.")  # fmt: skip
+                  "tables (LaTeX, CSV) and the figure here, too.", folder=True)  # fmt: skip
 @only_answer
 @as_json
 def frontier(

@@ -237,7 +237,7 @@ def shell(guest: str, **how: Any) -> None:
 
 @lab.command(epilog=example("pmlkit lab guest known -o selftest", "xl create selftest/known.cfg"))
 @click.argument("guest", shell_complete=names("pmlkit.sources.lab.guests:shipped"))
-@output("FOLDER", "Folder for the guest and its configuration.", default="selftest")
+@output("FOLDER", "Folder for the guest and its configuration.", folder=True, default="selftest")
 def guest(guest: str, output: str) -> None:
     """Write GUEST as files for `xl create` on a real host.
 

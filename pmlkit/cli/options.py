@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     Declaration: TypeAlias = Callable[[Command], Command]
 
 
-FOLDERS = ("DIR", "FOLDER", "SCORES")  # of `output`: several files go there
-
-
 def names(where: str) -> Callable[..., list[str]]:
     """Return a shell completion over ``module:name``: names, or a function that returns them.
 
@@ -84,12 +81,15 @@ def option(*names: str, **facts: Any) -> Declaration:
     return click.option(*names, **{"show_default": has_default, **facts})
 
 
-def output(metavar: str, what: str, **more: object) -> Declaration:
-    """Declare ``-o``. A place inside a trace is refused before the work, and not after it."""
+def output(metavar: str, what: str, folder: bool = False, **more: object) -> Declaration:
+    """Declare ``-o``, a file or trace to write, or a folder for several files.
+
+    A place inside a trace is refused before the work, and not after it.
+    """
 
     def outside(_ctx: click.Context, _param: click.Parameter, path: str | None) -> str | None:
         if path:
-            refuse_inside_trace(path, is_folder=metavar in FOLDERS)
+            refuse_inside_trace(path, is_folder=folder)
         return path
 
     return option("-o", "--output", type=PATH, metavar=metavar, help=what, callback=outside, **more)

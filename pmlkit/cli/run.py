@@ -33,7 +33,7 @@ _EXAMPLES = example(
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("experiment", type=PATH)
-@output("FOLDER", "Folder of the results of all experiments.", default="results")
+@output("FOLDER", "Folder of the results of all experiments.", folder=True, default="results")
 @option("--jobs", type=IntRange(1), help="Number of parallel runs on this machine. [default: 2]")
 @option("--trace", "traces", multiple=True, type=TRACE, metavar="TRACE",
         help="Use this trace instead of the experiment's own; can be repeated.")  # fmt: skip
