@@ -284,18 +284,17 @@ def _window(trace: Trace, window: Length, start: Time, end: Time) -> Window:
 
 def _name(window: Window, wss: pd.DataFrame) -> str:
     """Name T for a label, with the median effective T if that is another."""
-    name = str(window).replace("r", " rounds")
-    effective = _effective(window, wss)
-    if not len(effective) or not _far(window, effective.median()):
+    name, median_ns = str(window).replace("r", " rounds"), _effective(window, wss).median()
+    if not _far(window, median_ns):
         return name
-    return f"{name} (median effective {format_ns(effective.median())})"
+    return f"{name} (median effective {format_ns(median_ns)})"
 
 
 def _full_name(window: Window, wss: pd.DataFrame) -> str:
     """Name T as `_name`, or with the number of windows whose effective T differs."""
     name, effective = _name(window, wss), _effective(window, wss)
     far = sum(_far(window, each) for each in effective)
-    if not far or "(" in name:
+    if not far or _far(window, effective.median()):
         return name
     return (
         f"{name} (in {far:,} of {len(effective):,} windows, the effective T differs by more than "

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -120,10 +119,11 @@ def plan(
 
 
 def _listed(name: str, texts: str | Sequence[str]) -> tuple[str, ...]:
-    check_type(name, texts, Sequence, "texts, separated by commas or in a list")
+    what = "texts, separated by commas or in a list"
+    check_type(name, texts, Sequence, what)
     texts = texts.split(",") if isinstance(texts, str) else texts
     for text in texts:
-        check_type(name, text, str, "texts, separated by commas or in a list")
+        check_type(name, text, str, what)
     return tuple(text.strip() for text in texts)
 
 
@@ -188,7 +188,8 @@ def sweep(
         If a trace does not contain the length of an instruction, nor does the plan.
     """
     plan = plan or Plan()
-    check_type("folder", folder, str | os.PathLike | None, "a path, as a text or a Path")
+    if folder is not None:
+        check_path("folder", folder)
     into = None if folder is None else Path(folder)
     tables = on_each(partial(_sweep, plan, into, again), paths_of(traces), jobs)
     points = pd.concat(tables, ignore_index=True)
