@@ -40,6 +40,7 @@ __all__ = [
     "exact_ns",
     "format_bytes",
     "format_ns",
+    "format_number",
     "format_share",
     "is_bare",
     "missing_notes",
@@ -63,7 +64,9 @@ _NS = {
     "h": 3_600_000_000_000,
 }
 _BARE = {"": 1}
+_TIMES = {unit: ns for unit, ns in _NS.items() if unit != "µs"}
 _SIZES = "BKMGTP"
+_MEMORY = {f"{letter}iB" if power else "B": 1024**power for power, letter in enumerate(_SIZES)}
 _NUMBER = re.compile(r"([0-9]+)(?:\.([0-9]+))?\s*([a-zµ]*)")
 
 
@@ -303,10 +306,7 @@ def check_memory_mib(memory_mib: int, limits: tuple[int, int], where: str) -> No
 
 def format_ns(ns: float) -> str:
     """Format a duration in its largest fitting unit, with three digits: ``12.3 ms``."""
-    for unit in ("h", "min", "s", "ms", "us"):
-        if abs(ns) >= _NS[unit]:
-            return f"{_with_digits(ns / _NS[unit])} {unit}"
-    return f"{_with_digits(ns)} ns"
+    return _in_unit(ns, _TIMES)
 
 
 def exact_ns(ns: int) -> str:
@@ -325,10 +325,7 @@ def exact_ns(ns: int) -> str:
 
 def format_bytes(size: float) -> str:
     """Format a size in its largest fitting unit, with three digits: ``1.5 GiB``."""
-    for power in range(len(_SIZES) - 1, 0, -1):
-        if abs(size) >= 1024**power:
-            return f"{_with_digits(size / 1024**power)} {_SIZES[power]}iB"
-    return f"{_with_digits(size)} B"
+    return _in_unit(size, _MEMORY)
 
 
 def exact_bytes(size: int) -> str:
@@ -346,11 +343,28 @@ def format_share(share: float, digits: int = 3) -> str:
     digits : int
         Fewer than three for what is not known as well, such as a prediction.
     """
-    return f"{_with_digits(100 * share, digits)} %"
+    return f"{format_number(100 * share, digits)} %"
 
 
-def _with_digits(value: float, digits: int = 3) -> str:
-    """Format a number with so many digits, or all those before the point."""
+def _in_unit(value: float, units: Mapping[str, int]) -> str:
+    """Format a value in the largest unit that it reaches once rounded: 999.9 ms are ``1 s``.
+
+    Parameters
+    ----------
+    units : dict of str to int
+        Sizes, ascending, the first of which is 1.
+    """
+    for (unit, size), limit in zip(units.items(), [*units.values(), math.inf][1:], strict=True):
+        number = format_number(value / size)
+        text = f"{number} {unit}"
+        if not abs(float(number)) * size >= limit:  # also if it is no number
+            break
+        value = math.copysign(max(abs(value), limit), value)
+    return text
+
+
+def format_number(value: float, digits: int = 3) -> str:
+    """Format a number with so many digits, or all those before the point, without an exponent."""
     if abs(value) >= 10**digits - 0.5:
         return f"{value:.0f}"
     text = f"{value:.{digits}g}"

@@ -192,6 +192,32 @@ def test_what_was_measured_has_three_digits_without_an_exponent(value):
     assert float(number) * units.parse_size_bytes(f"1{unit}") == pytest.approx(value, rel=0.005)
 
 
+@given(
+    st.sampled_from(["us", "ms", "s", "min", "h", "KiB", "MiB", "GiB", "TiB", "PiB"]),
+    st.floats(0.99, 1.01),
+    st.sampled_from([1, -1]),
+)
+def test_a_rounded_number_never_reaches_the_next_unit(unit, many, sign):
+    is_time = unit in _RATIOS
+    parse = units.parse_duration_ns if is_time else units.parse_size_bytes
+    size = parse(f"1{unit}")
+    text = (units.format_ns if is_time else units.format_bytes)(sign * many * size)
+    number, written = text.split()
+    parts = 1024 if not is_time else _RATIOS[unit]
+    assert abs(float(number)) < parts or written == unit, text
+    assert float(number) * parse(f"1{written}") == pytest.approx(sign * many * size, rel=0.005)
+
+
+_RATIOS = {"us": 1000, "ms": 1000, "s": 1000, "min": 60, "h": 60}  # to the next smaller unit
+
+
+def test_what_rounds_up_to_a_unit_is_written_in_it():
+    texts = {999_900_000: "1 s", 999_400_000: "999 ms", 59_960_000_000: "1 min", -999_900: "-1 ms"}
+    assert {ns: units.format_ns(ns) for ns in texts} == texts
+    assert units.format_bytes((1 << 30) - 1) == "1 GiB"
+    assert units.format_bytes(1000 << 20) == "1000 MiB"
+
+
 @given(st.integers(0, 10**6), st.sampled_from(["ns", "us", "ms", "s", "min", "h"]))
 def test_whole_numbers_scale_exactly(number, unit):
     one = units.parse_duration_ns(f"1{unit}")

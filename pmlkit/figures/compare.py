@@ -15,8 +15,8 @@ from pmlkit.compare import SIMULATED, pareto
 from pmlkit.figures.axes import name_points, plain_log, root_figure, write_empty
 from pmlkit.figures.style import COLORS, new_figure, pad, paper_figure, save
 from pmlkit.techniques.scores import WITHIN, resampled
-from pmlkit.trace.schema import MIB_PAGES
-from pmlkit.units import format_share
+from pmlkit.trace.schema import MIB_PAGES, PAGE_SIZE
+from pmlkit.units import format_bytes, format_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -279,7 +279,7 @@ def _responses(
             axes.plot([mine[name]], [row], marker="x", ms=3, color="black", mew=0.7)
     for row in range(1, len(names)):
         axes.axhline(row - 0.5, color="white", lw=0.6)
-    sizes = f"{step['before'] / MIB_PAGES:.3g} to {step['after'] / MIB_PAGES:.3g} MiB"
+    sizes = " to ".join(format_bytes(step[edge] * PAGE_SIZE) for edge in ("before", "after"))
     axes.set_title(f"step {which}, {sizes}")
     axes.set_xlabel("windows T since the step")
 

@@ -21,7 +21,7 @@ from pmlkit.figures.axes import (
 from pmlkit.figures.several import finish_several, name_lines, styles, titles
 from pmlkit.figures.style import finish, new_figure, paper_figure
 from pmlkit.several import labelled
-from pmlkit.units import format_share
+from pmlkit.units import format_bytes, format_share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,8 +115,8 @@ def compare_curves(
     plain_log(axes.xaxis)
     axes.grid(True, which="major")
     name_lines(axes, shown.values())
-    knee_mib = curves[first].knee() / mib_pages[first]
-    at_knee = f"The dot is the knee of the first curve, {knee_mib:.3g} MiB"
+    size = format_bytes(curves[first].knee() / mib_pages[first] * (1 << 20))
+    at_knee = f"The dot is the knee of the first curve, {size}"
     dots = at_knee if traces is None else "Dots are the knees of the curves"
     return _finished(
         figure,

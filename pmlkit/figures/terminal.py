@@ -113,6 +113,7 @@ def wss(
     from pmlkit import workingset
     from pmlkit.answers.wss import window_text
     from pmlkit.figures.axes import time_limits
+    from pmlkit.units import format_number
 
     table = workingset.estimate(trace, window, "sliding", start=start, end=end)
     table = table[table["full"]]
@@ -122,7 +123,8 @@ def wss(
         return "no window is full: give a shorter T"
     name = window_text(window, table["asked_ns"].to_numpy())
     peak = int(mib.argmax())
-    what = f"W(t, {name}), MiB: the peak is {mib[peak]:.4g} at {t_s[peak]:.4g} s"
+    top, when = (format_number(values[peak], 4) for values in (mib, t_s))
+    what = f"W(t, {name}), MiB: the peak is {top} at {when} s"
     drawn = line(t_s, mib, (low, high), "s", screen)
     return "\n".join([*wrap(what, screen.width), *drawn, *_phases(trace, (low, high), drawn)])
 
@@ -170,6 +172,7 @@ def mrc(
 ) -> str:
     """Draw the exact miss ratio of an LRU cache against its size; parameters as in `draw`."""
     from pmlkit import missratio
+    from pmlkit.units import format_bytes
 
     curve = missratio.of_trace(trace, start=start, end=end)
     if not curve.uses:
@@ -178,7 +181,8 @@ def mrc(
     page_mib = trace.meta.domain["page_size"] / (1 << 20)
     sizes, ratio = table["pages"].to_numpy() * page_mib, table["miss_ratio"].to_numpy()
     knee = curve.knee()
-    what = f"miss ratio against memory: {curve.at(knee):.3g} at the knee, {knee * page_mib:.3g} MiB"
+    size = format_bytes(knee * trace.meta.domain["page_size"])
+    what = f"miss ratio against memory: {curve.at(knee):.3g} at the knee, {size}"
     limits = (0.0, float(sizes[-1]))
     steps = np.repeat(sizes, 2)[1:], np.repeat(ratio, 2)[:-1]
     drawn = line(*steps, limits, "MiB", screen, top=1.0)

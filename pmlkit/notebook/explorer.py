@@ -42,6 +42,7 @@ from pmlkit.units import (
     check_type,
     exact_ns,
     format_ns,
+    format_number,
     format_share,
     parse_duration_ns,
 )
@@ -354,15 +355,15 @@ class Explorer:
             label = f"{one.label}: " if len(parts) > 1 else ""
             full = part.wss["pages"][part.wss["full"].astype(bool)] * one.mib
             if len(full):
-                peak = f"peak {full.max():.4g} MiB"
-                lines.append(f"{label}mean {mean * one.mib:.4g} MiB, {peak}")
+                peak = f"peak {format_number(full.max(), 4)} MiB"
+                lines.append(f"{label}mean {format_number(mean * one.mib, 4)} MiB, {peak}")
             else:
                 lines.append(label + self._too_long([part], k))
         if len(parts) == 2:
             lines.append(self._difference_text(parts, means))
         if technique is not None:
             name, _, mean = technique
-            size = f"mean {mean * self._first.mib:.4g} MiB"
+            size = f"mean {format_number(mean * self._first.mib, 4)} MiB"
             lines.append(
                 f"{name}: {'no estimate in the selected part' if math.isnan(mean) else size}"
             )

@@ -38,7 +38,7 @@ from pmlkit.period.kvm import is_kvms
 from pmlkit.recordings import opened
 from pmlkit.selection import edges, stream, times_ns
 from pmlkit.trace.schema import PAGE_SIZE
-from pmlkit.units import format_bytes, format_ns, format_share, parse_share
+from pmlkit.units import format_bytes, format_ns, format_number, format_share, parse_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -419,7 +419,8 @@ def _of_machine(time: Clock, row: pd.Series[float]) -> str:
     """Describe T by its number of instructions, if their length is known."""
     if not time.ns_per_insn:
         return ""
-    return f" ({row.period_ns / time.ns_per_insn / 1e6:,.3g} M instructions, at {time.text})"
+    millions = format_number(row.period_ns / time.ns_per_insn / 1e6)
+    return f" ({millions} M instructions, at {time.text})"
 
 
 def _cost_text(advice: Advice, row: pd.Series[float], period: str, memory_pages: int | None) -> str:
