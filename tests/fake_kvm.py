@@ -120,7 +120,7 @@ class FakeKvm:
         own = Path(f"/proc/{pid}/stat")
         if pid == os.getpid() and own.exists():
             start = own.read_text().rpartition(")")[2].split()[19]
-        self._write(f"proc/{pid}/stat", f"{pid} (a) b) S {' '.join(['1'] * 18)} {start} 0\n")
+        self._write(f"proc/{pid}/stat", f"{pid} (a) b) S {' '.join(['1'] * 18)} {start} 1048576\n")
         self._write(f"proc/{pid}/comm", f"{threads[pid]}\n")
         self._write(f"proc/{pid}/cmdline", "".join(f"{word}\0" for word in command))
         for thread, name in threads.items():
@@ -134,6 +134,11 @@ class FakeKvm:
         table = self.root / "proc/net/unix"
         table.write_text(table.read_text() + f"0: 00000002 00000000 00010000 0001 01 999 {path}\n")
         os.symlink("socket:[999]", self.root / f"proc/{pid or self.pid}/fd/99")
+
+    def give_memory_up(self):
+        """Let the VM begin to end: its process has no memory any more, and its descriptors yet."""
+        path = self.root / f"proc/{self.pid}/stat"
+        path.write_text(path.read_text().rpartition(" ")[0] + " 0\n")
 
     def end(self):
         """Let the VM end."""

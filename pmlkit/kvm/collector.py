@@ -47,6 +47,7 @@ _TICK_NS = 100_000_000
 _MOST_BYTES, _MOST_VCPUS = 1 << 52, 1 << 16  # limits of a VM
 _MOST_RATES = 10_000  # of the VMM's own dirty rates that are kept
 _LAST_PASSES = 64  # passes over buffers after the end of capture
+_ENDING_S = 5.0  # longest time from a VMM's last answer to the end of its process
 
 
 def now_ns() -> int:
@@ -114,6 +115,8 @@ class Collector:
         self._nap_s, self._tick_ns = _NAP_S, 0
         self._spent = time.process_time_ns()
         self._enough = ""
+        self._failed: QmpError | None = None
+        self._failed_s = 0.0
         self._looks: Looks | None = None
         self._sampler: Sampler | None = None
 
@@ -188,16 +191,23 @@ class Collector:
             self.switch.last()
 
     def _keep_on(self, writer: SpoolWriter) -> None:
-        try:
-            self.switch.poll()
-        except QmpError as error:
-            if self.switch.ended or not find.alive(self.host, self.vm):
-                self.stop.end("vm", "the VM has ended")
-            else:
-                self._report(writer, str(error))
-                self.stop.end("failed", str(error))
+        if self._failed is None:
+            try:
+                self.switch.poll()
+            except QmpError as error:
+                self._failed, self._failed_s = error, time.monotonic()
         while self.switch.messages:
             self._report(writer, self.switch.messages.pop(0))
+        if self._failed is not None:
+            self._end_failed(writer, self._failed)
+
+    def _end_failed(self, writer: SpoolWriter, error: QmpError) -> None:
+        """End because the VMM does not answer, unless the VM ends: that is then the reason."""
+        if self.switch.ended or not find.alive(self.host, self.vm):
+            self.stop.end("vm", "the VM has ended")
+        elif time.monotonic() - self._failed_s > _ENDING_S:
+            self._report(writer, str(error))
+            self.stop.end("failed", str(error))
 
     def _rest(self, got: int) -> None:
         """Sleep less if there was more data; do not sleep if the buffers are filling up."""

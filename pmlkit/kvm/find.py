@@ -80,13 +80,20 @@ class Vm:
 
 
 def start_of(host: Host, pid: int) -> int | None:
-    """Return the start time of a process, clock ticks; None if it has ended."""
+    """Return the start time of a process, clock ticks; None if it has ended.
+
+    A process that ends gives its memory up first. Its descriptors are visible for longer, because
+    the kernel needs time to free the memory.
+    """
     try:
         text = (host.proc / str(pid) / "stat").read_text(errors="replace")
     except OSError:
         return None
     after = text.rpartition(")")[2].split()  # the name before it may contain any character
-    return None if len(after) < 20 or after[0] in ("Z", "X") else int(after[19])
+    if len(after) < 21 or after[0] in ("Z", "X"):
+        return None
+    start, memory_bytes = int(after[19]), int(after[20])
+    return start if memory_bytes else None
 
 
 def _links(host: Host, pid: int) -> Iterator[str]:

@@ -86,7 +86,7 @@ class IdlePages:
         self._flags = host.proc / "kpageflags"
         self.pid, self._one_in, self._anew = pid, one_in, draw == "round"
         self.huge = 0
-        self._places: dict[int, tuple[int, int]] = {}  # by frame: address, page of the flag
+        self._places: dict[int, tuple[int, bool]] = {}  # by frame: address, whether it has a page
 
     def begin(self, number: int, slots: Iterable[Slot]) -> None:
         """Flag the sample of a round idle.
@@ -99,29 +99,34 @@ class IdlePages:
         if sum(slot.pages for slot in slots) // self._one_in > _MOST:
             raise UsageError(f"a sample of more than {_MOST} frames", "give a larger --one-in")
         draw = number + 1 if self._anew else 0
-        self._places = {}
-        for slot in slots:
-            frames = list(_drawn(slot, self._one_in, draw))
-            addresses = [slot.address + (frame - slot.gfn) * PAGE for frame in frames]
-            for frame, address, page in zip(frames, addresses, self._pages(addresses)):  # noqa: B905
-                self._places[frame] = address, page
-        heads = self._heads({page for _, page in self._places.values() if page})
+        addresses = {frame: slot.address + (frame - slot.gfn) * PAGE
+                     for slot in slots for frame in _drawn(slot, self._one_in, draw)}  # fmt: skip
+        pages = self._pages(addresses.values())
+        self._places = {frame: (address, bool(page)) for (frame, address), page
+                        in zip(addresses.items(), pages)}  # noqa: B905  # fmt: skip
+        heads = self._heads(pages)
         self.huge = sum(head != page for page, head in heads.items())
-        self._places = {f: (a, heads.get(page, 0)) for f, (a, page) in self._places.items()}
         self._set(heads.values())
 
     def end(self) -> array[int]:
-        """Return the frames of the sample that were touched since `begin`, in order."""
-        idle = self._idle({page for _, page in self._places.values() if page})
-        touched = [frame for frame, (_, page) in self._places.items() if page and page not in idle]
-        late = [(frame, at) for frame, (at, page) in self._places.items() if not page]
-        # Frames without a page at the round's beginning that have one now.
-        there = self._pages([at for _, at in late])
-        touched += [frame for (frame, _), page in zip(late, there) if page]  # noqa: B905
-        self._places = {}
-        return array("Q", sorted(touched))
+        """Return the frames of the sample that were touched since `begin`, in order.
 
-    def _pages(self, addresses: list[int]) -> list[int]:
+        The kernel may have moved a page meanwhile, with its flag: each page is located again. A
+        frame whose page the kernel took meanwhile does not count, because its flag is gone.
+
+        Raises
+        ------
+        NoRight, VmmGone
+        """
+        places, self._places = self._places, {}
+        pages = self._pages(address for address, _ in places.values())
+        heads = self._heads(pages)
+        idle = self._idle(heads.values())
+        return array("Q", sorted(
+            frame for (frame, (_, had_page)), page in zip(places.items(), pages)  # noqa: B905
+            if page and not (had_page and heads[page] in idle)))  # fmt: skip
+
+    def _pages(self, addresses: Iterable[int]) -> list[int]:
         """Return the host's page at each address; 0 if there is none."""
         pages: list[int] = []
         try:
@@ -136,7 +141,9 @@ class IdlePages:
                 at = address // PAGE
                 if not first <= at < first + len(piece):
                     first, piece = at, array("Q", _whole(os.pread(file, 8 * _PIECE, 8 * at)))
-                pages.append(self._page(piece[at - first]) if piece else 0)
+                    if not piece:  # not an error: the memory does not exist any more
+                        raise VmmGone(self.pid)
+                pages.append(self._page(piece[at - first]))
         finally:
             os.close(file)
         return pages
@@ -149,14 +156,14 @@ class IdlePages:
         return word & _PFN
 
     def _heads(self, pages: Iterable[int]) -> dict[int, int]:
-        """Return the page that has the flag of each page: the first one of a huge page."""
+        """Return the page that has the flag of each page but 0: the first one of a huge page."""
         heads = {}
         try:
             file = os.open(self._flags, os.O_RDONLY)
         except OSError as error:
             raise NoRight(f"to read {self._flags}", "CAP_SYS_ADMIN") from error
         try:
-            for page in pages:
+            for page in {*pages} - {0}:
                 word = int.from_bytes(os.pread(file, 8, 8 * page), "little")
                 if word & _HUGETLB:
                     what = (
@@ -180,8 +187,9 @@ class IdlePages:
         finally:
             os.close(file)
 
-    def _idle(self, pages: set[int]) -> set[int]:
+    def _idle(self, pages: Iterable[int]) -> set[int]:
         """Return which of the pages are still idle."""
+        pages = {*pages}
         flags: dict[int, int] = {}
         file = _open(self._bitmap, os.O_RDONLY)
         try:

@@ -25,6 +25,7 @@ from pmlkit.errors import PmlkitError
 from pmlkit.kvm import find, frames
 from pmlkit.kvm.collector import header, now_ns
 from pmlkit.kvm.frames import SET_HEAD, Frame
+from pmlkit.kvm.guest_memory import VmmGone
 from pmlkit.spool import SpoolWriter
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class SoftDirty:
     """The soft-dirty bits of the VMM's memory."""
 
     def __init__(self, host: Host, vm: Vm) -> None:
-        self.folder = host.proc / str(vm.pid)
+        self.folder, self._pid = host.proc / str(vm.pid), vm.pid
         self._mappings = list(self._find())
         if not self._mappings:
             raise PmlkitError(f"process {vm.pid} has no memory that could be the guest's",
@@ -134,7 +135,10 @@ class SoftDirty:
                 for first in range(0, mapping.pages, _CHUNK_PAGES):
                     count = min(_CHUNK_PAGES, mapping.pages - first)
                     at = (mapping.start // _PAGE + first) * 8
-                    words = array("Q", os.pread(pagemap.fileno(), 8 * count, at)[: 8 * count])
+                    data = os.pread(pagemap.fileno(), 8 * count, at)
+                    if len(data) < 8 * count:  # not an error: the memory does not exist any more
+                        raise VmmGone(self._pid)
+                    words = array("Q", data)
                     base = mapping.first + first
                     dirty = [base + i for i, w in enumerate(words) if w >> _DIRTY_BIT & 1]
                     if dirty:
@@ -262,6 +266,8 @@ def collect(
             except (OSError, PmlkitError):
                 if find.alive(host, vm):
                     raise
+                pages = None
+            if pages is None or not find.alive(host, vm):  # some pages may be missing
                 stop.end("vm", "the VM has ended")
                 break
             end, used = now_ns(), time.process_time_ns()

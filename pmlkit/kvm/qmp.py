@@ -129,15 +129,13 @@ class Socket:
             order["arguments"] = arguments
         end = time.monotonic() + 10 * _LIMIT_S
         try:
-            self._socket.sendall(json.dumps(order).encode() + b"\n")
+            self._send(order)
             while time.monotonic() < end:  # events may come before the answer
                 answer = self._line()
                 if "error" in answer:
                     raise Refused(command, _why(answer["error"]))
                 if "return" in answer:
                     return answer["return"]
-                if isinstance(answer.get("event"), str) and len(self.events) < _MOST_EVENTS:
-                    self.events.append(answer["event"])
         except OSError as error:
             why = error.strerror or f"no answer to {command}"
             hint = "does QEMU hang, or has it ended? --switch listen needs no monitor"
@@ -147,7 +145,18 @@ class Socket:
         raise QmpError(f"the program at {self.path} sends data, but no answer",
                        "give QEMU's -qmp socket")  # fmt: skip
 
+    def _send(self, order: Json) -> None:
+        try:
+            self._socket.sendall(json.dumps(order).encode() + b"\n")
+        except ConnectionError:
+            # QEMU has ended. Its last events say why, and they may be still unread.
+            with contextlib.suppress(OSError, QmpError):
+                for _ in range(_MOST_EVENTS):
+                    self._line()
+            raise
+
     def _line(self) -> Json:
+        """Read a line; an event is kept, too."""
         end = time.monotonic() + 10 * _LIMIT_S
         while b"\n" not in self._rest:
             more = self._socket.recv(1 << 16)
@@ -168,6 +177,8 @@ class Socket:
             raise QmpError(
                 f"the program at {self.path} does not speak QMP", "give QEMU's -qmp socket"
             )
+        if isinstance(answer.get("event"), str) and len(self.events) < _MOST_EVENTS:
+            self.events.append(answer["event"])
         return answer
 
 

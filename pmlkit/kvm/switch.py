@@ -253,10 +253,15 @@ class DirtyRate:
         if now < self._due or now - self._asked < _ASK_S:
             return
         self._asked = now
+        try:
+            self._go_on(now)
+        finally:
+            self._take_events()
+
+    def _go_on(self, now: float) -> None:
         if self._over():
-            if self._enough(now):
-                return
-            self._measure()
+            if not self._enough(now):
+                self._measure()
         elif now > self._due + _LATE_S:
             raise QmpError(
                 "QEMU does not finish its measurement", "is the VM paused, or overloaded?"
@@ -271,10 +276,7 @@ class DirtyRate:
         """Whether our measurement has ended; its result is kept."""
         if not self._running:
             return True
-        try:
-            answer = self._monitor.ask("query-dirty-rate")
-        finally:
-            self._take_events()
+        answer = self._monitor.ask("query-dirty-rate")
         status = answer.get("status") if isinstance(answer, dict) else None
         rate = answer.get("dirty-rate") if isinstance(answer, dict) else None
         if status == "measured" and isinstance(rate, (int, float)):
@@ -285,7 +287,8 @@ class DirtyRate:
     def _take_events(self) -> None:
         while self._monitor.events:
             event = self._monitor.events.pop(0)
-            self.ended |= event == "SHUTDOWN"
+            if event in ("SHUTDOWN", "RESUME"):  # QEMU may keep a VM, and it may go on
+                self.ended = event == "SHUTDOWN"
             if event in _EVENTS:
                 self.messages.append(_EVENTS[event])
 

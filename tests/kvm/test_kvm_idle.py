@@ -16,6 +16,7 @@ from pmlkit.errors import PmlkitError, UsageError
 from pmlkit.kvm import idle
 from pmlkit.kvm.collector import now_ns
 from pmlkit.kvm.find import NoRight
+from pmlkit.kvm.guest_memory import VmmGone
 from pmlkit.kvm.idle import IdlePages
 from pmlkit.kvm.job import Job
 from pmlkit.kvm.rounds import Slot
@@ -111,6 +112,32 @@ def test_a_page_that_the_vmm_has_not_yet_is_touched_when_it_has(kvm):
     pages.begin(0, [SLOT])
     map_pages(kvm, [n for n in range(PAGES) if 1024 + n != chosen[1]])
     assert pages.end().tolist() == chosen[:1]
+
+
+def test_a_page_that_the_kernel_moves_or_takes_is_not_touched_by_that(kvm):
+    """The flag moves with the page; the one at the old place is gone."""
+    chosen = sorted(sample_of(1))
+    moved, taken, touched = chosen[0] - 1024, chosen[1] - 1024, chosen[2] - 1024
+    new = {moved: PFN + PAGES + 40, touched: PFN + PAGES + 41}
+    write(kvm.root / "proc/kpageflags", bytes(8 * (PFN + PAGES + 64)))
+    pages = IdlePages(kvm.host, kvm.pid, 16, "round")
+    pages.begin(0, [SLOT])
+    map_pages(kvm, [n for n in range(PAGES) if n != taken], lambda n: new.get(n, PFN + n))
+    touch(kvm, [1024 + n for n in (moved, taken, touched)])  # as the kernel frees the old pages
+    data = bytearray(bitmap(kvm).read_bytes())
+    data[new[moved] // 8] |= 1 << new[moved] % 8
+    bitmap(kvm).write_bytes(data)
+    assert pages.end().tolist() == [chosen[2]]
+
+
+def test_a_vm_that_ended_meanwhile_has_no_sample(kvm):
+    """The kernel frees its pages, and their flags with them; no page was touched by that."""
+    pages = IdlePages(kvm.host, kvm.pid, 16, "round")
+    pages.begin(0, [SLOT])
+    write(kvm.root / f"proc/{kvm.pid}/pagemap", b"")
+    bitmap(kvm).write_bytes(bytes(bitmap(kvm).stat().st_size))
+    with pytest.raises(VmmGone):
+        pages.end()
 
 
 def test_under_a_huge_page_the_first_page_has_the_flag(kvm):

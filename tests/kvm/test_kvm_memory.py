@@ -85,6 +85,24 @@ def test_a_vm_that_ends_ends_it(kvm, tmp_path):
     assert end["complete"]
 
 
+@pytest.mark.parametrize("short", [True, False])
+def test_the_round_in_which_the_memory_is_given_up_is_not_kept(kvm, tmp_path, short):
+    """The kernel refuses nothing then: there is less to read, and nothing to clear."""
+    set_dirty(kvm, [1])
+    clear = kvm.root / f"proc/{kvm.pid}/clear_refs"
+
+    def ends():
+        until(clear.read_text)  # a round has begun
+        kvm.give_memory_up()
+        if short:  # otherwise it ends after its bits were read
+            with open(kvm.root / f"proc/{kvm.pid}/pagemap", "r+b") as file:
+                file.truncate((START >> 12) * 8)
+
+    threading.Thread(target=ends).start()
+    end, folder = collected(kvm, tmp_path, mode="soft-dirty", period_s=0.5)
+    assert end == {"complete": True, "why": "the VM has ended", "rounds": 0}
+
+
 def test_it_ends_after_its_time(kvm, tmp_path):
     end, _ = collected(kvm, tmp_path, mode="soft-dirty", period_s=0.05, seconds=0.2)
     assert end["why"] == "0.2 s are over"

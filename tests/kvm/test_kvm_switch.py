@@ -194,6 +194,78 @@ def test_what_happens_to_the_vm_is_in_the_trace(kvm, path, tmp_path):
     assert trace.meta.complete
 
 
+@pytest.mark.parametrize("event", [b'{"event": "SHUTDOWN"}\n', b'{"event": "SHUTDOWN"}', b""])
+def test_what_qemu_said_last_is_read_if_nothing_can_be_sent(path, event):
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(path)
+    server.listen(1)
+
+    def serve():
+        client, _ = server.accept()
+        with client:
+            client.sendall(b'{"QMP": {}}\n')
+            client.recv(1 << 10)
+            client.sendall(b'{"return": {}}\n' + event)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    with qmp.Socket(path) as monitor:
+        thread.join()
+        with pytest.raises(qmp.QmpError, match=r"was lost \(Broken pipe\)"):
+            monitor.ask("query-dirty-rate")
+        assert monitor.events == (["SHUTDOWN"] if event.endswith(b"\n") else [])
+
+
+class Lost:
+    """A monitor whose connection is lost after the first measurement has begun."""
+
+    def __init__(self, events=(), then=lambda: None):
+        self.events, self._then, self._asked = [*events], then, 0
+
+    def ask(self, command, **arguments):
+        if command == "query-dirty-rate":
+            self._asked += 1
+            self._then()
+            raise qmp.QmpError("the connection was lost", "has it ended?")
+        return {}
+
+    def close(self):
+        pass
+
+
+def collected(kvm, tmp_path, monkeypatch, monitor):
+    monkeypatch.setattr(switch, "Socket", lambda path: monitor)
+    kvm.listen(str(tmp_path / "qmp"))
+    job = Job(vm=str(tmp_path / "qmp"), spool=str(tmp_path / "s"), period_s=0.02)
+    return agent.collect(job, host=kvm.host)
+
+
+@pytest.mark.parametrize("how", ["told", "slow", "memory", "gone"])
+def test_a_vm_that_ends_does_not_look_like_a_fault_of_the_monitor(kvm, tmp_path, monkeypatch, how):
+    """QEMU closes its monitor long before its process has ended."""
+    monkeypatch.setattr(collector, "_ENDING_S", HANG_S)
+    started = []
+
+    def later():
+        if not started:
+            started.append(threading.Timer(0.3, kvm.end))
+            started[0].start()
+
+    then = {"told": lambda: None, "slow": later, "memory": kvm.give_memory_up, "gone": kvm.end}
+    monitor = Lost(["SHUTDOWN"] if how == "told" else [], then[how])
+    assert collected(kvm, tmp_path, monkeypatch, monitor)["why"] == "the VM has ended"
+    assert monitor._asked == 1
+    for timer in started:
+        timer.join()
+
+
+def test_a_vm_that_goes_on_without_its_monitor_is_a_fault(kvm, tmp_path, monkeypatch):
+    monkeypatch.setattr(collector, "_ENDING_S", 0.1)
+    monitor = Lost(["SHUTDOWN", "RESET", "RESUME"])  # it was kept, and goes on
+    end = collected(kvm, tmp_path, monkeypatch, monitor)
+    assert end == {"complete": False, "why": "the connection was lost: has it ended?", "rounds": 0}
+
+
 ANOTHER = "QEMU does not answer at PATH: another client uses it: end that client"
 SILENT = {  # the VMM's command line, and what is said if nobody answers at the socket
     "-qmp": (["-qmp", "unix:PATH,server=on,wait=off"], ANOTHER),
