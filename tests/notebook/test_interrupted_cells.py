@@ -10,24 +10,34 @@ from waiting import HANG_S
 from pmlkit.notebook import interrupted
 from pmlkit.signals import Ended
 
+# Waits for an interrupt in many short sleeps. If the signal comes while the process is stopped
+# (SIGSTOP), Linux may give it to another thread: then it does not end the main thread's sleep.
+WAITS = """
+import time
+def wait():
+    print("begun", flush=True)
+    while True:
+        time.sleep(0.01)
+"""
 # Work that stops at its first reported step, until it is interrupted; a thread that reads ahead is
 # waited for, and stops shortly.
-STOPS = """
-import threading, time
+STOPS = f"""{WAITS}
+import threading
 from pmlkit import progress
 go_on = progress.Task.advance
 def stop(task, steps=1):
+    if threading.current_thread() is threading.main_thread():
+        wait()
     print("begun", flush=True)
-    time.sleep(600 if threading.current_thread() is threading.main_thread() else 2)
+    time.sleep(2)
 progress.Task.advance = stop
 """
-STOPS_AT_READING = """
-import time, pmlkit
+STOPS_AT_READING = f"""{WAITS}
+import pmlkit
 from unittest import mock
 from pmlkit.trace.reader import Trace
 def stop(*_, **__):
-    print("begun", flush=True)
-    time.sleep(600)
+    wait()
 def Stopped():
     return mock.patch.object(Trace, "iter_entries", stop)
 """
@@ -132,7 +142,7 @@ def test_an_interrupt_within_any_call_is_one_line(kernel, call):
 
 
 def test_an_interrupt_of_other_code_keeps_its_traceback(kernel):
-    kernel.begin("import pmlkit, time\nprint('begun', flush=True)\ntime.sleep(600)")
+    kernel.begin(f"import pmlkit{WAITS}wait()")
     time.sleep(0.1)
     assert len(kernel.interrupt()["traceback"]) > 1
 
