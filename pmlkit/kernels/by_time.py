@@ -8,7 +8,6 @@ an array or a stream (`pmlkit.selection`). Tests compare them with those functio
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,8 +18,6 @@ from pmlkit.units import check_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from numpy.typing import NDArray
 
     from pmlkit.kernels.pages import Numbered
     from pmlkit.timeline import Axis, Windows
@@ -38,13 +35,8 @@ __all__ = [
     "by_round",
     "sliding",
     "sweep",
-    "tumbling",
     "turnover",
 ]
-
-
-WORKERS = 2
-SMALL = 1 << 16  # with fewer uses, a second thread costs more than it saves
 
 
 @dataclass(frozen=True)
@@ -93,40 +85,6 @@ def turnover(batches: Iterable[tuple[Ints, Gfns]], windows: Windows) -> Turnover
             window_ends(rounds, untils[first : last + 1], ends[first : last + 1])
             _count_distinct(table, gfns, ends[: last + 1], pages, stayed, first)
     return Turnover(pages, stayed)
-
-
-def tumbling(rounds: Ints, gfns: Gfns, n_rounds: int, k: int = 1) -> Turnover:
-    """Return the distinct pages and the turnover of consecutive windows of `k` rounds.
-
-    Workers share the windows; each also processes the window before its first one.
-
-    Parameters
-    ----------
-    rounds : array of int, shape (uses,)
-        Never decreasing, from 0.
-    gfns : array of int, shape (uses,)
-    n_rounds, k : int
-        If `k` does not divide `n_rounds`, the last window is the shorter remainder.
-    """
-    from pmlkit.kernels.frames import window_ends
-
-    check_count("k", k, "rounds")
-    gfns, ends = np.asarray(gfns, np.uint64), np.empty(-(-n_rounds // k), np.int64)
-    window_ends(np.asarray(rounds), np.arange(1, len(ends) + 1) * k, ends)
-    workers = WORKERS if len(gfns) > SMALL else 1
-    shares = np.arange(1, workers) * len(gfns) // workers
-    cuts = [0, *np.searchsorted(ends, shares).tolist(), len(ends)]
-
-    def part(first: int, stop: int) -> NDArray[np.int64]:
-        seen = max(first - 1, 0)
-        begin = ends[seen - 1] if seen else 0
-        counts = np.zeros((2, stop - seen), np.int64)
-        inside = gfns[begin : ends[stop - 1] if stop else 0]
-        _count_distinct(BlockTable(), inside, ends[seen:stop] - begin, *counts)
-        return counts[:, first - seen :]
-
-    with ThreadPoolExecutor(workers) as pool:
-        return Turnover(*np.concatenate(list(pool.map(part, cuts[:-1], cuts[1:])), axis=1))
 
 
 def _count_distinct(

@@ -8,7 +8,8 @@ have to give the same answer.
 import numpy as np
 
 from pmlkit.kernels import by_time
-from pmlkit.kernels.pages import numbered
+from pmlkit.kernels.pages import in_batches, numbered
+from pmlkit.timeline import Windows
 from tests.bench.logs import rounds_of, zipf
 from tests.bench.timing import best, rate_rows
 
@@ -25,14 +26,15 @@ def measure(scale):
     gfns = zipf(scale.entries, PAGES)
     rounds, n = rounds_of(scale.entries)
     small = slice(None, 100_000)
-    by_time.tumbling(rounds[small], gfns[small], n)  # compiles
+    windows = Windows.of_rounds(n, 1)
+    by_time.turnover(in_batches(rounds[small], gfns[small]), windows)  # compiles
     frame = pl.DataFrame({"round": rounds, "gfn": gfns})
     table = pd.DataFrame({"round": rounds, "gfn": gfns})
     duck = duckdb.connect()
     duck.execute("create table log as select * from frame")
 
     distinct = {
-        "pmlkit": lambda: by_time.tumbling(rounds, gfns, n).pages,
+        "pmlkit": lambda: by_time.turnover(in_batches(rounds, gfns), windows).pages,
         "polars": lambda: _polars_distinct(pl, frame),
         "duckdb": lambda: _duckdb_distinct(duck),
         "pandas": lambda: table.groupby("round")["gfn"].nunique().to_numpy(),

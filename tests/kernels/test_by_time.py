@@ -37,7 +37,11 @@ def sets_of(log, k):
 @given(logs(), windows)
 def test_distinct_pages_and_turnover_equal_the_oracle(log, k):
     sets = sets_of(log, k)
-    found = by_time.tumbling(*arrays(log), k)
+    rounds, gfns, n = arrays(log)
+    parts = [slice(i, i + 7) for i in range(0, len(rounds), 7)]
+    found = by_time.turnover(
+        ((rounds[part], gfns[part]) for part in parts), Windows.of_rounds(n, k, k)
+    )
     assert found.pages.tolist() == [len(s) for s in sets]
     assert found.stayed.tolist() == [
         len(s & before) for s, before in zip(sets, [set(), *sets], strict=False)
@@ -48,13 +52,6 @@ def test_distinct_pages_and_turnover_equal_the_oracle(log, k):
     assert found.left.tolist() == [
         len(before - s) for s, before in zip(sets, [set(), *sets], strict=False)
     ]
-    rounds, gfns, n = arrays(log)
-    parts = [slice(i, i + 7) for i in range(0, len(rounds), 7)]
-    streamed = by_time.turnover(
-        ((rounds[part], gfns[part]) for part in parts), Windows.of_rounds(n, k, k)
-    )
-    assert streamed.pages.tolist() == found.pages.tolist()
-    assert streamed.stayed.tolist() == found.stayed.tolist()
 
 
 @given(logs(), windows)
@@ -66,18 +63,6 @@ def test_windows_end_where_they_should(log, k):
     untils = np.arange(1, len(ends) + 1) * k
     window_ends(rounds.astype(np.uint32), untils, ends)
     assert ends.tolist() == np.searchsorted(rounds, untils).tolist()
-
-
-def test_two_workers_see_what_one_sees(monkeypatch):
-    rng = np.random.default_rng(0)
-    rounds, gfns = np.sort(rng.integers(0, 90, 5000)), rng.integers(0, 300, 5000)
-    one = by_time.tumbling(rounds, gfns, 97, 4)
-    monkeypatch.setattr(by_time, "SMALL", 10)
-    for workers in (2, 3, 50):
-        monkeypatch.setattr(by_time, "WORKERS", workers)
-        many = by_time.tumbling(rounds, gfns, 97, 4)
-        np.testing.assert_array_equal(many.pages, one.pages)
-        np.testing.assert_array_equal(many.stayed, one.stayed)
 
 
 @given(logs(), st.lists(windows, max_size=4))
@@ -179,7 +164,9 @@ def test_many_frames_however_far_apart_take_memory_by_their_number(spread):
     np.testing.assert_array_equal(index.frames, gfns)
     tables = (*index._table.arguments[:3], index._frames)
     assert sum(table.nbytes for table in tables) < 300 * 40_000
-    assert by_time.tumbling(np.arange(40_000), gfns, 40_000, 20_000).pages.tolist() == [20_000] * 2
+    halves = Windows.of_rounds(40_000, 20_000, 20_000)
+    found = by_time.turnover(in_batches(np.arange(40_000), gfns), halves)
+    assert found.pages.tolist() == [20_000] * 2
 
 
 def test_what_fails_ahead_is_raised_where_it_is_asked_for():
@@ -227,12 +214,11 @@ def test_batches_are_views_of_all():
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "1"])
 def test_what_is_no_count_is_refused(wrong):
-    log = np.array([0]), np.array([1], np.uint64), 1
+    log = np.array([0]), np.array([1], np.uint64)
     for call in (
-        lambda: by_time.tumbling(*log, wrong),
-        lambda: by_time.sliding(numbered([log[:2]]), Windows.of_rounds(1, 1), wrong),
-        lambda: by_time.sweep(numbered([log[:2]]), np.arange(1), [wrong]),
-        lambda: by_time.Reuse(numbered([log[:2]]), Axis.of_rounds(1), np.zeros(1), [wrong]),
+        lambda: by_time.sliding(numbered([log]), Windows.of_rounds(1, 1), wrong),
+        lambda: by_time.sweep(numbered([log]), np.arange(1), [wrong]),
+        lambda: by_time.Reuse(numbered([log]), Axis.of_rounds(1), np.zeros(1), [wrong]),
     ):
         with pytest.raises(UsageError, match="1 or more"):
             call()
