@@ -23,7 +23,7 @@ from pmlkit.selection import edges, times_ns
 from pmlkit.techniques import scores
 from pmlkit.techniques.runs import MOST_SCALE, time_scale, within
 from pmlkit.timeline import timeline
-from pmlkit.trace.annotation import is_named
+from pmlkit.trace.annotation import is_named, part_text
 from pmlkit.trace.schema import PAGE_SIZE
 from pmlkit.units import (
     check_count,
@@ -550,17 +550,8 @@ class Plan:
         """The part, for a caption, if there is one."""
         if not self.is_part:
             return ""
-        until = "the end" if self.end is None else _words(self.end)
-        since = f"windows from {_words(self.start or 0)} to {until}"
-        return f"; {since}, observed from the recording's start"
-
-
-def _words(time: str | int) -> str:
-    """Format a time: as a duration, or by the phase whose edge it is."""
-    if isinstance(time, str) and is_named(time):
-        which, _, name = time.partition(":")
-        return f"the {'start' if which == 'mark' else 'end'} of phase {name}"
-    return exact_ns(parse_duration_ns(time))
+        part = part_text(self.start, self.end)
+        return f"; windows {part}, observed from the recording's start"
 
 
 def plan(

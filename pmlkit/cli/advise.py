@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from click import IntRange
 
-from pmlkit.cli.options import as_json, example, only_answer, option, trace_argument
+from pmlkit.cli.options import as_json, example, only_answer, option, span, trace_argument
 from pmlkit.cli.parameters import ABOVE_0, DURATION, SHARE
 from pmlkit.cli.show import show
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _EXAMPLES = example(
     "pmlkit advise redis",
     "pmlkit advise redis --cover 95% --window 2s --summary",
+    "pmlkit advise redis --phase get --window 500ms",
     "pmlkit advise sqlite --budget 0.1% --window 1s --no-check --json",
 )
 
@@ -44,6 +45,7 @@ _EXAMPLES = example(
 )
 @option("--ns-per-insn", default=None, type=ABOVE_0,
         help="Length of an instruction, if the clock of TRACE does not contain it.")  # fmt: skip
+@span
 @only_answer
 @as_json
 def advise(trace: str, only_answer: bool, as_json: bool, **how: Any) -> None:

@@ -66,6 +66,8 @@ class Advice:
     ----------
     name : str
         The recording's.
+    part : str
+        Which part of it, in words; empty: all.
     source : str
         What the recording is (`pmlkit.trace.summary.source_text`).
     window_ns : int
@@ -101,6 +103,7 @@ class Advice:
     """
 
     name: str
+    part: str
     source: str
     window_ns: int
     chosen: bool
@@ -128,7 +131,7 @@ class Advice:
         size, does = self.size, "uses" if self.reads else "writes"
         hold = (
             f"{_bytes(size.needed)} to hold what it {does} in T = {exact_ns(self.window_ns)} for "
-            f"{format_share(size.cover, digits=4)} of the time"
+            f"{format_share(size.cover, digits=4)} of the time{self.part and f' {self.part}'}"
         )
         if size.vm_bytes is None:
             return f"{self.name} needs {hold}."
@@ -246,6 +249,7 @@ class Advice:
         sizes = {n: getattr(size, n) * PAGE_SIZE for n in ("needed", "mean", "p95", "p99", "peak")}
         return {
             "answer": self.answer,
+            "part": self.part,
             "source": self.source,
             "window_ns": self.window_ns,
             "cover": size.cover,

@@ -20,9 +20,11 @@ from pmlkit.law.curves import Curves, check_used
 from pmlkit.law.parts import STATED, parts_of
 from pmlkit.law.predict import Prediction, predict
 from pmlkit.law.size import is_regular, size_of
+from pmlkit.selection import edges, rounds_of, times_ns
 from pmlkit.techniques import Recorded, make, run, scores
 from pmlkit.techniques.recorded import Need
 from pmlkit.timeline import timeline
+from pmlkit.trace.annotation import part_text
 from pmlkit.trace.summary import source_text
 from pmlkit.units import check_count, parse_duration_ns, parse_share
 
@@ -54,6 +56,11 @@ def advise(
     seeds: int = 5,
     ns_per_insn: float | None = None,
     cover: str | float = "99%",
+    *,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    phase: str | None = None,
+    between: tuple[str, str] | None = None,
 ) -> Advice:
     """Advise how big a VM must be, and how to measure its working set within a budget.
 
@@ -76,13 +83,18 @@ def advise(
         technique is within the budget.
     cover : str or float
         Share of the time in which W has to fit: ``"99%"``; as a number, a share.
+    start, end, phase, between
+        The part of the trace: see `pmlkit.selection`. Measurements begin with it, too. The size
+        lacks what the guest's kernel keeps, as its counts include memory from before the part.
 
     Raises
     ------
     NeedsError
         If no page is in use.
     ResolutionError
-        If the trace cannot resolve T.
+        If the trace cannot resolve T, or the part is shorter than T.
+    UsageError
+        If the part has no rounds.
 
     Examples
     --------
@@ -100,11 +112,12 @@ def advise(
     check_count("seeds", seeds, "runs")
     opened = recordings.opened(trace)
     reads = opened.meta.kind == "access"
-    recorded = Recorded.of(opened) if reads else Recorded.of_log(opened)
-    recorded = replace(recorded, time=recorded.time.given(ns_per_insn))
+    part = edges(start, end, phase, between)
+    first, stop = rounds_of(opened, *times_ns(opened, *part))
+    recorded = _recorded(opened, first, stop, part == (None, None), ns_per_insn)
     curves = Curves(recorded)
     asked = _windows(curves) if window is None else [parse_duration_ns(window)]
-    timeline(opened).size(asked[0])  # raises if the trace cannot resolve T
+    timeline(opened, first, stop - first).size(asked[0])  # raises if the part cannot resolve T
     check_used(curves, asked[0])
     result = _search(curves, asked, share, reads)
     choice, checked = result.choice, None
@@ -112,6 +125,7 @@ def advise(
         checked = _check(choice.technique, recorded, result.window_ns, seeds)
     return Advice(
         name=recorded.name,
+        part=part_text(*part),
         source=source_text(opened),
         window_ns=result.window_ns,
         chosen=window is None,
@@ -130,6 +144,15 @@ def advise(
         checked=checked,
         left_out=result.left_out,
     )
+
+
+def _recorded(
+    trace: Trace, first: int, stop: int, is_whole: bool, ns_per_insn: float | None
+) -> Recorded:
+    """Read some rounds of a trace."""
+    whole = Recorded.of(trace) if trace.meta.kind == "access" else Recorded.of_log(trace)
+    whole = replace(whole, time=whole.time.given(ns_per_insn))
+    return whole if is_whole else whole.cut(first, stop)
 
 
 def steady_window(curves: Curves) -> int:

@@ -103,7 +103,8 @@ class Size:
     def whole(self) -> str:
         """What is missing in a VM of that size, and the delay by it: a sentence or two, or none."""
         if self.vm_bytes is None:
-            return "The VM must be larger: what its kernel keeps is not in this recording."
+            known = "known only for a whole recording whose guest reported it"
+            return f"The VM must be larger: its kernel keeps memory, too ({known})."
         if self.never_swaps:
             return "In a VM of this size, nothing is ever swapped: more would not be used."
         return "" if self.swapping is None else self.swapping.text
@@ -115,7 +116,7 @@ class Size:
         if self.independent < self.windows:
             worth = max(round(self.independent), 1)
             like = f", worth about {worth} independent one{'s' * (worth > 1)}"
-        has = f"The recording has {self.windows:,} windows of T{like}"
+        has = f"The size is of {self.windows:,} windows of T{like}"
         if self.independent < LEAST_INDEPENDENT:
             return (
                 f"{has}: too few to state how likely a larger one is. Record for longer, or "

@@ -178,21 +178,8 @@ def _four_phases(recorded: Recorded) -> tuple[Recorded, Ints, int]:
     ]
     ends = np.concatenate(edges) - starts[0]
     first, stop = starts[0], starts[-1]
-    t_ns = recorded.t_ns[first : stop + 1]
-    busy = replace(
-        recorded,
-        t_ns=t_ns,
-        log=_between(recorded.log, first, stop),
-        accesses=_between(recorded.accesses, first, stop),
-        phases=(),
-        idle=None if recorded.idle is None else recorded.idle[first:stop],
-    )
-    return busy, ends, int(t_ns[-1] - t_ns[0]) // len(ends)
-
-
-def _between(uses: Uses, first: int, stop: int) -> Uses:
-    starts = uses.starts[first : stop + 1]
-    return Uses(uses.between(first, stop), starts - starts[0])
+    busy = replace(recorded.cut(first, stop), phases=())
+    return busy, ends, busy.duration_ns // len(ends)
 
 
 def _distinct(uses: Uses, ends: Ints) -> Floats:

@@ -6,7 +6,7 @@ Techniques get a `View` of a `Recorded`, never the object itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -91,6 +91,11 @@ class Uses:
     def between(self, first: int, stop: int) -> Ints:
         """Return the frames used in the rounds from `first` to `stop` (exclusive)."""
         return self.gfn[self.starts[first] : self.starts[stop]]
+
+    def cut(self, first: int, stop: int) -> Uses:
+        """Return the uses in these rounds, which then count from 0."""
+        starts = self.starts[first : stop + 1]
+        return Uses(self.between(first, stop), starts - starts[0])
 
     def rounds_of(self, first: int, stop: int) -> Ints:
         """Return the round of each of those uses."""
@@ -219,6 +224,26 @@ class Recorded:
                 self.name, what, "record it with `pmlkit record`, whose guests report them"
             )
         return self.guest
+
+    def cut(self, first: int, stop: int) -> Recorded:
+        """Return the rounds from `first` to `stop` (exclusive) as a recording of their own.
+
+        It has no samples of the guest, as these count memory from before the part, and no disk.
+        """
+        names = ("accesses", "writes", "log", "mapped", "entries", "leaves")
+        by_name: dict[str, Any] = {name: getattr(self, name) for name in names}
+        starts = [(name, begin) for name, begin in self.phases if begin < stop]
+        current = [(name, first) for name, begin in starts if begin <= first][-1:]
+        later = [(name, begin) for name, begin in starts if begin > first]
+        return replace(
+            self,
+            t_ns=self.t_ns[first : stop + 1],
+            guest=None,
+            disk=None,
+            phases=tuple((name, begin - first) for name, begin in current + later),
+            idle=None if self.idle is None else self.idle[first:stop],
+            **{n: uses and uses.cut(first, stop) for n, uses in by_name.items()},
+        )
 
     @cached_property
     def places(self) -> Places:

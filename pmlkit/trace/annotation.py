@@ -62,6 +62,7 @@ __all__ = [
     "load",
     "of_csv",
     "parse",
+    "part_text",
     "remove",
     "seal",
     "sidecar",
@@ -507,6 +508,32 @@ def _refused(path: Path, home: Path, why: str) -> PmlkitError:
 def is_named(time: object) -> bool:
     """Return whether a time is given by a name: ``mark:NAME`` or ``end:NAME``."""
     return isinstance(time, str) and time.startswith(("mark:", "end:"))
+
+
+def part_text(start: str | int | None, end: str | int | None) -> str:
+    """Describe the part of a trace between two times; nothing if it is the whole trace.
+
+    Examples
+    --------
+    >>> from pmlkit.trace.annotation import part_text
+    >>> part_text("2s", "mark:get"), part_text("mark:get", "end:get")
+    ('from 2 s to the start of phase get', 'in phase get')
+    """
+    if start is None and end is None:
+        return ""
+    phase = str(start).removeprefix("mark:")
+    if (start, end) == (f"mark:{phase}", f"end:{phase}"):
+        return f"in phase {phase}"
+    until = "the end" if end is None else _edge_text(end)
+    return f"from {_edge_text(start or 0)} to {until}"
+
+
+def _edge_text(time: str | int) -> str:
+    """Format a time: as a duration, or by the phase whose edge it is."""
+    if is_named(time):
+        which, _, name = str(time).partition(":")
+        return f"the {'start' if which == 'mark' else 'end'} of phase {name}"
+    return exact_ns(parse_duration_ns(time))
 
 
 def time_ns(trace: Any, time: str | int | None) -> int | None:

@@ -99,7 +99,7 @@ def test_an_empty_name_is_not_this_machine(run, words):
 
 
 # Commands that take a trace, and all of it: they check it, or hand it on.
-WHOLE_TRACES = {"advise", "annotate", "frontier", "info"}
+WHOLE_TRACES = {"annotate", "frontier", "info"}
 
 
 @pytest.mark.parametrize("name", LEAVES)

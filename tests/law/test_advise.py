@@ -14,7 +14,7 @@ import pmlkit
 from pmlkit import law, techniques, workingset
 from pmlkit.cli import app
 from pmlkit.costs import Clock
-from pmlkit.errors import NeedsError, UsageError
+from pmlkit.errors import NeedsError, ResolutionError, UsageError
 from pmlkit.law import advice as advice_words
 from pmlkit.law import advise, size
 from pmlkit.law.swapping import Swapping
@@ -62,6 +62,42 @@ def test_the_size_is_that_of_the_working_sets(advice):
     assert advice.size.peak == full.max()
     assert advice.size.p99 == pytest.approx(full.quantile(0.99), rel=0.02)
     assert advice.size.windows == 6
+
+
+@pytest.mark.parametrize(
+    "part", [{"start": "2s", "end": "4s"}, {"phase": "load"}, {"between": ("load", "get")}]
+)
+def test_the_size_of_a_part_is_that_of_its_windows_alone(part):
+    found = advise.advise("redis", window="500ms", check=False, **part)
+    pages = workingset.estimate(pmlkit.open("redis"), "500ms", "sliding", **part)
+    full = pages[pages["full"]]["pages"]
+    assert found.size.peak == full.max()
+    assert found.size.mean == pytest.approx(full.mean(), rel=0.01)
+    assert found.size.vm_bytes is None and "only for a whole recording" in found.size.whole
+    assert found.answer.endswith(f" of the time {found.part}.") and found.part
+
+
+def test_a_part_is_as_if_only_it_had_been_recorded(make_trace):
+    one, whole = (
+        techniques.Recorded.of(make_trace(f"{last}.trace", rounds=last, phases=[("b", 2)]))
+        for last in (8, 12)
+    )
+    part = whole.cut(0, 8)
+    assert part.phases == one.phases
+    assert part.duration_ns == one.duration_ns
+    for name in ("accesses", "writes", "log"):
+        cut, uses = getattr(part, name), getattr(one, name)
+        assert cut.gfn.tolist() == uses.gfn.tolist()
+        assert cut.starts.tolist() == uses.starts.tolist()
+    late = whole.cut(3, 12)
+    assert late.phases == (("b", 0),)
+    assert late.accesses.gfn.tolist() == whole.accesses.between(3, 12).tolist()
+    assert late.accesses.starts[-1] == len(late.accesses.gfn)
+
+
+def test_a_part_that_is_shorter_than_t_is_refused():
+    with pytest.raises(ResolutionError, match="too long: the measured part"):
+        advise.advise("hotcold", window="2s", start="1s", end="2s")
 
 
 @pytest.mark.parametrize("cover", ["50%", 0.9, "100%"])
@@ -234,7 +270,7 @@ def test_without_a_clock_a_slow_down_is_not_known():
 def test_a_recording_without_the_kernels_counts_has_no_size_of_the_vm(change):
     recorded = replace(vm.constant(500, rounds=300), **change)
     found = size.size_of(law.Curves(recorded), vm.WINDOW_NS)
-    assert found.vm_bytes is None and "not in this recording" in found.whole
+    assert found.vm_bytes is None and "only for a whole recording" in found.whole
 
 
 def test_words(advice):
