@@ -17,7 +17,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Self
 
     from pmlkit.types import Json, PathLike
@@ -43,6 +43,7 @@ __all__ = [
     "UsageError",
     "WorkloadError",
     "argument",
+    "at_shell",
     "closest",
     "is_out_of_memory",
     "of_argument",
@@ -176,6 +177,33 @@ def argument(name: str, value: object = None) -> str:
     return f"{_MARK}{name}{'' if value is None else f' {value}'}{_MARK}"
 
 
+def at_shell(text: str, options: Mapping[str, str]) -> str:
+    """Return a text for Python as the shell writes it, with options in place of arguments.
+
+    Parameters
+    ----------
+    text : str
+        A note or an answer, with arguments in backquotes.
+    options : dict of str to str
+        The option of each argument, of the command that prints the text.
+
+    Examples
+    --------
+    >>> from pmlkit.errors import at_shell
+    >>> at_shell("give `window='1s'`, or another `trace`", {"window": "--window"})
+    'give --window 1s, or another `trace`'
+    """
+
+    def as_option(match: re.Match[str]) -> str:
+        option, value = options.get(match[1]), match[2]
+        if option is None:
+            return match[0]
+        return option if value in (None, _FLAG) else f"{option} {value}"
+
+    return _IN_PYTHON.sub(as_option, text)
+
+
+_IN_PYTHON = re.compile(r"`([a-z_]+)(?:='?([^`']*)'?)?`")  # as `_in_python` writes it
 _FLAG = str(True)
 
 
@@ -441,8 +469,7 @@ class ClocksDiffer(PmlkitError):
         self.cost, self.duration = cost, duration
         hint = (
             f"give {argument('ns_per_insn')}, the length of an instruction there, or for "
-            "`pmlkit period` a "
-            f"{argument('calibration')} of that host"
+            "`pmlkit period` a calibration of that host"
         )
         super().__init__(f"a cost in {cost} cannot be a share of {duration}", hint)
 

@@ -130,6 +130,9 @@ def test_an_argument_is_named_as_python_and_the_shell_write_it():
     assert str(error) == "no: give `page_size` or `inputs='pml'`, or `overwrite=True`"
     assert error.hint == "give `page_size` or `inputs='pml'`, or `overwrite=True`"
     assert error.at_shell == "no: give --page-size or --inputs pml, or --overwrite"
+    options = {name: f"--{name.replace('_', '-')}" for name in ("page_size", "inputs", "overwrite")}
+    assert errors.at_shell(str(error), options) == error.at_shell
+    assert errors.at_shell("`page_size` of a `trace`", {"trace": "--of"}) == "`page_size` of a --of"
 
 
 def test_a_subclass_with_a_message_of_its_own_has_one_for_the_shell():

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pmlkit import progress
+from pmlkit.cli.options import as_options
 from pmlkit.cli.sheets import fold, make_table, put
 from pmlkit.errors import visible
 from pmlkit.timeline import FAR, period_text
@@ -106,7 +107,7 @@ def answer(lines: Iterable[str], *tables: Callable[[], object]) -> None:
     page = console()
     for line in lines:
         indent = "    " if line.startswith(" ") else "  " if line.startswith("- ") else ""
-        for part in fold(visible(line), page.width, indent) if line.strip() else [""]:
+        for part in fold(visible(as_options(line)), page.width, indent) if line.strip() else [""]:
             page.print(part, no_wrap=True, crop=False)
     for print_table in tables:
         page.print()
@@ -492,7 +493,7 @@ def sheet(table: pd.DataFrame, title: str, right: Sequence[int] = ()) -> None:
     right = right or [i for i, dtype in enumerate(table.dtypes) if is_number(dtype)]
     page = make_table(*table.columns, right=right)
     for row in table.itertuples(False):
-        page.add_row(*(cell(value) for value in row))
+        page.add_row(*(as_options(cell(value)) for value in row))
     answer([title])
     put(console(), page, _keys(table))
     answer(f"{cell(None)}: {note}" for note in missing_notes(table, missing_texts(table)))

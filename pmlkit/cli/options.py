@@ -11,7 +11,7 @@ import click
 
 from pmlkit import progress
 from pmlkit.cli.parameters import KINDS, PATH, TIME, TRACE
-from pmlkit.errors import PmlkitError, UsageError, visible
+from pmlkit.errors import PmlkitError, UsageError, at_shell, visible
 from pmlkit.files import refuse_inside_trace
 
 if TYPE_CHECKING:
@@ -109,6 +109,18 @@ def say(line: str) -> None:
 def echo(text: str, err: bool = False) -> None:
     """Print text; its control characters are escaped."""
     click.echo(visible(text), err=err)
+
+
+def as_options(text: str) -> str:
+    """Name the arguments in a text as options of the command that runs."""
+    context = click.get_current_context(silent=True)
+    parameters = context.command.params if context else []
+    options = {
+        param.name: max(param.opts, key=len)
+        for param in parameters
+        if isinstance(param, click.Option) and param.name
+    }
+    return at_shell(text, options)
 
 
 def span(command: Command, opened: bool = True) -> Command:

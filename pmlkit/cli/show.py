@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pmlkit.cli.options import as_options
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -69,7 +71,7 @@ def show(
     """
     if as_json:
         value = value() if callable(value) else value
-        click.echo(json.dumps(value, indent=indent, default=_number))
+        click.echo(as_options(json.dumps(value, indent=indent, default=_number)))
     else:
         render(*arguments)
 

@@ -281,6 +281,7 @@ class Advice:
             "size_pages": self.size.as_dict(),
             "summary": self.summary,
             **{name: one and _as_dict(one) for name, one in of.items()},
+            "obstacle": self.obstacle,
             "checked": self.checked and vars(self.checked),
             "front": self.front.to_dict("records"),
             "left_out": list(self.left_out),

@@ -206,6 +206,17 @@ def test_compare_begins_with_the_best_technique(run):
     assert run(*words, "--summary").startswith(f"{best['title']} ({best['technique']}) is closest")
 
 
+@pytest.mark.parametrize("form", [(), ("--json",)])
+@pytest.mark.parametrize(
+    "words", [("compare", "--techniques", "pml", "--window", "50ms"), ("advise",)]
+)
+def test_notes_name_the_option_of_the_command(run, tmp_path, words, form):
+    clock = {"kind": "host", "ns_per_insn": None}
+    path = write_trace(tmp_path / "host.trace", rounds=60, clock=clock)
+    text = run(words[0], path, *words[1:], *form)
+    assert "--ns-per-insn" in text and "`ns_per_insn" not in text
+
+
 def test_the_lead_over_several_recordings_is_the_mean_difference():
     rows = [(t, n, e) for t, errors in {"a": (1, 2, 9), "b": (3, 3, 9.5)}.items()
             for n, e in zip("xyz", errors, strict=True)]  # fmt: skip
