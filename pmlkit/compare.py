@@ -77,6 +77,7 @@ class Comparison:
         share never followed. ``overhead``: share of the time; NaN if the trace does not contain the
         length of an instruction. ``ns_per_insn`` (of the trace), ``intrusive``, ``active``,
         ``seeds``. ``missing``: what the trace lacks for it, or empty. ``notes``.
+        ``losses``: a note on entries that the trace or its log lost, or empty.
     estimates : DataFrame
         ``trace``, ``technique``, ``seed``, ``t_ns``, ``pages``. For a part (the plan's ``start``
         and ``end``): includes the estimate that is current when it begins.
@@ -111,13 +112,18 @@ class Comparison:
             f"Techniques as published against W(t, T), T = {exact_ns(window_ns)} on "
             f"{self.machines}; the intervals of their sources {clock}{self.plan.part_caption}. "
             "They differ in their number of looks and in cost: `pmlkit frontier` compares them at "
-            "equal cost"
+            f"equal cost{self._losses}"
         )
 
     @property
     def best(self) -> Best | None:
         """The technique with the least mean error; None if none could be scored."""
         return _best(self)
+
+    @property
+    def _losses(self) -> str:
+        lost = self.scores.loc[self.scores["losses"] != "", ["trace", "losses"]].drop_duplicates()
+        return "".join(f". Note: {row.trace}: {row.losses}" for row in lost.itertuples())
 
     @property
     def machines(self) -> str:
@@ -382,6 +388,7 @@ def _compare_on(plan: Plan, path: Path) -> dict[str, pd.DataFrame]:
         except NeedsError as error:
             row = {"missing": error.what}
         row["ns_per_insn"] = recorded.time.ns_per_insn or float("nan")
+        row["losses"] = "; ".join(recorded.losses)
         parts["scores"].append(pd.DataFrame([_attributes(technique) | row]))
     return {name: _joined(recorded.name, tables) for name, tables in parts.items()}
 

@@ -35,7 +35,7 @@ from pmlkit import workingset
 from pmlkit.errors import UsageError, argument, visible
 from pmlkit.resampling import Series, ends
 from pmlkit.selection import usage_verb
-from pmlkit.several import are_several, common_window, labelled, unlike
+from pmlkit.several import are_several, common_window, labelled, losses, unlike
 from pmlkit.units import format_bytes, format_ns
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ class Difference:
         single pair, by the labels.
     unlike : tuple of Unlike
         What the recordings differ in, and does not keep them from being compared.
+    losses : tuple of str
+        What the recordings lost, a note for each that lost entries.
     phases : bool
         Whether both go through the same phases, which then keep their means.
     repeats : DataFrame or None
@@ -94,6 +96,7 @@ class Difference:
     table: pd.DataFrame
     windows: Mapping[str, pd.DataFrame] = field(repr=False)
     unlike: tuple[Unlike, ...]
+    losses: tuple[str, ...]
     phases: bool
     repeats: pd.DataFrame | None = None
 
@@ -135,7 +138,7 @@ class Difference:
     @property
     def lines(self) -> list[str]:
         """The answer, and what it holds for: a line each."""
-        notes = (f"Note: {one}." for one in self.unlike)
+        notes = (f"Note: {one}." for one in (*self.unlike, *self.losses))
         return [*notes, self.answer, *self._reach(), *self._without_interval()]
 
     def _reach(self) -> Iterator[str]:
@@ -178,6 +181,7 @@ class Difference:
             "window": self.window,
             "rows": rows,
             "unlike": {one.what: one.values for one in self.unlike},
+            "losses": list(self.losses),
             "phases_keep_their_means": self.phases,
             "repeats": None if self.repeats is None else self.repeats.to_dict("records"),
         }
@@ -280,7 +284,18 @@ def between(
         same = _phases(pair[0]) == _phases(pair[1]) != [""]
         overlap = max(_overlap(each, step) for each in windows.values())
         table = _compared(pair[0], pair[1], overlap, same)
-    return Difference(first, second, what, str(window), table, windows, differences, same, repeats)
+    return Difference(
+        first,
+        second,
+        what,
+        str(window),
+        table,
+        windows,
+        differences,
+        tuple(losses(traces)),
+        same,
+        repeats,
+    )
 
 
 def _groups(before: Any, after: Any) -> dict[str, dict[str, Trace]]:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         "Trace | PathLike | Mapping[str, Trace | PathLike] | Sequence[Trace | PathLike]"
     )
 
-__all__ = ["Unlike", "are_several", "common_window", "labelled", "stacked", "unlike"]
+__all__ = ["Unlike", "are_several", "common_window", "labelled", "losses", "stacked", "unlike"]
 
 
 def are_several(traces: object) -> bool:
@@ -183,6 +183,12 @@ def unlike(traces: Mapping[str, Trace], kinds: str | int | None = "rwx") -> list
         "rounds": {label: _rounds(trace) for label, trace in traces.items()},
     }
     return [Unlike(what, values) for what, values in facts.items() if len(set(values.values())) > 1]
+
+
+def losses(traces: Mapping[str, Trace]) -> list[str]:
+    """Return a note for each recording that lost entries."""
+    notes = {label: trace.meta.loss_note for label, trace in traces.items()}
+    return [f"{label}: {note}" for label, note in notes.items() if note]
 
 
 def _contents(trace: Trace, kinds: str | int | None) -> str:

@@ -154,7 +154,8 @@ def _show(
         rows = {n: _facts(column.curve, targets) | rows[n] for n, column in columns.items()}
     if len(traces) > 1:
         apart = several.unlike(traces, chosen["kinds"])
-        lines = [*(f"Note: {one}." for one in apart), *(one.answer for one in results.values())]
+        notes = (f"Note: {one}." for one in (*apart, *several.losses(traces)))
+        lines = [*notes, *(one.answer for one in results.values())]
         value = {"unlike": {one.what: one.values for one in apart}, "curves": rows}
     else:
         each = list(results.values())

@@ -47,7 +47,8 @@ def wss(
             for label, trace in traces.items()
         }
         apart = several.unlike(traces, how["kinds"])
-    lines = [f"Note: {one}." for one in apart] + [one.answer for one in summaries.values()]
+    notes = [f"Note: {one}." for one in (*apart, *several.losses(traces))]
+    lines = notes + [one.answer for one in summaries.values()]
     tables = [lambda: console.summaries(summaries)]
     if not only_answer:
         tables.append(lambda: console.side_by_side({n: one.table for n, one in summaries.items()}))

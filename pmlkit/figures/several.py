@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pmlkit.errors import UsageError
 from pmlkit.figures.axes import root_figure, seconds_axis, time_limits, time_name
 from pmlkit.figures.style import COLORS
-from pmlkit.several import unlike
+from pmlkit.several import losses, unlike
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -106,7 +106,7 @@ def common_axis(
 def finish_several(
     figure: Figure, traces: Mapping[str, Trace], caption: str, kinds: str | int = "rwx"
 ) -> Figure:
-    """Set the caption of a figure of several recordings, with notes on their differences."""
-    notes = "".join(f" Note: {one}." for one in unlike(traces, kinds))
+    """Set the caption of a figure of several recordings, with notes on differences and losses."""
+    notes = "".join(f" Note: {one}." for one in (*unlike(traces, kinds), *losses(traces)))
     figure.caption = f"{', '.join(traces)}: {caption}{notes}"
     return figure

@@ -320,11 +320,13 @@ def pad(
 def finish(figure: Figure, trace: Trace, caption: str) -> Figure:
     """Set the figure's caption, which begins with the trace's name; return the figure.
 
-    It ends with the phases that are too short for their names.
+    It ends with the phases that are too short for their names, and with what the trace lost.
     """
     figure.caption = f"{Path(trace.path).name.removesuffix('.trace')}: {caption}"
     if unnamed := dict.fromkeys(figure.unnamed_phases):
         figure.caption += f" Phases too short for a name: {', '.join(unnamed)}."
+    if lost := trace.meta.loss_note:
+        figure.caption += f" Note: {lost}."
     return figure
 
 

@@ -72,7 +72,8 @@ def forecast(
     Returns
     -------
     dict
-        ``log``, ``composed``, ``inputs``, ``measures`` (what is forecast), ``window_s``.
+        ``log``, ``composed``, ``inputs``, ``measures`` (what is forecast), ``lost`` (a note on lost
+        entries, or empty), ``window_s``.
         ``from_s``: the end of the last window. ``for_s``, ``target``. ``seen_mib``: in the last
         window, according to the inputs. ``quantiles_mib``: by quantile. ``trained_on``, ``data``:
         digests of the training data. ``changes_s``: change points so far. ``recommended``
@@ -98,6 +99,7 @@ def forecast(
         "composed": log.composed,
         "inputs": log.inputs,
         "measures": measures,
+        "lost": log.lost,
         "window_s": present.window_s,
         "from_s": end_s,
         "for_s": end_s + horizon * present.window_s,
@@ -152,6 +154,8 @@ def answer(result: Json, rate: float = 0.05) -> Json:
         f"Give {name} {mib:.2f} MiB {when} {result['for_s']:.1f} s{scope}, in windows of "
         f"T = {result['window_s']:g} s. This is from {source}: {evidence}."
     )
+    if result["lost"]:
+        text += f" Note: {result['lost']}."
     return {
         "answer": text, "give_mib": mib, "by": source, "at_s": result["for_s"], "asked": rate,
         "past_windows": windows, "past_short": short,

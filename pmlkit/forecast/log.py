@@ -77,6 +77,8 @@ class Log:
         Frames of memory per frame of the sample.
     used : References or None
         All accesses, by round: the truth; None if unknown.
+    lost : str
+        What the trace lost (`TraceMeta.loss_note`); empty if nothing.
     """
 
     name: str
@@ -96,6 +98,7 @@ class Log:
     touched: References | None = None
     one_in: int = ONE_IN
     used: References | None = None
+    lost: str = ""
 
     @property
     def measures(self) -> str:
@@ -223,6 +226,7 @@ def read(
         touched=touched,
         one_in=one_in,
         used=used,
+        lost=log.meta.loss_note or trace.meta.loss_note,
     )
 
 

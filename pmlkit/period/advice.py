@@ -395,6 +395,8 @@ def _explain(advice: Advice, row: pd.Series[float], trace: Trace, stall_ns: floa
             "(for a threshold m > 1). With one buffer, the counts are exact."
         )
     yield from _sources_text(advice.constants, of_kvm)
+    if lost := trace.pml.meta.loss_note:
+        yield f"Note: {lost}."
 
 
 def _log_text(row: pd.Series[float], period: str, memory_pages: int | None) -> str:

@@ -173,6 +173,8 @@ class Recorded:
     time : pmlkit.costs.Clock
         The clock of its times: a cost in instructions is a share of them only if the length of an
         instruction is known.
+    losses : tuple of str
+        Notes on entries that the trace, or its log, lost.
     """
 
     name: str
@@ -190,6 +192,7 @@ class Recorded:
     phases: tuple[tuple[str, int], ...] = ()
     idle: Bools | None = None
     time: Clock = UNKNOWN
+    losses: tuple[str, ...] = ()
 
     @property
     def n_rounds(self) -> int:
@@ -308,6 +311,7 @@ class Recorded:
             phases=tuple(zip(trace.phases["name"], trace.phases["round"].tolist(), strict=True)),
             idle=~time.used,
             time=trace.meta.time,
+            losses=_losses(trace),
         )
 
     @classmethod
@@ -333,7 +337,13 @@ class Recorded:
             log=log,
             idle=~time.used,
             time=trace.meta.time,
+            losses=_losses(trace),
         )
+
+
+def _losses(trace: Trace) -> tuple[str, ...]:
+    own, log = trace.meta.loss_note, trace.pml.meta.loss_note if trace.pml_is_nested else ""
+    return (*([own] if own else []), *([f"its log: {log}"] if log else []))
 
 
 def _times(trace: Trace) -> tuple[Timeline, int]:

@@ -120,6 +120,7 @@ def run(
     view = look(recorded, technique.needs, window_ns, scale, seed, memory)
     technique.observe(view)
     estimates, events, notes = view.result()
+    notes = [*notes, *recorded.losses]
     return Run(technique, seed, estimates, events, recorded.duration_ns, recorded.time, notes)
 
 

@@ -242,6 +242,14 @@ class TraceMeta:
         return LOST_UNKNOWN if self.lost is None else f"{self.lost:,} lost"
 
     @property
+    def loss_note(self) -> str:
+        """What the loss of entries means for numbers, as text; empty if no loss was counted."""
+        if not self.lost:
+            return ""
+        of = f"{self.lost:,} of {self.entries + self.lost:,} entries"
+        return f"{of} were lost, so pages may be missing"
+
+    @property
     def complete_text(self) -> str:
         """Whether the recording, or the imported file, is complete, as text."""
         if self.complete is False:

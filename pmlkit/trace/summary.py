@@ -135,7 +135,7 @@ def origin_text(meta: TraceMeta) -> str:
 
 
 def source_text(trace: Any) -> str:
-    """Return one line on a trace's source, for use below a number: origin, and missing parts."""
+    """Return one line on a source, for use below a number: origin, missing and lost parts."""
     if trace.meta.is_import:
         what = "the entries of that file"
     elif trace.meta.kind == "pml":
@@ -144,7 +144,8 @@ def source_text(trace: Any) -> str:
         what = "all frames touched in each round, by accessed flags"
     else:
         what = "all accesses are recorded"
-    return f"{origin_text(trace.meta)}; {what}"
+    lost = trace.meta.loss_note
+    return f"{origin_text(trace.meta)}; {what}{f'; {lost}' if lost else ''}"
 
 
 def contents_text(trace: Any) -> str:

@@ -133,7 +133,7 @@ def test_the_front_is_what_no_other_beats():
 def test_the_caption_says_what_was_scaled(comparison):
     assert "T = 50 ms" in comparison.caption and "multiplied by 0.00167" in comparison.caption
     assert "T = 50 ms on machines of 1,000 M instructions a second;" in comparison.caption
-    speeds = pd.DataFrame({"ns_per_insn": [10.0, 8.0, 10.0, np.nan]})
+    speeds = pd.DataFrame({"ns_per_insn": [10.0, 8.0, 10.0, np.nan], "trace": "x", "losses": ""})
     plain = compare.Comparison(compare.plan("30s"), speeds, *[None] * 4)
     assert "sources as published. They differ in their number of looks and in cost" in plain.caption
     assert "on machines of 125 or 100 M instructions a second or hosts" in plain.caption
