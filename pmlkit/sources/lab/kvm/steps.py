@@ -10,6 +10,8 @@ The rest runs on that host, which has Python's library and this module as ``step
 from __future__ import annotations
 
 import os
+import re
+import struct
 import subprocess
 import time
 from pathlib import Path
@@ -17,7 +19,7 @@ from subprocess import DEVNULL, PIPE
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Self
 
 
@@ -39,6 +41,8 @@ dmesg >dmesg.txt
 exit $status
 """
 _WAIT_S = 60.0
+_MAILBOX, _DONE = 512, 12  # frame of the guest's mailbox; offset of its last round
+_TICK = re.compile(rb'\{"ns": (\d+)\}')
 
 
 def script(files: Mapping[str, str], command: str) -> str:
@@ -108,6 +112,18 @@ class Monitor:
         self.number += 1
         self.do("round", self.number)
 
+    def free(self) -> None:
+        """Let the guest run until `pause`; wait until it has run a whole round."""
+        before = self._done()
+        self.do("free")
+        # The first of two may be the rest of a round that a pause has cut.
+        _await(lambda: self._done() - before >= 2, "the guest does not run")
+
+    def _done(self) -> int:
+        """Return the guest's last round."""
+        number: int = struct.unpack_from("<I", self.page(_MAILBOX), _DONE)[0]
+        return number
+
     def page(self, gfn: int) -> bytes:
         """Read a page of the guest."""
         return os.pread(self._pages, PAGE, self.memory + gfn * PAGE)
@@ -139,6 +155,7 @@ class Agent:
         words = ["python3", "-m", "pmlkit.kvm.agent", job, str(pid), spool]
         disk = f"of=/dev/sdb bs=64k seek={os.environ.get('SPOOL_BLOCK')}"
         self.messages, self._ready = Path(f"{name}.txt"), Path(ready)
+        self._spool = Path(spool)
         self._disk: subprocess.Popen[bytes] | None = None
         with open(self.messages, "w") as messages:
             if to_disk:
@@ -158,8 +175,27 @@ class Agent:
 
     def await_ready(self) -> None:
         """Wait until it listens."""
-        end = time.monotonic() + _WAIT_S
-        while not self._ready.exists():
-            if self.process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"the agent does not listen: {self.messages.read_text()}")
-            time.sleep(0.02)
+
+        def listens() -> bool:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the agent has ended: {self.messages.read_text()}")
+            return self._ready.exists()
+
+        _await(listens, "the agent does not listen")
+
+    def await_read(self) -> None:
+        """Wait until all that was logged before is in its spool, which is a file."""
+        now_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+        def read() -> bool:
+            return any(int(ns) > now_ns for ns in _TICK.findall(self._spool.read_bytes()))
+
+        _await(read, "the agent does not read its buffers")
+
+
+def _await(condition: Callable[[], bool], why: str) -> None:
+    end = time.monotonic() + _WAIT_S
+    while not condition():
+        if time.monotonic() > end:
+            raise RuntimeError(why)
+        time.sleep(0.01)
