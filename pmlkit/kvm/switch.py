@@ -32,7 +32,7 @@ _RING = re.compile(r"\bdirty-ring-size=0*[1-9]")
 _LONGEST_S = 60
 _RING_S = 10.0  # length of a measurement with rings
 _ASK_S = 0.05
-_LAST_S = 1.0
+_LAST_S = 5.0
 # QEMU's events that affect the log.
 _EVENTS = {
     "STOP": "the VM was paused: nothing is logged until it runs",

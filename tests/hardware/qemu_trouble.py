@@ -4,6 +4,7 @@
 Prints a line for each case: its name, and the message. Its monitor is QEMU's second, ``/job/qmp2``.
 """
 
+import re
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ from pmlkit.kvm.job import Job, KvmOptions
 from pmlkit.kvm.qmp import Socket
 
 QMP = "/job/qmp"
+CLOSED = re.compile(rb'\{"round": \d+, "start_ns"')
 
 
 def case(name, spool="", **job):
@@ -27,11 +29,17 @@ def case(name, spool="", **job):
         print(name, end["why"], sep=": ", flush=True)
 
 
-def refused(name):
-    """Ask QEMU for a measurement, without tracing before: that takes longer than one."""
+def refused(name, monitor):
+    """Ask QEMU for a measurement while it measures for another client.
+
+    Without tracing before, which takes longer than one. If it was over all the same: again.
+    """
     way = switch.of(find.find(Host(), QMP), KvmOptions())
     try:
-        way.start()
+        while True:
+            measured(monitor)
+            monitor.ask("calc-dirty-rate", mode="dirty-bitmap", **{"calc-time": 1})
+            way.start()
     except PmlkitError as error:
         print(name, error, sep=": ", flush=True)
     finally:
@@ -44,12 +52,21 @@ def measured(monitor):
         time.sleep(0.02)
 
 
-def life(monitor, logged):
-    """Pause, continue, reset and end the VM, more than a round apart, once it is logged."""
-    while not logged.exists():
-        time.sleep(0.02)
-    for command, after_s in (("stop", 1.6), ("cont", 3), ("system_reset", 2.5), ("quit", 3.5)):
-        time.sleep(after_s)
+def closed(spool):
+    """Return how many rounds are in a spool."""
+    return len(CLOSED.findall(spool.read_bytes())) if spool.exists() else 0
+
+
+def life(monitor, spool, over):
+    """Pause, continue, reset and end the VM, each after three more rounds.
+
+    When a command is done, a round that has ended may not yet be written, and the next one may have
+    begun: the third is wholly after it.
+    """
+    for command in ("stop", "cont", "system_reset", "quit"):
+        enough = closed(spool) + 3
+        while closed(spool) < enough and not over.wait(0.05):
+            pass
         monitor.ask(command)
 
 
@@ -60,15 +77,15 @@ def troubles():
     with Socket(QMP):
         case("busy", rounds=1)
     case("short", rounds=1, period_s=0.5)
-    monitor.ask("calc-dirty-rate", mode="dirty-bitmap", **{"calc-time": 1})
-    refused("measuring")
+    refused("measuring", monitor)
     measured(monitor)
     monitor.ask("stop")
     case("paused", "/out/paused.spool", rounds=1)
     monitor.ask("cont")
-    logged = Path("/tmp/logged")
-    threading.Thread(target=life, args=(monitor, logged)).start()
-    case("life", "/out/life.spool", ready=str(logged), seconds=60)
+    spool, over = Path("/out/life.spool"), threading.Event()
+    threading.Thread(target=life, args=(monitor, spool, over)).start()
+    case("life", str(spool))
+    over.set()
 
 
 if sys.argv[1] == "ring":

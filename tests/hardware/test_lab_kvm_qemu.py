@@ -100,10 +100,14 @@ def test_qemus_measurement_is_a_round_with_the_known_pages(trace):
 
 
 def test_qemus_own_rate_is_that_of_the_same_round(trace, spool):
-    """QEMU counts whole MiB in whole seconds."""
+    """QEMU counts whole MiB per second; it waits for a second, or longer if it is late."""
     pages = [entries.gfn.nunique() for _, entries in rounds(trace)]
     assert pages == [PAGES] * 3
-    assert last_frame(spool / FRAMES_FILE)["mib_per_s"] == [n * 4096 >> 20 for n in pages]
+    length_s = (trace.rounds.t_end_ns - trace.rounds.t_start_ns) / 1e9
+    assert (length_s > 1).all()
+    rates = last_frame(spool / FRAMES_FILE)["mib_per_s"]
+    for rate, longest_s in zip(rates, length_s + 0.001, strict=True):  # its clock has whole ms
+        assert int(PAGES * 4096 / 2**20 / longest_s) <= rate <= PAGES * 4096 >> 20
 
 
 def test_what_goes_wrong_is_one_line_that_says_what_to_do(spool):
