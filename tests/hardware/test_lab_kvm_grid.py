@@ -26,6 +26,7 @@ pytestmark = [needs_lab, pytest.mark.timeout(1800)]
 
 GUESTS = ("known", "ordered", "rewrites", "reads", "vcpus")
 ROUNDS = 3
+SHORT_S = 0.001  # of a free run; a round of the log is as long as one of the guest, all the same
 # Kind of log, PML, and more: huge pages under the guest, or a guest that runs freely. The module
 # kvm_intel is loaded again where PML changes.
 WAYS = {
@@ -69,8 +70,9 @@ def described(guest, way, kernel):
     log, pml, more = way
     loaded = guests.load(guest)
     options = session.KvmLabOptions(
-        kernel=kernel, log=log, pml=pml, huge=more == "huge", lockstep=more != "free", rounds=ROUNDS
-    )
+        kernel=kernel, log=log, pml=pml, huge=more == "huge", lockstep=more != "free",
+        rounds=ROUNDS, period_s=SHORT_S,
+    )  # fmt: skip
     job = session.describe(loaded, options, loaded.memory_mib, loaded.vcpus, {})
     return {
         "name": name_of(guest, way),

@@ -2,9 +2,10 @@
  * A small virtual machine monitor for KVM, which logs its guest's dirty pages like any other.
  *
  * A guest of the kit runs in lock step: it yields through a port when it is idle, and runs a round
- * for each command in its mailbox. Another guest is stopped and re-armed once per period, and when it
- * reports a phase. In both cases all vCPUs are out of the guest while pages are re-armed. With
- * --steps, standard input contains the steps (`run_steps`), and logging starts with them.
+ * for each command in its mailbox; with a period it runs freely. Another guest is stopped and
+ * re-armed once per period, and when it reports a phase. In all cases all vCPUs are out of the guest
+ * while pages are re-armed. With --steps, standard input contains the steps (`run_steps`), and
+ * logging starts with them.
  */
 #define _GNU_SOURCE
 #include "vmm.h"
@@ -28,6 +29,7 @@
 #define PORT_START 0x4b4u /* vCPU 1 starts at the address that is written */
 #define MAILBOX 0x200000u
 #define MAILBOX_COMMAND 2
+#define MAILBOX_DONE 3 /* each vCPU's last round */
 #define FREE_RUN 0xffffffffu
 
 #define HUGE_BYTES (2u << 20)
@@ -336,6 +338,20 @@ static void wait_period(void)
     pthread_mutex_unlock(&lock);
 }
 
+static uint32_t done(unsigned vcpu)
+{
+    return ((volatile uint32_t *)(vm.memory + MAILBOX))[MAILBOX_DONE + vcpu];
+}
+
+/* Wait until a guest of the kit has run a whole round, however late it is. The first of two may be
+ * the rest of one that a pause has cut. */
+static void await_whole_round(const uint32_t *before)
+{
+    for (unsigned i = 0; settings.kit && i < running; i++)
+        while (done(i) - before[i] < 2)
+            usleep(1000);
+}
+
 static void round_end(unsigned number, uint64_t start)
 {
     uint64_t end = now_ns(), armed;
@@ -351,10 +367,14 @@ static void run_rounds(void)
 {
     for (unsigned n = 1; !ended && (!settings.rounds || n <= settings.rounds); n++) {
         uint64_t start = now_ns();
+        uint32_t before[MAX_VCPUS];
 
+        for (unsigned i = 0; i < running; i++)
+            before[i] = done(i);
         release(settings.period_us ? FREE_RUN : n);
         if (settings.period_us) {
             wait_period();
+            await_whole_round(before);
             pause_all();
         } else {
             await_parked();
