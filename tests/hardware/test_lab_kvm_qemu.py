@@ -104,9 +104,9 @@ def test_qemus_own_rate_is_that_of_the_same_round(trace, spool):
     pages = [entries.gfn.nunique() for _, entries in rounds(trace)]
     assert pages == [PAGES] * 3
     length_s = (trace.rounds.t_end_ns - trace.rounds.t_start_ns) / 1e9
-    assert (length_s > 1).all()
+    assert (length_s > 0.999).all()  # its clock has whole ms
     rates = last_frame(spool / FRAMES_FILE)["mib_per_s"]
-    for rate, longest_s in zip(rates, length_s + 0.001, strict=True):  # its clock has whole ms
+    for rate, longest_s in zip(rates, length_s + 0.001, strict=True):
         assert int(PAGES * 4096 / 2**20 / longest_s) <= rate <= PAGES * 4096 >> 20
 
 
