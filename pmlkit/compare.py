@@ -18,7 +18,7 @@ import pandas as pd
 
 from pmlkit import progress, recordings, techniques
 from pmlkit.costs import check_ns_per_insn, prices
-from pmlkit.errors import ClocksDiffer, NeedsError, UsageError, argument
+from pmlkit.errors import ClocksDiffer, NeedsError, UsageError, argument, names_its_function
 from pmlkit.selection import edges, times_ns
 from pmlkit.techniques import scores
 from pmlkit.techniques.runs import MOST_SCALE, time_scale, within
@@ -57,6 +57,8 @@ __all__ = [
     "paths_of",
     "plan",
 ]
+
+names_its_function("pmlkit.compare", "pmlkit.compare.compare")
 
 R = TypeVar("R")
 SIMULATED = " (simulated tables)"  # ends the title of a technique with a substitute for page tables

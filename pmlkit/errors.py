@@ -13,8 +13,10 @@ import difflib
 import errno
 import os
 import re
+import sys
 import traceback
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -46,6 +48,7 @@ __all__ = [
     "at_shell",
     "closest",
     "is_out_of_memory",
+    "names_its_function",
     "of_argument",
     "output_error",
     "read_error",
@@ -443,6 +446,24 @@ def of_argument(name: str) -> Iterator[None]:
         if type(error) is not UsageError:  # its own class names what is wrong
             raise
         raise UsageError(f"{argument(name)}: {error.problem}", error.hint) from None
+
+
+def names_its_function(module: str, function: str) -> None:
+    """Let a call of a module, which cannot be called, raise an error that names a function.
+
+    Parameters
+    ----------
+    module : str
+        ``pmlkit.period``, which users take for a function, like ``pmlkit.advise``.
+    function : str
+        ``pmlkit.period.advise``.
+    """
+
+    class Module(ModuleType):
+        def __call__(self, *_given: object, **_named: object) -> NoReturn:
+            raise UsageError(f"{module} is a module, not a function", f"call {function}")
+
+    sys.modules[module].__class__ = Module
 
 
 class NeedsError(PmlkitError):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The package is a table of contents: every name resolves, and importing it costs nothing."""
 
+import importlib
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ from factories import make_trace
 from tree import tracked
 
 import pmlkit
-from pmlkit.errors import TraceNotFound
+from pmlkit.errors import TraceNotFound, UsageError
 
 FOLDER = Path(pmlkit.__file__).parent
 
@@ -19,6 +21,16 @@ FOLDER = Path(pmlkit.__file__).parent
 def test_every_public_name_resolves_and_explains_itself(name):
     assert getattr(pmlkit, name).__doc__.strip()
     assert name in dir(pmlkit)
+
+
+@pytest.mark.parametrize("name", sorted(set(pmlkit._MODULES) - {"errors", "recordings"}))
+def test_a_module_that_is_called_names_the_function_to_call(name):
+    module = getattr(pmlkit, name)
+    with pytest.raises(UsageError, match="is a module, not a function: call ") as caught:
+        module("hotcold")
+    home, _, function = caught.value.hint.removeprefix("call ").rpartition(".")
+    assert home.startswith(module.__name__)
+    assert inspect.isfunction(getattr(importlib.import_module(home), function))
 
 
 def test_the_face_is_thin_and_explains_each_name():

@@ -28,6 +28,7 @@ frontier_tables
 
 from typing import TYPE_CHECKING
 
+from pmlkit.errors import names_its_function
 from pmlkit.figures.catalogue import FIGURES, HOMES, about, draw
 from pmlkit.lazy import lazy
 
@@ -39,6 +40,7 @@ __all__ = ["FIGURES", "Figure", "about", "draw", "save", "table", *HOMES]
 
 _TOOLS = {"Figure": "figures.style", "save": "figures.style", "table": "figures.tables"}
 __getattr__ = lazy("pmlkit.figures", {**HOMES, **_TOOLS})
+names_its_function("pmlkit.figures", "pmlkit.figures.draw")
 
 
 def __dir__() -> list[str]:

@@ -29,3 +29,7 @@ store       models as files (skops), with the digest of their data
 study       the whole study, as shown by the command and the notebook
 ahead       the forecast of one log, for `pmlkit forecast`
 """
+
+from pmlkit.errors import names_its_function
+
+names_its_function("pmlkit.forecast", "pmlkit.forecast.ahead.forecast")

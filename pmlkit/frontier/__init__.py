@@ -26,6 +26,7 @@ tables      errors at equal cost, costs at equal error, differences, curves, pub
 closest     the answer: the technique with the least error within each budget
 """
 
+from pmlkit.errors import names_its_function
 from pmlkit.frontier.chosen import BUDGETS, at_settings, choose, mean_error
 from pmlkit.frontier.closest import Closest, closest, error_text
 from pmlkit.frontier.grids import RESAMPLES
@@ -78,3 +79,5 @@ __all__ = [
     "read",
     "sweep",
 ]
+
+names_its_function("pmlkit.frontier", "pmlkit.frontier.sweep")

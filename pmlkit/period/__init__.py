@@ -9,6 +9,7 @@ costs   the constants behind it, assumed or calibrated on a host
 
 from typing import TYPE_CHECKING
 
+from pmlkit.errors import names_its_function
 from pmlkit.lazy import lazy
 
 if TYPE_CHECKING:
@@ -24,3 +25,4 @@ if TYPE_CHECKING:
 __all__ = ["BUFFER_ENTRIES", "Advice", "advise", "bitmap_bytes", "log_bytes", "ring_slots"]
 
 __getattr__ = lazy("pmlkit.period", dict.fromkeys(__all__, "period.advice"))
+names_its_function("pmlkit.period", "pmlkit.period.advise")

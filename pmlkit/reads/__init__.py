@@ -18,6 +18,7 @@ hotness      regions ranked by how often their page tables are logged
 
 from typing import TYPE_CHECKING
 
+from pmlkit.errors import names_its_function
 from pmlkit.lazy import lazy
 
 if TYPE_CHECKING:
@@ -27,3 +28,4 @@ if TYPE_CHECKING:
 __all__ = ["METHODS", "Sets", "estimate", "sets", "truth"]
 
 __getattr__ = lazy("pmlkit.reads", dict.fromkeys(__all__, "reads.methods"))
+names_its_function("pmlkit.reads", "pmlkit.reads.estimate")
