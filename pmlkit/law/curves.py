@@ -158,7 +158,7 @@ class Curves:
             instants = self.instant(np.arange(self.recorded.n_rounds))
             found = np.append(np.searchsorted(ends, instants), len(ends)).astype(np.int32)
             windows = Windows(found, np.minimum(found + looks, len(ends)))
-            self._between[key] = sliding(self.refs(channel), windows).astype(float)
+            self._between[key] = self.refs(channel).intervals.sliding(windows).astype(float)
         return self._between[key]
 
     def _sliding(self, refs: References, window_ns: int) -> Floats:

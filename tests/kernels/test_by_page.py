@@ -57,6 +57,14 @@ def test_tumbling_windows_equal_the_oracle(log, k, m):
     assert tumbling(by_page.references(*log), k, m) == expected
 
 
+@given(logs(), windows, st.integers(1, 4))
+def test_intervals_without_their_pages_have_the_same_working_sets(log, k, step):
+    refs = by_page.references(*log)
+    of = Windows.of_rounds(refs.n_rounds, k, step)
+    assert refs.intervals.count.sum() == len(refs)
+    assert refs.intervals.sliding(of).tolist() == by_page.sliding(refs, of).tolist()
+
+
 @given(logs(), windows)
 def test_distinct_counts_a_page_once_in_a_round(log, k):
     once = sorted(set(zip(log[0], log[1], strict=True)))
