@@ -5,6 +5,7 @@ import gc
 import math
 import os
 import signal
+import sys
 
 import pytest
 from factories import make_trace as write_trace
@@ -28,8 +29,14 @@ settings.register_profile(
 )
 settings.load_profile("pmlkit")
 
-# Commands that tests start compile pmlkit once, and not at each start.
+# Commands that tests start compile pmlkit once, and not at each start; pytest rewrites the asserts
+# of a test file once, and not in each run.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# A figure has tens of thousands of objects. Python's garbage collector passes over the newest at
+# each 700 more, and finds them all in use.
+gc.set_threshold(20_000, 10, 10)
 
 # A shell that starts the tests in the background lets them, and all that they start, ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
