@@ -8,7 +8,9 @@ import sys
 import nbformat
 import pytest
 from batch_case import Pretend
+from browser import page
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from needs import needs_browser
 from tree import ROOT
 
 from pmlkit import recordings
@@ -202,3 +204,19 @@ def test_whatever_fails_in_a_build_is_named_in_one_line():
     match = r"^docs/tables.py failed: ValueError: one two$"
     with pytest.raises(ConfigError, match=match), failures.named("docs/tables.py"):
         raise ValueError("one\ntwo")
+
+
+@needs_browser
+def test_a_figure_is_no_wider_than_a_phone():
+    image = '<img width="840" height="280" src="data:image/gif;base64,R0lGODlhAQABAAAAACw=">'
+    css = (ROOT / "docs" / "_static" / "custom.css").read_text()
+    style = f'<meta name="viewport" content="width=device-width"><style>{css}</style>'
+    with page() as browser:
+        browser.set_viewport_size({"width": 390, "height": 844})
+        body = f'<article><p>{image}</p><div class="cell_output">{image}</div></article>'
+        browser.set_content(style + body)
+        assert browser.evaluate("document.documentElement.scrollWidth") == 390
+        for one in browser.locator("img").all():
+            box = one.bounding_box()
+            assert 300 < box["width"] <= 390
+            assert abs(box["width"] / box["height"] - 3) < 0.1
