@@ -28,8 +28,6 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from pmlkit.errors import (
     FileRefused,
     NeedsError,
@@ -41,7 +39,7 @@ from pmlkit.errors import (
     output_error,
 )
 from pmlkit.files import read_regular, whole
-from pmlkit.trace import arrow, manifest
+from pmlkit.trace import manifest
 from pmlkit.trace.description import Fault, fields, foreign_json, one_of, rows, values_fault
 from pmlkit.trace.description import whole as whole_number
 from pmlkit.units import exact_ns, is_bare, parse_duration_ns
@@ -340,17 +338,16 @@ def starts(trace: Any, spans: Sequence[Span]) -> list[Json]:
 
     Phases that start and end within one round are left out.
     """
-    edges, last = arrow.values(trace.rounds_table["t_end_ns"]), trace.duration_ns
+    last = trace.duration_ns
     marks: list[tuple[str, int]] = []
     for span, after in itertools.zip_longest(spans, spans[1:]):
         end = last if span.end_ns is None else span.end_ns
         marks.append((span.name, span.start_ns))
         if end < last and (after is None or end < after.start_ns):
             marks.append(("", end))
-    at = np.searchsorted(edges, [t_ns for _, t_ns in marks], "right")
     found: list[Json] = [
-        {"name": name, "round": int(number), "t_ns": t_ns, "insn": -1}
-        for (name, t_ns), number in zip(marks, at, strict=True)
+        {"name": name, "round": trace.rounds_between(t_ns)[0], "t_ns": t_ns, "insn": -1}
+        for name, t_ns in marks
     ]
     rounds = [row["round"] for row in found] + [trace.n_rounds]
     return [row for row, after in zip(found, rounds[1:], strict=True) if row["round"] < after]
@@ -552,7 +549,7 @@ def time_ns(trace: Any, time: str | int | None) -> int | None:
         return _unnamed_ns(trace, time)
     which, _, name = time.partition(":")
     first, stop = _rounds_of(trace, name)
-    return _start_of(trace, first if which == "mark" else stop)
+    return int(trace.start_of(first if which == "mark" else stop))
 
 
 def _unnamed_ns(trace: Any, time: str | int) -> int:
@@ -578,7 +575,7 @@ def bounds(trace: Any, name: str) -> tuple[int, int]:
         raise UsageError(
             f"the phase {name!r} of {trace.path.name} starts and ends within one round"
         )
-    return _start_of(trace, first), _start_of(trace, stop)
+    return trace.start_of(first), trace.start_of(stop)
 
 
 def check_joined(trace: Any, names: Sequence[str]) -> None:
@@ -623,9 +620,3 @@ def _rounds_of(trace: Any, name: str) -> tuple[int, int]:
         )
     at = places[0]
     return rounds[at], rounds[at + 1] if at + 1 < len(rounds) else trace.n_rounds
-
-
-def _start_of(trace: Any, number: int) -> int:
-    if number >= trace.n_rounds:
-        return int(trace.duration_ns)
-    return int(trace.rounds_table["t_start_ns"][number].as_py())

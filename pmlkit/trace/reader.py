@@ -268,11 +268,32 @@ class Trace:
 
     @cached_property
     def _edges(self) -> tuple[Ints, Ints]:
-        """The starts and the ends of the rounds, ns."""
-        starts, ends = (
-            arrow.values(self.rounds_table[name]) for name in ("t_start_ns", "t_end_ns")
+        """The starts and the ends of the rounds, ns.
+
+        A round without length has its instant. The round after it starts a nanosecond later, so
+        that a range can begin between the two. But an import splits an interval in which a page
+        returns: the first round has all of its time, and those that continue it have no length.
+        They start where the first one started.
+        """
+        starts, ends, entries = (
+            arrow.values(self.rounds_table[name]) for name in ("t_start_ns", "t_end_ns", "entries")
         )
-        return starts, ends
+        instant, together = starts == ends, np.append(False, ends[1:] == ends[:-1])
+        first = np.maximum.accumulate(np.where(instant & together, 0, np.arange(len(starts))))
+        continues = (first < np.arange(len(starts))) & ~instant[first] & (entries[first] > 0)
+        after = np.append(False, (instant & ~continues)[:-1]) & (ends > starts + 1)
+        return (starts + after)[np.where(continues, first, np.arange(len(starts)))], ends
+
+    def start_of(self, number: int) -> int:
+        """Return the time from which a round belongs to a range (`rounds_between`), ns.
+
+        For the number after the last round, it is the end of the trace, or a nanosecond later if a
+        last round without length belongs to what starts at that end.
+        """
+        starts, ends = self._edges
+        if number < len(starts):
+            return int(starts[number])
+        return int(self.duration_ns) + int(len(starts) > 0 and starts[-1] == ends[-1])
 
     @cached_property
     def _batches(self) -> pd.DataFrame:
@@ -357,7 +378,8 @@ class Trace:
         stop = len(starts) if end_ns is None else int(np.searchsorted(starts, end_ns))
         if start_ns is None:
             return 0, stop
-        # A round without length (two marks at one instant) belongs to the range that starts there.
+        # A round without length belongs to the range that starts there (two marks at one instant),
+        # unless it continues one with a length (`_edges`).
         first = min(np.searchsorted(ends, start_ns, "right"), np.searchsorted(starts, start_ns))
         return min(int(first), stop), stop
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Phases that a trace is given afterwards: CSV, the file next to the trace, and times by name."""
 
+import itertools
 import json
 import os
 import pickle
@@ -9,16 +10,17 @@ import shutil
 
 import numpy as np
 import pytest
-from factories import make_trace
+from factories import make_trace, write_irregular
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rewriting import rewrite
 
 import pmlkit
-from pmlkit import cli
+from pmlkit import cli, interop, selection
 from pmlkit.errors import NeedsError, OutputExists, PmlkitError, UnknownName, UsageError
 from pmlkit.trace import annotation, known, manifest
 from pmlkit.trace.annotation import Span
+from pmlkit.trace.kinds import Kind
 from pmlkit.trace.reader import Trace
 
 MS = 1_000_000
@@ -414,3 +416,45 @@ def test_phases_that_select_nothing_are_refused(path, capsys, options, why):
     code, out, err = run(capsys, "wss", path, "--window", "10ms", *options)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert why in err and "defect" not in err
+
+
+# Rounds without length: references at instants, and intervals that an import splits.
+
+
+@settings(max_examples=60)
+@given(
+    lengths=st.lists(st.sampled_from([0, 0, 10, 20, 50]), min_size=2, max_size=12),
+    cuts=st.lists(st.integers(0, 300), min_size=2, max_size=5, unique=True),
+    seed=st.integers(0, 1 << 16),
+)
+def test_the_rounds_of_a_phase_are_those_that_have_its_name(tmp_path_factory, lengths, cuts, seed):
+    total, rng = sum(lengths), np.random.default_rng(seed)
+    cuts = sorted({min(cut, total) for cut in cuts})
+    events = [[(int(gfn), Kind.WRITE) for gfn in range(rng.integers(3))] for _ in lengths]
+    trace = write_irregular(tmp_path_factory.mktemp("t") / "x.trace", events, lengths)
+    each = {f"p{at}": (f"{a}ns", f"{b}ns") for at, (a, b) in enumerate(itertools.pairwise(cuts))}
+    try:
+        trace = trace.with_phases(each)
+    except PmlkitError:  # within one round, or no time
+        return
+    names = trace.phase_of_rounds()
+    for name in each:
+        part = selection.stream(trace, phase=name)
+        chosen = np.arange(part.first, part.first + part.n_rounds)
+        assert chosen.tolist() == np.flatnonzero(names == name).tolist()
+
+
+def test_an_interval_that_an_import_split_stays_in_one_part(tmp_path):
+    """Times in whole seconds: page 1 returns within the second, so its round is split."""
+    rows = [(0, 1), (0, 2), (0, 1), (1, 3), (1, 3), (2, 1), (3, 2), (3, 2), (3, 2)]
+    (tmp_path / "x.csv").write_text("time,obj\n" + "".join(f"{t},{o}\n" for t, o in rows))
+    columns = {"time": "time", "obj": "obj"}
+    trace = interop.load("csv", tmp_path / "x.csv", tmp_path / "x.trace", columns=columns)
+    assert (np.diff(trace.rounds[["t_start_ns", "t_end_ns"]]) == 0).any()
+    uses = {part: pmlkit.mrc(trace, **{part: "1s"}).uses for part in ("start", "end")}
+    assert uses == {"start": 6, "end": 3}
+    halves = trace.with_phases({"a": ("0s", "1s"), "b": ("1s", None)})
+    assert [pmlkit.mrc(halves, phase=phase).uses for phase in "ab"] == [3, 6]
+    sizes = pmlkit.wss(trace, "1s")["pages"].tolist()
+    cut = pmlkit.wss(trace, "1s", end="2s")["pages"].tolist()
+    assert (sizes, cut) == ([2, 1, 1, 1], [2, 1])
