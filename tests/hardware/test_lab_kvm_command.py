@@ -131,6 +131,16 @@ def own_vm(host):
     return host.start("own", *own_words(guests.load("known")))
 
 
+@pytest.fixture(scope="module")
+def qemu_vm(host):
+    """The QMP socket of QEMU, which runs the same guest."""
+    guest = guests.load("known")
+    words = qemu.arguments(guest.name, guest.memory_mib, 1, guest.cmdline, ring=0)
+    host.start("qemu", f"{qemu.FOLDER}/qemu", *words)
+    host.run("until grep -q ready /out/guest.txt; do usleep 20000; done")
+    return qemu.SOCKET
+
+
 def ended(process):
     """Wait for a command; return its status, its result, and the lines that it wrote."""
     result, lines = process.communicate(timeout=LIMIT_S)
@@ -183,13 +193,9 @@ def test_a_vm_that_ends_ends_the_command(host, own_vm):
     assert host.left() == ""
 
 
-def test_a_vm_by_its_qmp_socket(host):
-    guest = guests.load("known")
-    words = qemu.arguments(guest.name, guest.memory_mib, 1, guest.cmdline, ring=0)
-    host.start("qemu", f"{qemu.FOLDER}/qemu", *words)
-    host.run("until grep -q ready /out/guest.txt; do usleep 20000; done")
+def test_a_vm_by_its_qmp_socket(host, qemu_vm):
     call = ("--rounds", "2", "--period", "1s")
-    status, _, lines = ended(host.collect(qemu.SOCKET, "qemu", *call))
+    status, _, lines = ended(host.collect(qemu_vm, "qemu", *call))
     assert status == 0, lines
     trace = pmlkit.open(host.folder / "qemu.trace")
     assert trace.n_rounds == 2 and trace.meta.complete
@@ -198,6 +204,7 @@ def test_a_vm_by_its_qmp_socket(host):
     assert host.left() == ""
 
 
+@pytest.mark.usefixtures("qemu_vm")
 def test_a_vm_that_is_not_there_is_one_line_that_names_those_that_are(host):
     status, _, lines = ended(host.collect("web1", "none"))
     (line,) = lines.splitlines()
