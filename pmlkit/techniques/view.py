@@ -204,14 +204,16 @@ class View:
             In all.
         notes : list of str
         """
-        rows = [{"t_ns": t, "pages": pages, **events} for t, pages, events in self._estimates]
-        names = sorted({name for *_, events in self._estimates for name in events})
-        table = pd.DataFrame(rows, columns=["t_ns", "pages", *names])
-        table = table.astype({"t_ns": np.int64, "pages": float})
-        table[names] = table[names].fillna(0).astype(np.int64)
-        events = Counter({name: int(table[name].sum()) for name in names})
+        each = [events for *_, events in self._estimates]
+        names = sorted(set().union(*each))
+        columns = {
+            "t_ns": np.array([t_ns for t_ns, *_ in self._estimates], np.int64),
+            "pages": np.array([pages for _, pages, _ in self._estimates], float),
+            **{name: np.array([one.get(name, 0) for one in each], np.int64) for name in names},
+        }
+        events = Counter({name: int(columns[name].sum()) for name in names})
         events.update(self._events)
-        return table, dict(events), list(self._notes.values())
+        return pd.DataFrame(columns), dict(events), list(self._notes.values())
 
 
 def look(
