@@ -83,7 +83,8 @@ class KvmLabOptions:
     period_s : float
         Length of a round, emulated seconds; not used in lock step. For QEMU at least 1 s.
     lockstep : bool
-        For a guest of the kit: one of its rounds in each round of the log.
+        For a guest of the kit: one of its rounds in each round of the log. Without it, each round
+        of the log has at least one whole round of the guest.
     memory_mib, vcpus : int, optional
         The guest's memory; default: as the guest requires.
     settings : dict
