@@ -30,10 +30,10 @@ with Mailbox('$domid') as box:
     box.wait_ready(60)
     box.free_run()
 '
-# Do something a second after a collection has begun.
+# soon NAME COMMAND: run it when three rounds are in the spool NAME.
 soon() {
-    until [ -s /run/pmlkit/$domid.json ]; do usleep 50000; done
-    sleep 1
+    until [ $(grep -so agent_cpu_ns /out/$1.spool | wc -l) -ge 3 ]; do usleep 200000; done
+    shift
     "$@"
 }
 kill_it() {
@@ -53,16 +53,16 @@ SCRIPT = (
     + """\
 collect rounds '{"domain": "g", "rounds": 4, "period_s": 0.2}'
 collect free '{"domain": "g", "rounds": 3, "period_s": 0.2, "free": true}'
-soon kill_it &
+soon killed kill_it &
 echo '{"domain": "g", "period_s": 0.2}' >&9
 sh -c 'echo $$ >/tmp/pid; exec python3 -m pmlkit.xen.agent' <&9 >/out/killed.spool 2>/dev/null
 xl log-dirty-status g >/out/left_on.txt 2>&1
 collect next '{"domain": "g", "rounds": 1, "period_s": 0.1}'
 xl log-dirty-status g >/out/off.txt 2>&1
-soon xl rename g h &
+soon renamed xl rename g h &
 collect renamed '{"domain": "g", "period_s": 0.2}'
 xl rename h g
-soon xl destroy g &
+soon gone xl destroy g &
 collect gone '{"domain": "'$domid'", "period_s": 0.2}'
 true
 """
@@ -71,11 +71,11 @@ STOCK = (
     START
     + """\
 collect rounds '{"domain": "g", "rounds": 4, "period_s": 0.2}'
-soon kill_it &
+soon killed kill_it &
 echo '{"domain": "g", "period_s": 0.2}' >&9
 sh -c 'echo $$ >/tmp/pid; exec python3 -m pmlkit.xen.agent' <&9 >/out/killed.spool 2>/dev/null
 collect next '{"domain": "g", "rounds": 2, "period_s": 0.2}'
-soon xl destroy g &
+soon gone xl destroy g &
 collect gone '{"domain": "'$domid'", "period_s": 0.2}'
 true
 """
