@@ -95,7 +95,8 @@ def labelled(traces: Traces, labels: Sequence[str] = ()) -> dict[str, Trace]:
 
 def _checked(labels: Sequence[str], count: int) -> Sequence[str]:
     if len(labels) != count:
-        raise UsageError(f"{len(labels)} labels for {count} recordings: give one label for each")
+        many = f"{count} recording{'s' * (count != 1)}"
+        raise UsageError(f"{len(labels)} labels for {many}: give one label for each")
     for label in labels:
         if not isinstance(label, str) or not label.strip():
             raise UsageError(f"a label is {label!r}: give a text")

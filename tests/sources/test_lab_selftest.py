@@ -51,6 +51,12 @@ def test_a_guest_without_known_writes_is_refused(log):
         selftest.check(log(WRITTEN, WRITTEN), "reads")
 
 
+def test_a_guest_that_there_is_not_is_refused(log, capsys):
+    path = str(log(WRITTEN, WRITTEN).path)
+    assert main(["lab", "check", path, "knwon"]) == 2
+    assert "there is no guest 'knwon': do you mean 'known'?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", guests.shipped())
 def test_every_guest_meets_its_own_answer_or_is_refused(log, name):
     regions = [r for r in guests.shipped()[name]["regions"] if r.get("kind") == "written"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pmlkit.errors import NeedsError, UsageError, output_error
+from pmlkit.errors import NeedsError, UnknownName, UsageError, output_error
 from pmlkit.sources.lab import guests
 
 if TYPE_CHECKING:
@@ -112,14 +112,18 @@ def check(trace: Trace, name: str) -> Check:
     ------
     NeedsError
         If the trace has no PML log, or fewer than two rounds.
+    UnknownName
+        If there is no such guest.
     """
     log = trace.pml
     if log.n_rounds < 2:
         raise NeedsError(trace, "2 rounds or more", "collect for longer")
-    regions = guests.shipped()[name]["regions"]
+    known = guests.shipped()
+    if name not in known:
+        raise UnknownName("guest", name, known)
     written = [  # how a region is used may change from phase to phase: then it has no kind
         np.arange(r["gfn"], r["gfn"] + r["pages"])
-        for r in regions
+        for r in known[name]["regions"]
         if r.get("kind") == "written" and r["gfn"] >= _DATA_GFN
     ]
     if not written:
