@@ -37,7 +37,7 @@ def distances(last: Ids) -> Ids:
     """
     places = np.flatnonzero(last >= 0).astype(np.int32)
     before = last[places]
-    marks = np.zeros(len(last), np.int32)
+    marks = np.zeros(len(last), np.int8)
     marks[before] = 1
     return places - before - 1 - earlier_greater(np.cumsum(marks, dtype=np.int32)[before] - 1)
 
@@ -67,7 +67,9 @@ def earlier_greater(ranks: Array) -> Ids:
     rows.sort(axis=1)
     low = rows.astype(np.uint16) & np.uint16(SIZE - 1)
     order = _put(low[:blocks], np.arange(SIZE))  # replaces the values of a block of places
-    found = _in_columns(np.concatenate([order, low[blocks:]]).T.copy()).T
+    columns = np.empty((SIZE, 2 * blocks), np.uint16)
+    columns[:, :blocks], columns[:, blocks:] = order.T, low[blocks:].T
+    found = _in_columns(columns).T
     of_values = _put(low[blocks:], found[blocks:]).reshape(-1)
     counts = _crossed(of_value)
     counts += found[:blocks]

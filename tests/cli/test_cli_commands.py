@@ -98,7 +98,7 @@ def test_an_empty_name_is_not_this_machine(run, words):
     check_one_line(err, "the name is empty")
 
 
-# Commands that take a trace, and all of it: they check it, or hand it on.
+# Commands that take a trace, and all of it: they check or mark it, or keep its points in a folder.
 WHOLE_TRACES = {"annotate", "frontier", "info"}
 
 
