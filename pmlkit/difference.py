@@ -34,7 +34,7 @@ import pandas as pd
 from pmlkit import workingset
 from pmlkit.errors import UsageError, argument, visible
 from pmlkit.resampling import Series, ends
-from pmlkit.selection import usage_verb
+from pmlkit.selection import stream, usage_verb
 from pmlkit.several import are_several, common_window, labelled, losses, unlike
 from pmlkit.units import format_bytes, format_ns
 
@@ -80,8 +80,8 @@ class Difference:
         single pair, by the labels.
     unlike : tuple of Unlike
         What the recordings differ in, and does not keep them from being compared.
-    losses : tuple of str
-        What the recordings lost, a note for each that lost entries.
+    notes : tuple of str
+        What recordings lost, and whether windows end with rounds of uneven length.
     phases : bool
         Whether both go through the same phases, which then keep their means.
     repeats : DataFrame or None
@@ -96,7 +96,7 @@ class Difference:
     table: pd.DataFrame
     windows: Mapping[str, pd.DataFrame] = field(repr=False)
     unlike: tuple[Unlike, ...]
-    losses: tuple[str, ...]
+    notes: tuple[str, ...]
     phases: bool
     repeats: pd.DataFrame | None = None
 
@@ -138,7 +138,7 @@ class Difference:
     @property
     def lines(self) -> list[str]:
         """The answer, and what it holds for: a line each."""
-        notes = (f"Note: {one}." for one in (*self.unlike, *self.losses))
+        notes = (f"Note: {one}." for one in (*self.unlike, *self.notes))
         return [*notes, self.answer, *self._reach(), *self._without_interval()]
 
     def _reach(self) -> Iterator[str]:
@@ -181,7 +181,7 @@ class Difference:
             "window": self.window,
             "rows": rows,
             "unlike": {one.what: one.values for one in self.unlike},
-            "losses": list(self.losses),
+            "notes": list(self.notes),
             "phases_keep_their_means": self.phases,
             "repeats": None if self.repeats is None else self.repeats.to_dict("records"),
         }
@@ -292,7 +292,7 @@ def between(
         table,
         windows,
         differences,
-        tuple(losses(traces)),
+        (*losses(traces), *_uneven(traces, step, selection)),
         same,
         repeats,
     )
@@ -354,6 +354,18 @@ def _comparable(
                 f"{one}, and uses are counted per round: leave out {argument('min_count')}"
             )
     return tuple(differences)
+
+
+def _uneven(
+    traces: Mapping[str, Trace], step: str | int | None, selection: Selection
+) -> Iterator[str]:
+    """Yield a note for each recording whose windows end with rounds of uneven length."""
+    for name, trace in traces.items():
+        if step == "sliding" and not stream(trace, **selection).timeline.even:
+            yield (
+                f"{name}: windows end with rounds of uneven length, and each counts once. Give a "
+                f"{argument('step')} in time for means over time"
+            )
 
 
 def _phases(windows: pd.DataFrame) -> list[str]:

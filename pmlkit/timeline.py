@@ -43,6 +43,7 @@ GRID = 100_000  # values of T of a curve, at most
 CHOSEN = 100_000  # windows of a table with the default T, at most
 ROUNDS_ALIKE = 0.9  # share of rounds with the usual length in a regular trace
 COVERED = 0.5  # share of T, at least, that the references of a full window cover
+EVEN = 0.95  # share of the rounds, and of the time, with nearly the usual length in an even part
 FAR = 0.1  # share of T by which the effective T may differ without a note
 KEPT_TO = 0.1  # tolerance, in periods, within which the usual length counts as the period
 SECOND = 1_000_000_000
@@ -203,6 +204,18 @@ class Timeline:
         if self.resolution_ns is None:
             return Axis.of_rounds(self.n_rounds)
         return Axis(self.t_ns[1:] - self.t_ns[:1], self.resolution_ns)
+
+    @cached_property
+    def even(self) -> bool:
+        """Whether a window for each round weighs time evenly: nearly all rounds are alike.
+
+        That is so by number and by time. A recording is regular with a few long gaps, too.
+        """
+        if self.resolution_ns is None or not self.n_rounds:
+            return True
+        lengths = np.diff(np.unique(self.t_ns))
+        alike = np.abs(lengths - self.resolution_ns) <= FAR * self.resolution_ns
+        return bool(alike.mean() >= EVEN and lengths[alike].sum() >= EVEN * self.length_ns)
 
     def axis_of(self, window: str | int | Window) -> Axis:
         """Return the axis in whose unit a window is given."""

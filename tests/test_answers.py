@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pmlkit import answers
 from pmlkit.errors import ResolutionError
 from pmlkit.trace.kinds import Kind
+from pmlkit.units import format_bytes
 
 WRITE, READ = Kind.WRITE, Kind.READ
 ROUND_NS = 10_000_000
@@ -127,3 +128,23 @@ def test_a_larger_window_that_is_cut_short_is_named_with_the_peak(make_trace):
     events[2] = []
     found = answers.working_set(make_trace("y.trace", events=events, pml=False), 2 * ROUND_NS)
     assert not any("cut short at" in line for line in found.lines)
+
+
+def test_sliding_windows_of_uneven_rounds_state_the_mean_over_time(tmp_path):
+    """A busy second of 100 rounds with 100 pages, then nine idle rounds of a second: one page."""
+    busy, idle = [[(gfn, WRITE) for gfn in range(100)]] * 100, [[(0, WRITE)]] * 9
+    lengths = ([ROUND_NS] * 100 + [100 * ROUND_NS] * 9) * 5
+    trace = write_irregular(tmp_path / "x.trace", (busy + idle) * 5, lengths)
+    evenly = answers.working_set(trace, "1s", "10ms")
+    assert np.isnan(evenly.over_time) and "Evenly over time" not in str(evenly)
+    sliding = answers.working_set(trace, "1s", "sliding")
+    # 100 pages until a second after the last busy round; the first second has no full window.
+    busy_s = 0.99 + 4 * 1.99
+    assert sliding.over_time == pytest.approx(4096 * (1 + 99 * busy_s / 49), rel=0.01)
+    assert sliding.mean > 4 * sliding.over_time
+    assert f"Evenly over time, the mean is {format_bytes(sliding.over_time)}. " in str(sliding)
+
+
+def test_sliding_windows_of_even_rounds_have_one_mean(make_trace):
+    found = answers.working_set(make_trace(rounds=20), 5 * ROUND_NS, "sliding")
+    assert np.isnan(found.over_time) and "Evenly over time" not in str(found)

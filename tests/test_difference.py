@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from factories import make_trace
+from factories import make_trace, write_irregular
 
 import pmlkit
 from pmlkit import cli, difference
@@ -306,3 +306,12 @@ def test_the_command_prints_the_answer_first_and_the_same_as_json(pair, capsys):
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert rows[0]["difference"] == found.table.loc[0, "difference"]
     assert rows[2]["low"] is None
+
+
+def test_sliding_windows_of_uneven_rounds_are_noted(tmp_path):
+    events = [[(gfn, Kind.WRITE) for gfn in range(20)]] * 60
+    pair = [write_irregular(tmp_path / f"{n}.trace", events, [10, 1000] * 30) for n in "ab"]
+    note = "Note: {}: windows end with rounds of uneven length, and each counts once."
+    for step, noted in (("sliding", True), ("2020ns", False), (None, False)):
+        text = str(pmlkit.diff(*pair, window="2020ns", step=step))
+        assert [note.format(name) in text for name in "ab"] == [noted, noted]

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit import workingset
+from pmlkit.errors import argument
 from pmlkit.recordings import name_of
-from pmlkit.selection import times_ns, usage_verb
+from pmlkit.selection import stream, times_ns, usage_verb
+from pmlkit.timeline import default_window
 from pmlkit.trace import arrow
 from pmlkit.trace.summary import source_text
 from pmlkit.units import exact_ns, format_bytes, format_ns, parse_window
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from pmlkit.units import Window
 
 __all__ = ["WorkingSet", "window_text", "working_set"]
+
+EVEN = 0.05  # share of the mean by which the mean over time may differ without a note
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,9 @@ class WorkingSet:
     overlapping : bool
         Whether a window ends with every round; else they follow one another.
     mean, p50, p95, p99, peak : float
-        Bytes; percentiles as `numpy.percentile`, NaN without a full window.
+        Bytes, each window once; percentiles as `numpy.percentile`, NaN without a full window.
+    over_time : float
+        The mean over time, bytes, for windows that end with rounds of uneven length; else NaN.
     peak_ns : int
         The end of the first window of that size; -1 without a full window.
     peak_phase : str
@@ -76,6 +82,7 @@ class WorkingSet:
     p50: float
     p95: float
     p99: float
+    over_time: float
     peak: float
     peak_ns: int
     peak_phase: str
@@ -121,6 +128,7 @@ class WorkingSet:
             short = f", without {self.partial:,} cut short" if self.partial else ""
             yield f"Percentiles: {sizes} ({self.windows:,} {how}{short}).{self._interpolated}"
             yield from self._larger_cut_short
+            yield from self._uneven
             if not self.overlapping:
                 yield "Overlapping windows (--sliding, step='sliding') may have a higher peak."
 
@@ -147,6 +155,16 @@ class WorkingSet:
             )
 
     @property
+    def _uneven(self) -> Iterator[str]:
+        """The mean over time, if windows end with rounds so uneven that the means differ."""
+        if abs(self.over_time - self.mean) > EVEN * self.mean:
+            yield (
+                "The windows end with rounds of uneven length, and each counts once. Evenly over "
+                f"time, the mean is {format_bytes(self.over_time)}. For such percentiles, take "
+                f"a {argument('step')} in time."
+            )
+
+    @property
     def _memory(self) -> Iterator[str]:
         ram = None if self.memory_bytes is None else f"{format_bytes(self.memory_bytes)} of RAM"
         if self.allocated_bytes is not None:
@@ -157,7 +175,7 @@ class WorkingSet:
 
     def as_dict(self) -> Json:
         """Return the summary for JSON: sizes in bytes, None for what is not known."""
-        sizes = {n: getattr(self, n) for n in ("mean", "p50", "p95", "p99", "peak")}
+        sizes = {n: getattr(self, n) for n in ("mean", "p50", "p95", "p99", "over_time", "peak")}
         return {
             "answer": self.answer,
             "trace": self.name,
@@ -213,6 +231,7 @@ def working_set(
         p50=float(p50),
         p95=float(p95),
         p99=float(p99),
+        over_time=_over_time(trace, window, step, min_count, **selection),
         peak=np.nan if at < 0 else float(columns["bytes"][at]),
         peak_ns=-1 if at < 0 else int(columns["t_ns"][at]),
         peak_phase="" if at < 0 else str(columns["phase"][at]),
@@ -220,6 +239,21 @@ def working_set(
         memory_bytes=None if memory is None else trace.meta.memory_bytes,
         columns=columns,
     )
+
+
+def _over_time(
+    trace: Trace,
+    window: str | int | Window | None,
+    step: str | int | None,
+    min_count: int,
+    **selection: Unpack[Selection],
+) -> float:
+    """Return the mean over time of windows that end with uneven rounds, bytes; NaN for others."""
+    part = stream(trace, **selection).timeline
+    window = default_window(part) if window is None else parse_window(window)
+    if step != "sliding" or part.even or window.ns is None:
+        return np.nan
+    return float(workingset.surface(trace, [window], [min_count], **selection)["bytes"].iloc[0])
 
 
 def window_text(window: str | int | Window | None, asked_ns: Array) -> str:
