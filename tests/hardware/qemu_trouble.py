@@ -72,7 +72,7 @@ def life(monitor, spool, over):
 
 def troubles():
     """With QEMU that logs by bitmaps."""
-    monitor = Socket("/job/qmp2")
+    monitor = Socket("/job/qmp2", limit_s=60)
     measured(monitor)
     with Socket(QMP):
         case("busy", rounds=1)
