@@ -231,18 +231,20 @@ class _Sums:
             some = np.flatnonzero(self.scored & (latest >= 0))
             if len(some):
                 at_some = latest[some]
-                weights = self.curves.weights[some]
+                true, weights = self.true[some], self.curves.weights[some]
                 reports = reported[at_some], sd[at_some]
-                yield _Case(phase, self.true[some], self.seen[some], *reports, weights)
+                mean = self._mean_of(true, weights)
+                yield _Case(phase, true, self.seen[some], *reports, weights, mean)
+
+    def _mean_of(self, true: Floats, weights: Floats) -> float:
+        """Return mean W; at these times, if reports are rare, or late because rounds are long."""
+        if self.rule or not self.curves.even:
+            return float(np.average(true, weights=weights))
+        return self.mean
 
     def _share(self, case: _Case, pages: Floats) -> float:
-        """Return the mean over a case's times, as a share of mean W.
-
-        If reports are rare, or late because rounds are long, it is mean W at these times.
-        """
-        mean = self.mean
-        if self.rule or not self.curves.even:
-            mean = float(np.average(case.true, weights=case.weights))
+        """Return the mean over a case's times, as a share of mean W."""
+        mean = case.mean
         return float(np.average(pages, weights=case.weights) / mean) if mean else float("nan")
 
     def errors(self) -> dict[int, float]:
@@ -311,7 +313,10 @@ class _Sums:
 
 
 class _Case(NamedTuple):
-    """W, V, the report and its standard deviation, and weights, at some times; of a phase."""
+    """W, V, the report and its standard deviation, and weights, at some times; of a phase.
+
+    `mean` is mean W, of which errors are shares.
+    """
 
     phase: int
     true: Floats
@@ -319,6 +324,7 @@ class _Case(NamedTuple):
     reported: Floats
     sd: Floats
     weights: Floats
+    mean: float
 
     @property
     def off(self) -> Floats:
