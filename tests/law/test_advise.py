@@ -18,9 +18,11 @@ from pmlkit.errors import NeedsError, ResolutionError, UsageError
 from pmlkit.law import advice as advice_words
 from pmlkit.law import advise, size
 from pmlkit.law.swapping import Swapping
-from pmlkit.techniques import scores
+from pmlkit.techniques import Recorded, scores
 from pmlkit.techniques.memory import MemoryModel
 from pmlkit.units import exact_ns, parse_share
+
+SECOND = 1_000_000_000
 
 
 @pytest.fixture(scope="module")
@@ -100,16 +102,24 @@ def test_a_part_that_is_shorter_than_t_is_refused():
         advise.advise("hotcold", window="2s", start="1s", end="2s")
 
 
-@pytest.mark.parametrize("cover", ["50%", 0.9, "100%"])
-def test_the_size_needed_holds_the_working_set_for_that_share_of_time(cover):
-    found = advise.advise("hotcold", "1%", "1s", check=False, cover=cover).size
-    share = parse_share(cover)
-    pages = workingset.sweep(pmlkit.open("hotcold"), ["1s"])
+@pytest.mark.parametrize("share", [0.5, 0.9, 1.0])
+def test_the_size_needed_holds_the_working_set_for_that_share_of_time(share):
+    trace = pmlkit.open("hotcold")
+    found = size.size_of(law.Curves(Recorded.of(trace)), SECOND, share)
+    pages = workingset.sweep(trace, ["1s"])
     full = pages[pages["full"]]["pages"].to_numpy()
     assert np.mean(full <= found.needed) >= share - 0.01  # rounds are nearly of one length
     assert np.mean(full < found.needed) <= share + 0.01
     if share == 1:
         assert found.needed == found.peak
+
+
+@pytest.mark.parametrize("cover", ["50%", 0.9, "100%"])
+def test_the_size_is_for_the_share_of_time_that_was_asked_for(make_trace, cover):
+    clock = {"kind": "host", "ns_per_insn": None}  # no technique is searched without one
+    trace = make_trace(rounds=200, clock=clock)
+    found = advise.advise(trace, window="100ms", cover=cover).size
+    assert found == size.size_of(law.Curves(Recorded.of(trace)), SECOND // 10, parse_share(cover))
 
 
 def test_the_phase_that_drives_the_size_is_named():
