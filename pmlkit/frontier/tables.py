@@ -13,6 +13,7 @@ from pmlkit.errors import UsageError
 from pmlkit.frontier import grids
 from pmlkit.frontier.chosen import BUDGETS
 from pmlkit.frontier.grids import RESAMPLES, SETTING
+from pmlkit.resampling import FEW
 from pmlkit.units import exact_ns
 
 if TYPE_CHECKING:
@@ -252,10 +253,12 @@ def caption(points: pd.DataFrame) -> str:
     fast = sorted({f"{1e3 / ns:,.4g}" for ns in points["ns_per_insn"].dropna()})
     windows = ", ".join(exact_ns(int(ns)) for ns in points["window_ns"].unique())
     many = f"{len(names)} recording{'s' * (len(names) != 1)}"
+    few = f" (too narrow for fewer than {FEW} recordings)" * (len(names) < FEW)
     return (
         f"{many}, T = {windows} on machines of {' or '.join(fast)} M instructions a second. No "
         f"interval of a technique is scaled. The 95 % intervals come from {RESAMPLES:,} bootstrap "
-        f"samples of the recordings, with the setting chosen again in each{_with_simulated(points)}"
+        f"samples of the recordings, with the setting chosen again in each{few}"
+        f"{_with_simulated(points)}"
     )
 
 

@@ -34,6 +34,8 @@ class Damon(Technique):
     (``pmlkit record --window 5ms``), because an accessed flag cannot be read twice within a round.
     With the default rounds of 10 ms, the interval is 10 ms, and a note of the run reports this.
 
+    One rule differs: Linux does not split a region of two pages.
+
     Two simplifications favour it. The model treats every use as a walk, although Linux clears the
     flags without a flush of the TLB. Only reading the flags is priced: the wake-ups of its thread
     and its own computations are not.
