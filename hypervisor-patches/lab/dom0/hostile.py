@@ -116,6 +116,18 @@ def close(log, written, touched=frozenset()):
     return told | {"unseen": len(wanted - seen), "more": len(seen - wanted)}
 
 
+def refusal(log):
+    """Close rounds until Xen refuses; return the name of the error, or None after a minute."""
+    until = time.monotonic() + LIMIT_S
+    while time.monotonic() < until:
+        try:
+            log.close_round()
+        except XenError as error:
+            return name_of(error)
+        time.sleep(0.1)
+    return None
+
+
 def rounds(domain, expect, options=OPTIONS):
     """Log a domain for a round per pair in `expect`: sets of written and of read frames."""
     told = []
@@ -190,10 +202,7 @@ def restarted(end):
         with PmlLog(first, OPTIONS) as log:
             told = [close(log, BASE) | {"running": True} for _ in [domain.run()]]
             told[0]["ended"] = not domain.run(2.0)
-            try:
-                told[0]["after"] = close(log, BASE)
-            except XenError as error:
-                told[0]["after"] = name_of(error)
+            told[0]["after"] = refusal(log)
         domain.detach()
         until = time.monotonic() + LIMIT_S
         while time.monotonic() < until:
