@@ -74,7 +74,7 @@ class Comparison:
         One row for each trace and technique. ``trace``, ``technique``; ``simulated``: whether page
         tables were; ``title``, which then ends with `SIMULATED` (so real and simulated ones share
         no mean). ``bias``, ``mae``, ``mape``. ``mae_ci`` and ``mape_ci``: half of their 95 %
-        intervals over seeds.
+        intervals over seeds, NaN for a single draw of a technique that draws.
         ``p95``, ``says``. ``up``, ``down``: mean windows until a step is followed. ``lost_steps``:
         share never followed. ``overhead``: share of the time; NaN if the trace does not contain the
         length of an instruction. ``ns_per_insn`` (of the trace), ``intrusive``, ``active``,
@@ -437,6 +437,8 @@ def _score(runs: Sequence[Run], truth: Truth) -> Json:
     accuracy = pd.DataFrame([scores.accuracy(run.estimates, truth) for run in runs])
     mape, half = scores.interval(accuracy["mape"])
     mae, mae_half = scores.interval(accuracy["mae"])
+    if not runs[0].technique.random and len(runs) == 1:  # it has no other draws
+        half, mae_half = 0 * mape, 0 * mae
     steps = pd.concat([scores.reactivity(run.estimates, truth) for run in runs])
     up = steps["up"].astype(bool)
     return {

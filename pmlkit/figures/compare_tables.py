@@ -55,6 +55,7 @@ def shown(comparison: Comparison, trace: str) -> pd.DataFrame:
     sheet["note"] = [_note(row) for row in rows.to_dict("records")]
     sheet = sheet.reset_index(drop=True)
     reasons = dict.fromkeys([*percent, "answered %"], "no estimate: see the note")
+    reasons["± %"] = "a single draw, or no estimate"
     steps = dict.fromkeys(
         ["lag up, T", "lag down, T"], "there is no such step, or no estimate follows it"
     )

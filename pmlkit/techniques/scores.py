@@ -225,7 +225,7 @@ def interval(values: Sequence[float] | Floats | pd.Series[float]) -> tuple[float
     Returns
     -------
     (float, float)
-        The half width is 0 for a single value.
+        The half width is NaN for a single value, which gives no information about others.
     """
     from scipy.special import stdtrit
 
@@ -234,6 +234,6 @@ def interval(values: Sequence[float] | Floats | pd.Series[float]) -> tuple[float
     if len(values) == 0:
         return np.nan, np.nan
     if len(values) == 1:
-        return float(values[0]), 0.0
+        return float(values[0]), np.nan
     quantile = stdtrit(len(values) - 1, 0.975)
     return float(values.mean()), float(quantile * values.std(ddof=1) / np.sqrt(len(values)))

@@ -546,3 +546,12 @@ def test_it_takes_and_refuses_the_windows_that_the_working_set_does(window, tmp_
     else:
         comparison = compare.compare([trace.path], compare.plan(window, "pml"))
         assert comparison.truth["pages"].tolist() == expected
+
+
+def test_a_single_draw_has_no_interval_and_a_technique_without_draws_has_one_of_0(make_trace):
+    path = make_trace(rounds=40).path
+    single = compare.compare([path], compare.plan("50ms", "pml,flag-sample", seeds=1))
+    assert row(single, "pml")["mae_ci"] == 0 == row(single, "pml")["mape_ci"]
+    assert np.isnan(row(single, "flag-sample")[["mae_ci", "mape_ci"]].astype(float)).all()
+    several = compare.compare([path], compare.plan("50ms", "flag-sample", seeds=3))
+    assert row(several, "flag-sample")["mae_ci"] > 0
