@@ -118,6 +118,7 @@ struct vcpu {
     unsigned int vcpu_id;
     bool online, paging, lma, pae;
     struct {
+        void *vm_event;             /* there is a monitor */
         struct {
             unsigned long guest_cr[5];
             struct {

@@ -712,6 +712,95 @@ static void test_many_tables(void)
     end_world(w);
 }
 
+/****************** Clearing the guest's accessed flags ******************/
+
+#define VA 0x5000UL                 /* each space maps a page there */
+
+/* Its accessed flag in a space's table. */
+static bool flag_of(struct world *w, unsigned int space)
+{
+    unsigned long gfn = w->root[space];
+    unsigned int level;
+
+    for ( level = 4; level > 1; level-- )
+        gfn = (*(uint64_t *)mock_content(w->d, gfn) & 0x000ffffffffff000ULL)
+              >> 12;
+
+    return ((uint64_t *)mock_content(w->d, gfn))[VA >> 12] & 0x20;
+}
+
+/* An exit after which CR3 is that of a space. */
+static void load(struct world *w, unsigned int space)
+{
+    w->d->vcpu[0]->arch.hvm.guest_cr[3] = w->root[space] << 12;
+    pml_cr3_loaded(w->d->vcpu[0]);
+}
+
+/* A round begins in space 0; the tables of space 1 are known, and wait. */
+static struct world *two_spaces(void)
+{
+    struct world *w = malloc(sizeof(*w));
+    unsigned int i;
+
+    start_guest(w, 1, XEN_PML_OPT_CLEAR);
+    enable(w);
+    w->pml->state = XEN_PML_STATE_STARTING;
+    for ( i = 0; i < 2; i++ )
+        map(w, w->root[new_space(w)], VA, 2100 + i);
+    for ( i = 2; i--; )
+    {
+        run(w, 0, i);
+        use(w, i, VA, false);
+    }
+    close_none(w);
+    pml_watch_cr3(w->d, w->pml, true);
+    CHECK(!flag_of(w, 0) && flag_of(w, 1), "cleared: %d, %d", !flag_of(w, 0),
+          !flag_of(w, 1));
+
+    return w;
+}
+
+/* What waits is cleared by the first load, and by none after it. */
+static void test_first_load(void)
+{
+    struct world *w = two_spaces();
+
+    load(w, 1);
+    CHECK(!flag_of(w, 1), "not cleared");
+    use(w, 1, VA, false);
+    load(w, 0);
+    load(w, 1);
+    CHECK(flag_of(w, 1), "an access is lost");
+    end_world(w);
+}
+
+/*
+ * A monitor has a load take place later, or has it emulated without an exit:
+ * the tables have been used by the time of the first one that is seen.
+ */
+static void test_monitor(bool exits)
+{
+    struct world *w = two_spaces();
+    struct vcpu *v = w->d->vcpu[0];
+
+    v->arch.vm_event = w;
+    if ( exits )
+        load(w, 0);
+    v->arch.hvm.guest_cr[3] = w->root[1] << 12;
+    use(w, 1, VA, false);
+    load(w, 0);
+    load(w, 1);
+    CHECK(flag_of(w, 1), "an access is lost");
+    CHECK(!v->arch.hvm.vmx.pml_watch_cr3, "loads leave the guest for nothing");
+
+    /* The monitor has gone, but not what it has hidden. */
+    v->arch.vm_event = NULL;
+    load(w, 0);
+    load(w, 1);
+    CHECK(flag_of(w, 1), "an access is lost later");
+    end_world(w);
+}
+
 int main(int argc, char **argv)
 {
     unsigned int count = argc > 1 ? atoi(argv[1]) : 60;
@@ -728,6 +817,9 @@ int main(int argc, char **argv)
     test_no_memory();
     test_far();
     test_many_tables();
+    test_first_load();
+    test_monitor(true);
+    test_monitor(false);
     printf("%u rounds, fetched by %u calls, no finding; "
            "%lu looks in the longest piece\n", rounds, fetches, longest);
 

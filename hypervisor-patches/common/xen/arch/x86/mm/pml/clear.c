@@ -134,6 +134,13 @@ void pml_cr3_loaded(struct vcpu *v)
 
     spin_lock(&t->clear_lock);
 
+    /*
+     * A monitor has loads take place after their exit (see hvm_set_cr3()), or
+     * emulated without one: none tells any more what has not been used yet.
+     */
+    if ( v->arch.vm_event )
+        t->watching = false;
+
     if ( t->watching && root.levels == 4 )
     {
         struct pml_walk walk;
