@@ -56,6 +56,13 @@ def test_reads_are_found(lab):
         assert frames(trace, "read") <= set(entries.gfn)
 
 
+def test_no_order_of_clearing_the_bitmap_and_enabling_loses_a_page(tmp_path):
+    Tree(Path(SOURCE)).unpack(tmp_path, lambda _: None)
+    done = subprocess.run([BUILDS.with_name("orders"), tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith(", 0 lose a page of it\n")
+
+
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_it_builds(name):
     done = subprocess.run([BUILDS, SOURCE, name], capture_output=True, text=True)
