@@ -160,7 +160,7 @@ class Best:
         neither technique draws.
     recordings : int
     true_bytes : float
-        The mean of W: the truth.
+        The mean of W over the time of full windows: the truth.
     window : str
         T in words.
     """
@@ -244,9 +244,19 @@ def _best(comparison: Comparison) -> Best | None:
         low=low,
         high=high,
         recordings=wide.shape[1],
-        true_bytes=float(comparison.truth.groupby("trace")["pages"].mean().mean() * PAGE_SIZE),
+        true_bytes=_true_bytes(comparison.truth, parse_duration_ns(comparison.plan.window)),
         window=exact_ns(parse_duration_ns(comparison.plan.window)),
     )
+
+
+def _true_bytes(truth: pd.DataFrame, window_ns: int) -> float:
+    """Return the mean of W in bytes: over the time of full windows, then over the recordings."""
+    means = []
+    for _, rows in truth.groupby("trace"):
+        full = rows["t_ns"] >= window_ns
+        lengths = rows["t_ns"].diff().bfill().fillna(1)  # of the rounds
+        means.append(np.average(rows["pages"][full], weights=lengths[full]))
+    return float(np.mean(means) * PAGE_SIZE)
 
 
 def _error_gap(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,8 @@ class Reads:
         Full windows, and those that are left out.
     unknown : int
         Full windows that have something that cannot be known.
+    reasons : dict of str to int
+        What cannot be known, and in how many of all windows.
     window : str
         T in words.
     mean, low, high, peak : float
@@ -48,6 +51,7 @@ class Reads:
     windows: int
     partial: int
     unknown: int
+    reasons: dict[str, int]
     window: str
     mean: float
     low: float
@@ -82,8 +86,8 @@ class Reads:
                 f"Mean interval {format_bytes(self.low)} to {format_bytes(self.high)}; largest "
                 f"estimate {format_bytes(self.peak)} ({self.windows:,} windows{short})."
             )
-        if self.unknown:
-            yield f"In {self.unknown:,} of them, something is unknown: see below the table."
+        for why, count in self.reasons.items():
+            yield f"Unknown in {count:,} of {self.windows + self.partial:,} windows: {why}"
 
     def as_dict(self) -> Json:
         """Return the answer for JSON: sizes in bytes, None for what is not known."""
@@ -96,6 +100,7 @@ class Reads:
             "windows": self.windows,
             "partial_windows": self.partial,
             "windows_with_unknowns": self.unknown,
+            "unknown": list(self.reasons),
             **{f"{n}_bytes": None if np.isnan(size) else size for n, size in sizes.items()},
         }
 
@@ -123,6 +128,7 @@ def reads(trace: Trace, table: pd.DataFrame, method: str) -> Reads:
         windows=len(full),
         partial=len(table) - len(full),
         unknown=int((full["why"] != "").sum()),
+        reasons=dict(Counter(filter(None, table["why"]))),
         window=_asked_text(full),
         mean=mean["pages"],
         low=mean["low"],

@@ -511,7 +511,7 @@ def _keys(table: pd.DataFrame) -> int:
 
 
 def reads(table: pd.DataFrame) -> None:
-    """Print estimates or a comparison of methods, one line each; each reason once, below."""
+    """Print estimates or a comparison of methods, one line each."""
     (_comparison if "method" in table else _estimates)(table)
 
 
@@ -531,9 +531,6 @@ def _estimates(table: pd.DataFrame) -> None:
             "" if row["full"] else "cut short",
         )
     put(console(), page)
-    for why in dict.fromkeys(filter(None, table["why"])):
-        rows = (table["why"] == why).sum()
-        answer([f"unknown ({rows} of {len(table)} windows): {why}"])
 
 
 def _comparison(table: pd.DataFrame) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from pmlkit import answers, cli, compare, doctor, missratio, period, reads
+from pmlkit import answers, cli, compare, doctor, missratio, period, reads, workingset
 from pmlkit.cli import console
 from pmlkit.cli.sheets import fold
 from pmlkit.reads import judge
@@ -184,6 +184,12 @@ def test_reads_begins_with_its_estimate(run, capsys):
     assert run(*words).startswith(f"{summary['answer']}\n")
 
 
+def test_the_summary_of_reads_states_what_is_unknown(run):
+    reasons = json.loads(run("reads", "rrww-lab", "--summary", "--json"))["summary"]["unknown"]
+    text = run("reads", "rrww-lab", "--summary")
+    assert reasons and all(f"Unknown in 13 of 13 windows: {why}" in text for why in reasons)
+
+
 def test_the_closest_method_is_that_with_the_least_error_over_all_rounds(run):
     compared = judge.compare(Trace.open(bundled("touch-lab")), ["written", "present", "density"])
     found = answers.closest_method(judge.by_phase(compared))
@@ -204,6 +210,8 @@ def test_compare_begins_with_the_best_technique(run):
     half = np.hypot(best["mae_ci"], others[0]["mae_ci"])
     assert summary["high"] - summary["low"] == pytest.approx(2 * half)
     assert run(*words, "--summary").startswith(f"{best['title']} ({best['technique']}) is closest")
+    sizes = workingset.estimate(Trace.open(bundled("hotcold")), "1s", "sliding")
+    assert summary["true_bytes"] == pytest.approx(sizes["bytes"][sizes["full"]].mean(), rel=0.002)
 
 
 @pytest.mark.parametrize("form", [(), ("--json",)])
@@ -222,7 +230,7 @@ def test_the_lead_over_several_recordings_is_the_mean_difference():
             for n, e in zip("xyz", errors, strict=True)]  # fmt: skip
     scores = pd.DataFrame(rows, columns=["technique", "trace", "mae"])
     scores = scores.assign(title=scores["technique"], overhead=0.01, mae_ci=0.0)
-    truth = pd.DataFrame({"trace": ["x", "y", "z"], "t_ns": 1, "pages": [1, 2, 6]})
+    truth = pd.DataFrame({"trace": ["x", "y", "z"], "t_ns": 10**9, "pages": [1, 2, 6]})
     found = compare.Comparison(compare.Plan(), scores, None, truth, None, None).best
     assert (found.technique, found.error, found.recordings) == ("a", 4, 3)
     assert found.ahead == pytest.approx(3.5 / 3)
@@ -240,7 +248,7 @@ def test_the_cheapest_of_equals_is_named_first():
         }
     )
     scores = scores.assign(title=scores["technique"], overhead=[0.05, 0.01, 0.001, np.nan])
-    truth = pd.DataFrame({"trace": ["x"], "t_ns": 1, "pages": [1]})
+    truth = pd.DataFrame({"trace": ["x"], "t_ns": 10**9, "pages": [1]})
     found = compare.Comparison(compare.Plan(), scores, None, truth, None, None).best
     assert (found.technique, found.overhead) == ("b", 0.01)
     assert (found.next_title, found.next_overhead, found.ahead) == ("a", 0.05, 0)

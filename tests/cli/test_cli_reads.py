@@ -49,7 +49,7 @@ def test_each_method_in_json(capsys, path, method, pages):
 def test_a_table_for_people_says_what_is_not_known(capsys, path):
     code, out, _ = run(capsys, "reads", path, "--method", "leaves", "--end", "30ms", "--bounds")
     assert code == 0 and "first" in out and "second" not in out
-    assert "unknown (3 of 3 windows)" in out
+    assert "Unknown in 3 of 3 windows" in out
 
 
 def test_densities_and_the_comparison(capsys, path):
