@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,14 @@ def test_a_deadlocked_emulator_is_noticed(tmp_path, monkeypatch):
         pytest.raises(GuestError, match="deadlocked"),
     ):
         machine.wait()
+
+
+def test_an_emulator_that_is_stopped_is_not_deadlocked(tmp_path, monkeypatch):
+    monkeypatch.setattr(bochs, "_STALL_S", 0.1)
+    with Machine(emulator("import time; time.sleep(600)"), tmp_path, Limits(host_s=2)) as machine:
+        machine.process.send_signal(signal.SIGSTOP)
+        with pytest.raises(GuestError, match="did not finish within 2 s"):
+            machine.wait()
 
 
 def test_a_line_of_the_clock_that_is_being_written_is_left_out(tmp_path):

@@ -206,8 +206,8 @@ class Machine:
         output = (self.guest_s(), len(self.console()))
         if output != self._output[1]:
             self._output = (now, output)
-        cpu = _cpu_ticks(self.process.pid)
-        if cpu != self._cpu[1]:
+        state, cpu = _state(self.process.pid)
+        if cpu != self._cpu[1] or state != "S":  # not for want of a processor or a disk
             self._cpu = (now, cpu)
         limits = self.limits
         if now - self.started > limits.host_s:
@@ -233,13 +233,13 @@ class Machine:
         self.process.wait()
 
 
-def _cpu_ticks(pid: int) -> int:
-    """Return the processor time of a process, as the fields utime and stime of proc(5)."""
+def _state(pid: int) -> tuple[str, int]:
+    """Return the state of a process and its processor time, clock ticks, as in proc(5)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return -1
-    return int(fields[11]) + int(fields[12])
+        return "", -1
+    return fields[0], int(fields[11]) + int(fields[12])
 
 
 # ------------------------------------------------------------------------------
