@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pmlkit.types import Json
 
 
-__all__ = ["Monitor", "QmpError", "Refused", "Silent", "Socket", "Virsh"]
+__all__ = ["Late", "Monitor", "QmpError", "Refused", "Silent", "Socket", "Virsh"]
 
 _LIMIT_S = 5.0
 _LONGEST = 1 << 22  # longest answer, bytes
@@ -37,6 +37,13 @@ class Silent(QmpError):
         self.path = path
         hint = "does another client use it, and is it the socket of QEMU's -qmp?"
         super().__init__(f"no monitor answers at {path}", hint)
+
+
+class Late(QmpError):
+    """QEMU has not yet answered a command. A later command can still be answered."""
+
+    def __init__(self, command: str, path: str) -> None:
+        super().__init__(f"QEMU does not answer {command} at {path}", "does it hang?")
 
 
 class Refused(QmpError):
@@ -79,7 +86,7 @@ class Socket:
     def __init__(self, path: str, limit_s: float = _LIMIT_S) -> None:
         self.path = path
         self.events: list[str] = []
-        self._rest = b""
+        self._rest, self._asked = b"", 0
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(limit_s)
         try:
@@ -121,10 +128,13 @@ class Socket:
         ------
         Refused
             If QEMU answers with an error.
+        Late
+            If it does not answer in time.
         QmpError
             If the connection is lost.
         """
-        order: Json = {"execute": command}
+        self._asked += 1
+        order: Json = {"execute": command, "id": self._asked}
         if arguments:
             order["arguments"] = arguments
         end = time.monotonic() + 10 * _LIMIT_S
@@ -132,15 +142,18 @@ class Socket:
             self._send(order)
             while time.monotonic() < end:  # events may come before the answer
                 answer = self._line()
+                if answer.get("id", self._asked) != self._asked:  # a late one
+                    continue
                 if "error" in answer:
                     raise Refused(command, _why(answer["error"]))
                 if "return" in answer:
                     return answer["return"]
+        except socket.timeout as error:  # noqa: UP041 (two classes before Python 3.10)
+            raise Late(command, self.path) from error
         except OSError as error:
-            why = error.strerror or f"no answer to {command}"
-            hint = "does QEMU hang, or has it ended? --switch listen needs no monitor"
+            hint = "has QEMU ended? --switch listen needs no monitor"
             raise QmpError(
-                f"the connection to QEMU's monitor at {self.path} was lost ({why})", hint
+                f"the connection to QEMU's monitor at {self.path} was lost ({error.strerror})", hint
             ) from error
         raise QmpError(f"the program at {self.path} sends data, but no answer",
                        "give QEMU's -qmp socket")  # fmt: skip

@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from pmlkit.errors import PmlkitError, UsageError
-from pmlkit.kvm.qmp import Monitor, QmpError, Refused, Silent, Socket, Virsh
+from pmlkit.kvm.qmp import Late, Monitor, QmpError, Refused, Silent, Socket, Virsh
 
 if TYPE_CHECKING:
     from pmlkit.kvm.find import Vm
@@ -228,8 +228,8 @@ class DirtyRate:
         times: Json = {"calc-time": max(1, round(length))}
         if length != times["calc-time"]:
             times = {"calc-time": max(1, round(length * 1000)), "calc-time-unit": "millisecond"}
-        self._monitor.ask("calc-dirty-rate", mode=self.mode, **times)
         self._due, self._running = time.monotonic() + length, True
+        self._monitor.ask("calc-dirty-rate", mode=self.mode, **times)
 
     def _explained(self, error: Refused) -> PmlkitError:
         why = error.why.lower()
@@ -261,7 +261,8 @@ class DirtyRate:
     def _go_on(self, now: float) -> None:
         if self._over():
             if not self._enough(now):
-                self._measure()
+                with contextlib.suppress(Late):  # QEMU begins when it has read the command
+                    self._measure()
         elif now > self._due + _LATE_S:
             raise QmpError(
                 "QEMU does not finish its measurement", "is the VM paused, or overloaded?"
@@ -276,7 +277,10 @@ class DirtyRate:
         """Whether our measurement has ended; its result is kept."""
         if not self._running:
             return True
-        answer = self._monitor.ask("query-dirty-rate")
+        try:
+            answer = self._monitor.ask("query-dirty-rate")
+        except Late:
+            return False
         status = answer.get("status") if isinstance(answer, dict) else None
         rate = answer.get("dirty-rate") if isinstance(answer, dict) else None
         if status == "measured" and isinstance(rate, (int, float)):

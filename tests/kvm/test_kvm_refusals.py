@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -21,7 +22,7 @@ from test_kvm_switch import Qemu
 from waiting import HANG_S, until
 
 from pmlkit.errors import OutputError, PmlkitError, UsageError
-from pmlkit.kvm import agent, collector, find, qmp
+from pmlkit.kvm import agent, collector, find, qmp, switch
 from pmlkit.kvm.job import Job
 from pmlkit.sources.host.collection import CollectError, Collection
 from pmlkit.sources.ingest import ingest
@@ -203,7 +204,7 @@ def impatient(monkeypatch, command):
 def test_a_monitor_that_greets_and_says_no_more_is_an_error(tmp_path, monkeypatch):
     impatient(monkeypatch, "qmp_capabilities")
     Monitor(str(tmp_path / "qmp"), b"")
-    with pytest.raises(qmp.QmpError, match="no answer to qmp_capabilities"):
+    with pytest.raises(qmp.QmpError, match="does not answer qmp_capabilities at "):
         qmp.Socket(str(tmp_path / "qmp"), HANG_S)
 
 
@@ -244,26 +245,43 @@ def vm_threads(kvm):
     return find.threads_of(kvm.host, kvm.pid)
 
 
-def test_qemu_that_hangs_in_the_middle_ends_the_collection(kvm, tmp_path, monkeypatch, capsys):
+def hanging(kvm, tmp_path, monkeypatch, how_long):
+    """Collect from a QEMU that hangs once; the VM ends in the second measurement after that."""
     path = str(tmp_path / "qmp")
     kvm.listen(path)
     impatient(monkeypatch, "query-dirty-rate")
-    qemu = Qemu(path)
+    hung = []
+    measured = itertools.count()
+    qemu = Qemu(path, measure=lambda: hung and next(measured) == 1 and kvm.end())
     answer = qemu._answer
 
     def hang(order):
-        if order["execute"] == "query-dirty-rate":
-            threading.Event().wait()  # for ever
+        if order["execute"] == "query-dirty-rate" and not hung:
+            hung.append(how_long())
         return answer(order)
 
     qemu._answer = hang
     folder = tmp_path / "x.trace.spool"
     folder.mkdir()
     job = Job(vm=path, spool=str(folder / FRAMES_FILE), period_s=0.01)
-    end = agent.collect(job, host=kvm.host)
+    return agent.collect(job, host=kvm.host)
+
+
+def test_qemu_that_hangs_in_the_middle_ends_the_collection(kvm, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(switch, "_LATE_S", 0.2)
+    monkeypatch.setattr(collector, "_ENDING_S", 0.0)
+    end = hanging(kvm, tmp_path, monkeypatch, threading.Event().wait)
     assert not end["complete"]
-    assert "does QEMU hang" in capsys.readouterr().err
-    assert "no answer to query-dirty-rate): does QEMU hang" in end["why"]
+    why = "QEMU does not finish its measurement: is the VM paused, or overloaded?"
+    assert why in capsys.readouterr().err
+    assert end["why"] == why
+
+
+def test_qemu_that_hangs_for_a_while_ends_nothing(kvm, tmp_path, monkeypatch):
+    """An answer that comes late is not that to the command which was asked since."""
+    monkeypatch.setattr(switch, "_LATE_S", HANG_S)
+    end = hanging(kvm, tmp_path, monkeypatch, lambda: time.sleep(0.5))
+    assert end["why"] == "the VM has ended"
 
 
 # The spool's disk, the connection

@@ -52,6 +52,7 @@ class Qemu:
                     self.events.clear()
                     if answer is None:  # it ends
                         return
+                    answer["id"] = json.loads(line)["id"]
                     file.write(json.dumps(answer).encode() + b"\r\n")
 
     def _answer(self, order):
