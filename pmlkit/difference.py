@@ -363,8 +363,8 @@ def _uneven(
     for name, trace in traces.items():
         if step == "sliding" and not stream(trace, **selection).timeline.even:
             yield (
-                f"{name}: windows end with rounds of uneven length, and each counts once. Give a "
-                f"{argument('step')} in time for means over time"
+                f"{name}: windows end with rounds of uneven length, and each counts once. Windows "
+                "one after another weigh time evenly"
             )
 
 

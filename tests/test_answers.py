@@ -143,6 +143,7 @@ def test_sliding_windows_of_uneven_rounds_state_the_mean_over_time(tmp_path):
     assert sliding.over_time == pytest.approx(4096 * (1 + 99 * busy_s / 49), rel=0.01)
     assert sliding.mean > 4 * sliding.over_time
     assert f"Evenly over time, the mean is {format_bytes(sliding.over_time)}. " in str(sliding)
+    assert str(sliding).replace("\n", "").isprintable()
 
 
 def test_sliding_windows_of_even_rounds_have_one_mean(make_trace):

@@ -315,3 +315,4 @@ def test_sliding_windows_of_uneven_rounds_are_noted(tmp_path):
     for step, noted in (("sliding", True), ("2020ns", False), (None, False)):
         text = str(pmlkit.diff(*pair, window="2020ns", step=step))
         assert [note.format(name) in text for name in "ab"] == [noted, noted]
+        assert text.replace("\n", "").isprintable()

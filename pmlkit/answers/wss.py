@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pmlkit import workingset
-from pmlkit.errors import argument
 from pmlkit.recordings import name_of
 from pmlkit.selection import stream, times_ns, usage_verb
 from pmlkit.timeline import default_window
@@ -160,8 +159,8 @@ class WorkingSet:
         if abs(self.over_time - self.mean) > EVEN * self.mean:
             yield (
                 "The windows end with rounds of uneven length, and each counts once. Evenly over "
-                f"time, the mean is {format_bytes(self.over_time)}. For such percentiles, take "
-                f"a {argument('step')} in time."
+                f"time, the mean is {format_bytes(self.over_time)}. Windows one after another "
+                "weigh time evenly. In Python, windows at a `step` in time do, too."
             )
 
     @property
