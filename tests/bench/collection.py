@@ -12,8 +12,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
-
 _TURN = 8192 * 512  # entries that are made and drained at a time
 _FILL = """
 import ctypes, json, sys, time

@@ -13,9 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
-
-import numpy as np  # noqa: E402
+import numpy as np
 
 _CPUS, _OF_PAGE, _OF_FRAME = 4, 145, 256
 _STEP_NS = 100  # between two entries of one vCPU

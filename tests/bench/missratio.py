@@ -4,11 +4,11 @@
 import tempfile
 from pathlib import Path
 
+import classical_lru
 import numpy as np
 
 import pmlkit
 from pmlkit import missratio
-from tests import classical_lru
 from tests.bench.logs import uniform, zipf
 from tests.bench.timing import best, rate_rows
 
