@@ -18,7 +18,8 @@ from tests.bench.timing import CLOCKS, peak_mib
 LIMIT = 2 << 30
 PAGES = 1 << 20  # 4 GiB of guest memory
 WARM = 200_000
-SURFACE_T, SURFACE_M = ("100ms", "1s"), (1, 2, 4, 8)
+# T is not longer than the least trace, that of WARM entries.
+T, SURFACE_T, SURFACE_M = "100ms", ("10ms", "100ms"), (1, 2, 4, 8)
 
 
 def measure(scale):
@@ -59,12 +60,13 @@ def main(path, clock):
     resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT))
     from pmlkit import missratio, workingset
     from pmlkit.trace.reader import Trace
+    from tests.bench.logs import ROUND_NS
 
     trace = Trace.open(path)
     end = trace.duration_ns
-    middle = {"start": end // 2, "end": end // 2 + end // 100}
+    middle = {"start": end // 2, "end": end // 2 + max(end // 100, ROUND_NS)}
     calls = {
-        "wss s": lambda **when: workingset.estimate(trace, "1s", **when),
+        "wss s": lambda **when: workingset.estimate(trace, T, **when),
         "curve s": lambda **when: workingset.curve(trace, **when),
         "surface s": lambda **when: workingset.surface(trace, SURFACE_T, SURFACE_M, **when),
         "mrc s": lambda **when: missratio.of_trace(trace, **when),
@@ -72,7 +74,7 @@ def main(path, clock):
     }
     found = {}
     for name, call in calls.items():
-        call(start=0, end=1)  # imports, and loads what is compiled
+        call(start="0s", end=T)  # imports, and loads what is compiled
         started = CLOCKS[clock]()
         call()
         found[name] = round(CLOCKS[clock]() - started, 3)
