@@ -248,9 +248,11 @@ def _over_time(
     **selection: Unpack[Selection],
 ) -> float:
     """Return the mean over time of windows that end with uneven rounds, bytes; NaN for others."""
+    if step != "sliding":
+        return np.nan
     part = stream(trace, **selection).timeline
     window = default_window(part) if window is None else parse_window(window)
-    if step != "sliding" or part.even or window.ns is None:
+    if part.even or window.ns is None:
         return np.nan
     return float(workingset.surface(trace, [window], [min_count], **selection)["bytes"].iloc[0])
 
